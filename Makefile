@@ -1,0 +1,49 @@
+# Every target sets up what it needs. PYTHON chooses the interpreter that makes the environment.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN     = $(VENV)/bin
+STAMP   = $(VENV)/.installed
+
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: help setup demo test test-all check format clean
+
+help:
+	@echo "make demo      watch a small model forget a digit, in a minute"
+	@echo "make test      the tests, under five minutes"
+	@echo "make test-all  the tests, the long ones included"
+	@echo "make check     format, lint, types, import contract, tests"
+	@echo "make setup     only the environment (.venv)"
+	@echo "make format    let ruff format and fix the code"
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "negmerge needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 setup" >&2; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[experiments,peft,dev]'
+	@touch $(STAMP)
+
+setup: $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/negmerge demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -n auto
+
+test-all: $(STAMP)
+	$(BIN)/python -m pytest -n auto -m ''
+
+check: $(STAMP)
+	$(BIN)/ruff format --check src tests benchmarks examples
+	$(BIN)/ruff check src tests benchmarks examples
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(MAKE) test
+
+format: $(STAMP)
+	$(BIN)/ruff format src tests benchmarks examples
+	$(BIN)/ruff check --fix src tests benchmarks examples
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,55 @@
+"""Names of the things that grow: each is a file in its package, or an entry point of a plug-in.
+
+The name is the file's, with dashes. Listing imports nothing; a module is imported when it is looked up.
+A plug-in declares an entry point in the group `negmerge.KIND` (for example `negmerge.methods`).
+"""
+
+import importlib
+import pkgutil
+from importlib import metadata
+from types import ModuleType
+
+from negmerge.errors import InputError, nearest
+
+PACKAGES = {
+    "methods": ("negmerge.merging.methods", "negmerge.unlearning"),
+    "sources": ("negmerge.data.sources",),
+    "families": ("negmerge.models",),
+}
+
+
+def _locations(kind: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for package in PACKAGES[kind]:
+        spec = importlib.util.find_spec(package)
+        assert spec is not None and spec.submodule_search_locations is not None
+        for module in pkgutil.iter_modules(list(spec.submodule_search_locations)):
+            if not module.name.startswith("_"):
+                found[module.name.replace("_", "-")] = f"{package}.{module.name}"
+    for entry in metadata.entry_points(group=f"negmerge.{kind}"):
+        found.setdefault(entry.name, entry.value)
+    return dict(sorted(found.items()))
+
+
+def names(kind: str, package: str | None = None) -> list[str]:
+    """Return the registered names of a kind ('methods', 'sources', 'families'), sorted.
+
+    `package` narrows them to one package, such as 'negmerge.merging.methods'; plug-ins are then tested
+    by their module's `KIND`, so only the built-in names come back.
+    """
+    places = _locations(kind)
+    return [name for name, module in places.items() if package is None or module.startswith(package + ".")]
+
+
+def load(kind: str, name: str) -> ModuleType:
+    """Import and return the module registered as `name`.
+
+    Raises InputError, with the nearest known name, where there is none.
+    """
+    places = _locations(kind)
+    if name not in places:
+        singular = {"methods": "method", "sources": "source", "families": "family"}[kind]
+        raise InputError(
+            f"unknown {singular} {name!r}{nearest(name, places)}; `negmerge list {kind}` shows them all"
+        )
+    return importlib.import_module(places[name])
