@@ -1,0 +1,54 @@
+"""negmerge: make a trained model forget by merging task vectors on whose signs all agree.
+
+`import negmerge` is light: torch is imported when a name below is first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_PLACES = {
+    "merge": ("negmerge.merging.engine", "merge_checkpoints"),
+    "merge_state_dicts": ("negmerge.merging.engine", "merge_state_dicts"),
+    "inspect": ("negmerge.merging.engine", "inspect_checkpoints"),
+    "unlearn": ("negmerge.experiment.unlearn", "unlearn"),
+    "choose_alpha": ("negmerge.selection", "choose_alpha"),
+    "run": ("negmerge.experiment.pipeline", "run"),
+    "NegmergeError": ("negmerge.errors", "NegmergeError"),
+    "InputError": ("negmerge.errors", "InputError"),
+}
+
+__all__ = [
+    "InputError",
+    "NegmergeError",
+    "__version__",
+    "choose_alpha",
+    "inspect",
+    "merge",
+    "merge_state_dicts",
+    "run",
+    "unlearn",
+]
+
+if TYPE_CHECKING:
+    from negmerge.errors import InputError, NegmergeError
+    from negmerge.experiment.pipeline import run
+    from negmerge.experiment.unlearn import unlearn
+    from negmerge.merging.engine import inspect_checkpoints as inspect
+    from negmerge.merging.engine import merge_checkpoints as merge
+    from negmerge.merging.engine import merge_state_dicts
+    from negmerge.selection import choose_alpha
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'negmerge' has no attribute {name!r}")
+    module, attribute = _PLACES[name]
+    value = getattr(importlib.import_module(module), attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
