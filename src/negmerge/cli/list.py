@@ -1,0 +1,33 @@
+"""`negmerge list`: what is registered."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+
+class Kind(StrEnum):
+    """What can be listed."""
+
+    methods = "methods"
+    sources = "sources"
+    families = "families"
+
+
+def list_names(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
+    """List methods, data sources or model families, a line each."""
+    from negmerge import registry
+
+    names = registry.names(kind.value)
+    width = max(len(name) for name in names)
+    for name in names:
+        if kind is Kind.methods:
+            from negmerge.experiment.methods import describe
+
+            info = describe(name)
+            settings = ", ".join(f"{key}={value}" for key, value in info.settings.items())
+            print(f"{name:<{width}}  {info.kind:<6}  {info.summary}")
+            print(f"{'':<{width}}          needs {', '.join(info.needs)}; settings: {settings or 'none'}")
+            print(f"{'':<{width}}          {info.reference}")
+        else:
+            print(f"{name:<{width}}  {registry.load(kind.value, name).SUMMARY}")

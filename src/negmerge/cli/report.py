@@ -1,0 +1,20 @@
+"""`negmerge report`: the page of a run, made again from its results."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    run_dir: Annotated[Path, typer.Argument(help="The directory of a finished run.")],
+    table: Annotated[bool, typer.Option("--table", help="Print the result table in Markdown instead.")] = False,
+) -> None:
+    """Build report.html of a finished run from its results."""
+    from negmerge.experiment.pipeline import load_results
+    from negmerge.report import markdown_table, write_report
+
+    if table:
+        print(markdown_table(load_results(run_dir)))
+    else:
+        print(write_report(run_dir))

@@ -1,0 +1,60 @@
+"""Decoded images on disk: decoded once in a run, then memory-mapped by every process that needs them."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from negmerge.checkpoints import write_bytes_atomic
+
+
+@dataclass(frozen=True)
+class ImageTable:
+    """One table of uint8 images [n, C, H, W] with int64 labels [n], memory-mapped; rows are copied when taken."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def take(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the images and labels of these rows, in their order."""
+        index = rows.numpy()
+        return torch.from_numpy(self.images[index]), torch.from_numpy(self.labels[index])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Store:
+    """The folder of the decoded `train` and `test` tables, with their class names."""
+
+    directory: Path
+
+    @property
+    def exists(self) -> bool:
+        """Whether the folder was written to its end."""
+        return (self.directory / "tables.json").exists()
+
+    def write(self, tables: dict[str, tuple[Tensor, Tensor]], facts: dict[str, object]) -> None:
+        """Write the tables and `facts` (JSON); the facts come last and mark the folder as whole."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        for name, (images, labels) in tables.items():
+            np.save(self.directory / f"{name}-images.npy", images.numpy())
+            np.save(self.directory / f"{name}-labels.npy", labels.numpy())
+        write_bytes_atomic(self.directory / "tables.json", json.dumps(facts).encode())
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What was written beside the tables."""
+        facts: dict[str, object] = json.loads((self.directory / "tables.json").read_text())
+        return facts
+
+    def table(self, name: str) -> ImageTable:
+        """Open the table `train` or `test`."""
+        return ImageTable(
+            np.load(self.directory / f"{name}-images.npy", mmap_mode="r"),
+            np.load(self.directory / f"{name}-labels.npy"),
+        )

@@ -1,0 +1,282 @@
+"""The config of an experiment: YAML, checked to the last key."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from negmerge import registry
+from negmerge.data.rules import ForgetRule, RetainRule, ValidationRule
+from negmerge.errors import InputError, listing, nearest
+from negmerge.training import TrainSettings
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class DataConfig(BaseModel):
+    """Where images come from and how they are split; other keys are settings of the source."""
+
+    model_config = ConfigDict(extra="allow")
+
+    source: str = Field(description="a name from `negmerge list sources`")
+    forget: ForgetRule | None = Field(None, description="what to forget; not needed where split is given")
+    retain: RetainRule | None = Field(None, description="narrows the rows that may be used as retain data")
+    validation: ValidationRule = Field(default_factory=ValidationRule, description="how validation rows are taken")
+    train_rows: tuple[int, int] | None = Field(None, description="[start, stop]: the rows that are training data")
+    split: Path | None = Field(None, description="a split file that fixes every row")
+    seed: int = Field(0, ge=0, description="the seed of the split, the same for every seed of the run")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "DataConfig":
+        if (self.forget is None) == (self.split is None):
+            raise ValueError("give either forget (a rule) or split (a file)")
+        if self.split is not None and (self.retain or self.train_rows or "validation" in self.model_fields_set):
+            raise ValueError("split fixes every row: leave out retain, train_rows and validation")
+        return self
+
+    @property
+    def source_settings(self) -> dict[str, Any]:
+        """The keys that belong to the source."""
+        return dict(self.model_extra or {})
+
+
+class ModelConfig(BaseModel):
+    """The family of the model; other keys are settings of the family."""
+
+    model_config = ConfigDict(extra="allow")
+
+    family: str = Field(description="a name from `negmerge list families`")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The keys that belong to the family."""
+        return dict(self.model_extra or {})
+
+
+class BaseConfig(_Strict):
+    """The model to unlearn: trained here, or loaded."""
+
+    train: TrainSettings | None = Field(None, description="train it on retain and forget rows")
+    checkpoint: Path | None = Field(None, description="a checkpoint with the family's tensor names")
+
+    @model_validator(mode="after")
+    def _one(self) -> "BaseConfig":
+        if (self.train is None) == (self.checkpoint is None):
+            raise ValueError("give either train or checkpoint")
+        return self
+
+
+class ReferenceConfig(_Strict):
+    """The Retrain model: trained on the retain rows alone, or loaded."""
+
+    train: TrainSettings | Literal["base"] | None = Field(None, description="settings, or base for those of base")
+    checkpoint: Path | None = Field(None, description="a checkpoint of a model that never saw the forget rows")
+
+    @model_validator(mode="after")
+    def _one(self) -> "ReferenceConfig":
+        if (self.train is None) == (self.checkpoint is None):
+            raise ValueError("give either train or checkpoint, or write `reference: none`")
+        return self
+
+
+class PoolConfig(_Strict):
+    """The fine-tunings on the forget rows: one for every combination of the grid."""
+
+    train: dict[str, Any] = Field(default_factory=dict, description="training settings that all members share")
+    grid: dict[str, list[Any]] = Field(description="training setting → its values")
+
+
+class MethodConfig(BaseModel):
+    """One row of the result table; other keys are settings of the method."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str = Field(description="a name from `negmerge list methods`")
+    label: str = Field("", description="the row's name, unless the method's own")
+
+    @property
+    def row(self) -> str:
+        """The name of the row."""
+        return self.label or self.name
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The keys that belong to the method."""
+        return dict(self.model_extra or {})
+
+
+class SelectionConfig(_Strict):
+    """How α is chosen."""
+
+    objective: Literal["retain-floor"] = Field("retain-floor", description="what the best α is")
+    floor: float = Field(0.95, ge=0, le=1, description="share of the base's retain accuracy that must hold")
+    search: Literal["bracket", "grid"] = Field("bracket", description="bisection, or every point up to max_alpha")
+    step: float = Field(0.05, gt=0, description="the lattice of α")
+    max_alpha: float | None = Field(None, gt=0, description="1.0 for the grid, 64 for the bracket, unless given")
+    retain_rows: int = Field(2000, ge=1, description="size of the fixed sample of retain rows that selection sees")
+
+
+class EvaluationConfig(_Strict):
+    """What is measured at the end."""
+
+    membership: list[Literal["svc-confidence"]] = Field(
+        default_factory=lambda: ["svc-confidence"], description="membership attacks; an empty list for none"
+    )
+
+
+class Config(_Strict):
+    """A whole experiment."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="letters, digits, dot, dash, underscore")
+    seeds: list[int] = Field(default_factory=lambda: [0], min_length=1, description="one run for each")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where models run")
+    workers: int | None = Field(None, ge=1, description="members trained at a time; all cores unless given")
+    model: ModelConfig
+    data: DataConfig
+    base: BaseConfig
+    reference: ReferenceConfig | None = None
+    pool: PoolConfig
+    methods: list[MethodConfig] = Field(min_length=1)
+    selection: SelectionConfig = Field(default_factory=SelectionConfig)
+    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
+
+    @field_validator("reference", mode="before")
+    @classmethod
+    def _none(cls, value: Any) -> Any:
+        return None if value == "none" else value
+
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        if not isinstance(value, list):
+            return value
+        return [{"name": item} if isinstance(item, str) else item for item in value]
+
+    @field_validator("seeds", "methods")
+    @classmethod
+    def _distinct(cls, value: list[Any]) -> list[Any]:
+        names = [item.row if isinstance(item, MethodConfig) else item for item in value]
+        twice = sorted({str(name) for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"{', '.join(twice)} stands twice; give a method a label of its own")
+        return value
+
+    def resolved(self) -> dict[str, Any]:
+        """Return the config with every default written out, as plain JSON values."""
+        return self.model_dump(mode="json")
+
+
+def load_config(path: Path, changes: Sequence[str] = ()) -> Config:
+    """Read a YAML config, apply `extends` and then `KEY=VALUE` changes (YAML values, dotted keys), and check it.
+
+    A change to a mapping replaces it: `base={checkpoint: FILE}`. Raises InputError for what is not YAML, and for
+    unknown or misspelt keys and refused values, each named with its place.
+    """
+    raw = _read(path, ())
+    for change in changes:
+        _apply(raw, change)
+    return check_config(raw, str(path))
+
+
+def check_config(raw: Mapping[str, Any], where: str = "config") -> Config:
+    """Check a config given as plain values, with the settings of its source, family and methods."""
+    try:
+        config = Config.model_validate(raw)
+    except ValidationError as error:
+        raise InputError(_explain(error, where, Config)) from None
+    for kind, name, settings, place in (
+        ("sources", config.data.source, config.data.source_settings, "data"),
+        ("families", config.model.family, config.model.settings, "model"),
+    ):
+        schema = registry.load(kind, name).Settings
+        try:
+            schema(**settings)
+        except ValidationError as error:
+            raise InputError(_explain(error, f"{where}: {place} ({name})", schema)) from None
+    from negmerge.experiment.methods import check_settings
+    from negmerge.training.pool import expand_grid
+
+    for method in config.methods:
+        check_settings(method.name, method.settings)
+    expand_grid(config.pool.train, config.pool.grid)
+    if config.reference and config.reference.train == "base" and config.base.train is None:
+        raise InputError(f"{where}: reference: train: base needs base.train; give settings or a checkpoint")
+    return config
+
+
+def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}; give the path of a YAML config") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise InputError(f"{path} must hold a mapping with name, model, data, base, pool and methods")
+    ground = raw.pop("extends", None)
+    if ground is None:
+        return raw
+    parent = (path.parent / str(ground)).resolve()
+    if parent in seen or parent == path.resolve():
+        raise InputError(f"{path} extends itself by way of {ground}")
+    return _overlay(_read(parent, (*seen, path.resolve())), raw)
+
+
+def _overlay(ground: dict[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(ground)
+    for key, value in top.items():
+        below = merged.get(key)
+        merged[key] = _overlay(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _apply(raw: dict[str, Any], change: str) -> None:
+    key, equals, text = change.partition("=")
+    if not equals or not key:
+        raise InputError(f"--set {change}: write KEY=VALUE, for example --set pool.train.epochs=5")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise InputError(f"--set {change}: {text!r} is not a YAML value") from None
+    *parents, last = key.split(".")
+    place: Any = raw
+    for parent in parents:
+        place = place.setdefault(parent, {}) if isinstance(place, dict) else None
+        if not isinstance(place, dict):
+            raise InputError(f"--set {change}: {parent!r} is not a mapping; set it as a whole")
+    place[last] = value
+
+
+def _explain(error: ValidationError, where: str, schema: type[BaseModel]) -> str:
+    lines = []
+    for item in error.errors():
+        place = ".".join(str(part) for part in item["loc"] if not str(part).startswith(("function-", "literal[")))
+        if item["type"] == "extra_forbidden":
+            known = _fields_at(schema, item["loc"][:-1])
+            lines.append(f"{place}: unknown key{nearest(str(item['loc'][-1]), known)}")
+        elif item["type"] == "missing":
+            lines.append(f"{place}: missing")
+        else:
+            lines.append(f"{place or 'config'}: {item['msg'].removeprefix('Value error, ')}, got {item['input']!r}")
+    if len(lines) == 1:
+        return f"{where}: {lines[0]}"
+    return listing(f"{where}: {len(lines)} settings are wrong:", lines)
+
+
+def _fields_at(schema: type[BaseModel], location: Sequence[int | str]) -> list[str]:
+    """Return the keys that may stand at a place of the schema."""
+    import typing
+
+    current: Any = schema
+    for part in location:
+        if isinstance(current, type) and issubclass(current, BaseModel) and part in current.model_fields:
+            current = current.model_fields[str(part)].annotation
+        models = [a for a in (current, *typing.get_args(current)) if isinstance(a, type) and issubclass(a, BaseModel)]
+        current = models[0] if models else current
+    if isinstance(current, type) and issubclass(current, BaseModel):
+        return list(current.model_fields)
+    return []

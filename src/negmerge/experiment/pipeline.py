@@ -1,0 +1,105 @@
+"""A run: split → base → reference → pool → methods → results → record → report."""
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from negmerge.checkpoints import read_state_dict
+from negmerge.errors import InputError
+from negmerge.experiment.aggregate import aggregate
+from negmerge.experiment.config import Config
+from negmerge.experiment.prepare import Material, prepare
+from negmerge.experiment.record import file_entry, machine, peak_rss, verify_run, versions, write_record
+from negmerge.experiment.results import collect
+from negmerge.experiment.rundir import OnEvent, RunDir, read_json, write_json
+from negmerge.experiment.stages import SeedRun
+
+__all__ = ["run", "verify_run"]
+
+
+def run(
+    config: Config,
+    directory: Path | str | None = None,
+    *,
+    on_event: OnEvent | None = None,
+    purge_pool: bool = False,
+    command: str = "",
+) -> dict[str, Any]:
+    """Run an experiment in `directory` (runs/NAME unless given) and return its results, as in `results.json`.
+
+    The same call again goes on where an interrupted one stopped and gives the same numbers; a finished run is read
+    back. With `purge_pool` the private folder (images, members, vectors) is removed at the end. Members are trained in
+    processes of their own, so a script that calls this needs the usual `if __name__ == "__main__":`.
+
+    Raises InputError for wrong input and for a directory that holds another run, NegmergeError where training diverges
+    or another process is at work in the directory.
+    """
+    place = RunDir(Path(directory) if directory is not None else Path("runs") / config.name, on_event)
+    with place.lock():
+        place.keep_config(config)
+        results_file = place.path / "results.json"
+        if not results_file.exists() or not (place.path / "record.json").exists():
+            _run(place, config, command)
+        if purge_pool and (place.path / "private").exists():
+            shutil.rmtree(place.path / "private")
+        from negmerge.report import write_report
+
+        write_report(place.path)
+        results: dict[str, Any] = read_json(results_file)
+        place.emit("finished", results=str(results_file))
+        return results
+
+
+def _run(place: RunDir, config: Config, command: str) -> None:
+    started = time.perf_counter()
+    with place.stage("data"):
+        material = prepare(place, config)
+    rows = []
+    for seed in config.seeds:
+        folder = place.path if len(config.seeds) == 1 else place.path / f"seed-{seed}"
+        seed_place = RunDir(folder, place.on_event, place.stages)
+        rows.append(collect(config, material, SeedRun(seed_place, config, material, seed).finish()))
+    results = rows[0] if len(rows) == 1 else aggregate(rows)
+    write_json(place.path / "results.json", results)
+    record = {
+        "command": command,
+        "config": config.resolved(),
+        "seeds": config.seeds,
+        "versions": versions(),
+        "machine": machine(material.device),
+        "inputs": _inputs(config, material),
+        "stages": place.stages,
+        "seconds": time.perf_counter() - started,
+        "peak_rss": peak_rss(),
+    }
+    write_record(place.path, record, _outputs(place.path))
+
+
+def _inputs(config: Config, material: Material) -> list[dict[str, Any]]:
+    """Return the files that the config names, and the content hash of the images."""
+    paths = [config.base.checkpoint, config.data.split]
+    if config.reference:
+        paths.append(config.reference.checkpoint)
+    entries = [file_entry(path, str(path)) for path in paths if path is not None]
+    return [*entries, {"path": f"images:{config.data.source}", "bytes": material.bytes, "hash": material.fingerprint}]
+
+
+def _outputs(directory: Path) -> list[Path]:
+    names = {"results.json", "split.json", "scores.json", "model.safetensors", "config.yaml"}
+    found = [p for p in directory.rglob("*") if p.name in names and p.is_file()]
+    return [p for p in found if "private" not in p.relative_to(directory).parts]
+
+
+def load_results(directory: Path) -> dict[str, Any]:
+    """Return the results of a finished run. Raises InputError where there are none."""
+    file = directory / "results.json"
+    if not file.exists():
+        raise InputError(f"{directory} has no results.json; `negmerge run CONFIG -o {directory}` makes it")
+    results: dict[str, Any] = read_json(file)
+    return results
+
+
+def count_elements(checkpoint: Path) -> int:
+    """Return the number of elements of all tensors of a checkpoint."""
+    return sum(tensor.numel() for tensor in read_state_dict(checkpoint).values())

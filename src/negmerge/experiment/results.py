@@ -1,0 +1,121 @@
+"""From what the stages wrote to `results.json`: rows, gaps, warnings."""
+
+from typing import Any
+
+from negmerge import __version__
+from negmerge.experiment.config import Config, MethodConfig
+from negmerge.experiment.methods import describe
+from negmerge.experiment.prepare import Material
+from negmerge.experiment.stages import Finished
+from negmerge.experiment.warnings import curve_warnings, pool_warnings
+from negmerge.metrics import average_gap
+
+GAP_NUMBERS = ("retain", "forget", "test", "membership")
+
+
+def collect(config: Config, material: Material, finished: Finished) -> dict[str, Any]:
+    """Return the results of one seed; accuracies, attack and gaps in percent, `consensus` as a share."""
+    methods = {m.row: _row(m, finished.methods[m.row]) for m in config.methods}
+    base: dict[str, Any] = {"label": "base", "kind": "base", "needs": [], "settings": {}, **finished.base}
+    reference = finished.reference and {
+        "label": "reference",
+        "kind": "reference",
+        "needs": ["retain"],
+        "settings": {},
+        **finished.reference,
+    }
+    for row in (base, *methods.values()):
+        row |= _gap(row, reference)
+    held_out = len(material.split.validation_forget) > 0
+    kind = material.split.kind
+    return {
+        "format": 1,
+        "name": config.name,
+        "negmerge": __version__,
+        "seeds": config.seeds,
+        "task": {
+            "kind": kind,
+            "text": _text(config, material),
+            "source": config.data.source,
+            "forget_classes": [material.classes[i] for i in _forgotten(material)],
+            "classes": list(material.classes),
+            "rows": material.split.describe(),
+        },
+        "model": _model(config, methods),
+        "selection": {
+            **config.selection.model_dump(mode="json"),
+            "retain_rows": min(config.selection.retain_rows, len(material.split.retain)),
+            "forget_rows": len(material.split.validation_forget if held_out else material.split.forget),
+            "forget_is": "held-out rows of what is forgotten" if held_out else "the forget rows themselves",
+        },
+        "base": base,
+        "reference": reference,
+        "methods": methods,
+        "pool": {**finished.pool, "members": [_member(m, methods) for m in finished.members]},
+        "warnings": _warnings(finished, methods),
+    }
+
+
+def _row(method: MethodConfig, outcome: dict[str, Any]) -> dict[str, Any]:
+    info = describe(method.name)
+    return {
+        "label": method.row,
+        "method": method.name,
+        "kind": info.kind,
+        "needs": list(info.needs),
+        "settings": {**{k: v for k, v in info.settings.items() if v is not None}, **method.settings},
+        **outcome,
+        "seconds": sum(outcome["seconds_parts"].values()),
+    }
+
+
+def _gap(row: dict[str, Any], reference: dict[str, Any] | None) -> dict[str, Any]:
+    if reference is None or any(r[key] is None for r in (row, reference) for key in GAP_NUMBERS):
+        return {"gap": None, "gap_parts": None}
+    gap = average_gap(row, reference)
+    return {"gap": gap.total, "gap_parts": dict(gap.parts)}
+
+
+def _model(config: Config, methods: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    merged = [row["merged_elements"] for row in methods.values() if row.get("merged_elements")]
+    return {
+        "family": config.model.family,
+        "settings": config.model.settings,
+        "merged_elements": merged[0] if merged else None,
+        "buffers": config.model.settings.get("buffers", "keep"),
+    }
+
+
+def _member(facts: dict[str, Any], methods: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    name = facts["name"].removeprefix("member ")
+    return {"name": name, "settings": facts["settings"], "loss": facts["losses"][-1], "seconds": facts["seconds"]}
+
+
+def _warnings(finished: Finished, methods: dict[str, dict[str, Any]]) -> list[dict[str, str]]:
+    pool = finished.pool
+    names = [facts["name"] for facts in finished.members]
+    found = pool_warnings(pool["consensus"], pool["chance"], pool["cosine"], names)
+    for label, row in methods.items():
+        if row.get("curve"):
+            found += curve_warnings(label, row["curve"], row["alpha"], row["open_end"])
+    return found
+
+
+def _forgotten(material: Material) -> list[int]:
+    """Return the classes that the split forgets as a whole, by index."""
+    split = material.split
+    if split.kind != "class":
+        return []
+    _, labels = material.store.table("train").take(split.forget)
+    return sorted({int(label) for label in labels})
+
+
+def _text(config: Config, material: Material) -> str:
+    split, rule = material.split, config.data.forget
+    source = config.data.source
+    if split.kind == "class":
+        names = ", ".join(material.classes[i] for i in _forgotten(material))
+        return f"forget class {names} of {source}"
+    if rule is not None and rule.source is not None:
+        return f"forget {rule.source}, keep {source}"
+    return f"forget {len(split.forget):,} rows of {source}"

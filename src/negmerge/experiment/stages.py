@@ -1,0 +1,233 @@
+"""The stages of one seed: base, reference, pool, methods; each reads and writes files, and is skipped when done."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from negmerge.checkpoints import read_state_dict, write_state_dict
+from negmerge.errors import InputError
+from negmerge.evaluation import apply_vector
+from negmerge.execution import run_jobs
+from negmerge.experiment.config import BaseConfig, Config, MethodConfig, ReferenceConfig
+from negmerge.experiment.measure import Bench
+from negmerge.experiment.methods import run_method
+from negmerge.experiment.prepare import Material
+from negmerge.experiment.rundir import RunDir, read_json, write_json
+from negmerge.merging.engine import inspect_checkpoints
+from negmerge.selection import Selection
+from negmerge.training import TrainSettings, derive_seed
+from negmerge.training.job import TrainingJob, train
+from negmerge.training.pool import expand_grid
+from negmerge.unlearning import Context, Outcome
+
+
+@dataclass
+class Finished:
+    """What the stages of one seed wrote, read back."""
+
+    base: dict[str, Any]
+    reference: dict[str, Any] | None
+    pool: dict[str, Any]
+    members: list[dict[str, Any]]
+    methods: dict[str, dict[str, Any]]
+
+
+class SeedRun:
+    """One seed of an experiment in its folder."""
+
+    def __init__(self, place: RunDir, config: Config, material: Material, seed: int) -> None:
+        self.place, self.config, self.material, self.seed = place, config, material, seed
+        self.cores = os.cpu_count() or 1
+        self.bench = Bench(
+            material.classifier,
+            material.store,
+            material.split,
+            config.selection,
+            config.evaluation.membership,
+            seed,
+            material.device,
+        )
+
+    def finish(self) -> Finished:
+        """Do whatever is not done, in order, and return all results."""
+        with self.place.stage("base"):
+            self._make_originals()
+        with self.place.stage("pool"):
+            members, pool = self._make_pool()
+        methods = {}
+        for method in self.config.methods:
+            with self.place.stage(f"method {method.row}", method=method.row):
+                methods[method.row] = self._make_method(method, members, pool["seconds"])
+        with self.place.stage("evaluation"):
+            base = self._scores("base", self.base)
+            reference = self._scores("reference", self.reference) if self.reference else None
+        return Finished(base, reference, pool, [job.facts() for job in members], methods)
+
+    # base and reference
+
+    @property
+    def base(self) -> Path:
+        """The checkpoint of the model to unlearn."""
+        return self.place.path / "base" / "model.safetensors"
+
+    @property
+    def reference(self) -> Path | None:
+        """The checkpoint of the Retrain model, if the run has one."""
+        return self.place.path / "reference" / "model.safetensors" if self.config.reference else None
+
+    def _make_originals(self) -> None:
+        split = self.material.split
+        jobs = []
+        for name, part, rows in (
+            ("base", self.config.base, torch.cat([split.retain, split.forget]).sort().values),
+            ("reference", self.config.reference, split.retain),
+        ):
+            if part is None:
+                continue
+            if part.checkpoint is not None:
+                self._import(part.checkpoint, self.place.path / name)
+            else:
+                jobs.append(self._job(name, self.place.path / name, rows, self._train_settings(part)))
+        self._train(jobs, threads=max(1, self.cores // max(1, len(jobs))), workers=len(jobs))
+
+    def _train_settings(self, part: BaseConfig | ReferenceConfig) -> TrainSettings:
+        settings = self.config.base.train if part.train == "base" else part.train
+        assert isinstance(settings, TrainSettings)
+        return settings
+
+    def _import(self, checkpoint: Path, directory: Path) -> None:
+        """Take over a checkpoint given by the user, once it is known to fit the family."""
+        target = directory / "model.safetensors"
+        if target.exists():
+            return
+        state = self.material.classifier.load(checkpoint).state_dict()
+        directory.mkdir(parents=True, exist_ok=True)
+        write_state_dict(target, {name: value.contiguous() for name, value in state.items()})
+
+    def _job(
+        self, name: str, directory: Path, rows: torch.Tensor, settings: TrainSettings, start: Path | None = None
+    ) -> TrainingJob:
+        # Base and reference differ in their rows alone, so they share the seed of weights and batches.
+        part = f"member {name}" if start else "from scratch"
+        return TrainingJob(
+            name=name,
+            directory=directory,
+            classifier=self.material.classifier,
+            store=self.material.store.directory,
+            rows=tuple(rows.tolist()),
+            settings=settings.model_dump(mode="json"),
+            seed=derive_seed(self.seed, part),
+            device=self.material.device,
+            start=start,
+            resumable=start is None,
+        )
+
+    def _train(self, jobs: Sequence[TrainingJob], *, workers: int, threads: int) -> None:
+        open_jobs = [job for job in jobs if not job.is_done]
+        if self.material.device != "cpu":
+            workers = 1
+        self.place.emit("training", jobs=len(jobs), done=len(jobs) - len(open_jobs))
+        # The longest first, so that no worker is left alone with one at the end.
+        open_jobs.sort(key=lambda job: -job.settings["epochs"] * len(job.rows))
+        run_jobs(
+            train,
+            open_jobs,
+            workers=workers,
+            threads=threads,
+            on_done=lambda job, facts: self.place.emit(
+                "trained", name=job.name, loss=facts["losses"][-1], seconds=round(facts["seconds"], 3)
+            ),
+        )
+
+    # pool
+
+    def _make_pool(self) -> tuple[list[TrainingJob], dict[str, Any]]:
+        folder = self.place.private / "pool"
+        members = expand_grid(self.config.pool.train, self.config.pool.grid)
+        jobs = [
+            self._job(m.name, folder / m.name, self.material.split.forget, m.settings, start=self.base)
+            for m in members
+        ]
+        workers = min(self.config.workers or self.cores, len(jobs))
+        self._train(jobs, workers=workers, threads=1)
+        facts_file = self.place.path / "pool.json"
+        if not facts_file.exists():
+            found = inspect_checkpoints(self.base, [job.checkpoint for job in jobs]).as_json()
+            facts = {key: found[key] for key in ("consensus", "chance", "zero_share", "cosine")}
+            spent = sum(job.facts()["seconds"] for job in jobs)
+            write_json(facts_file, {**facts, "workers": workers, "seconds": spent / workers})
+        return jobs, read_json(facts_file)
+
+    # methods
+
+    def _make_method(self, method: MethodConfig, members: list[TrainingJob], pool_seconds: float) -> dict[str, Any]:
+        folder = self.place.path / "methods" / method.row
+        outcome_file = folder / "outcome.json"
+        checkpoint = folder / "model.safetensors"
+        if not outcome_file.exists():
+            private = self.place.private / "methods" / method.row
+            context = Context(
+                base=self.base,
+                members=tuple(job.checkpoint for job in members),
+                pool_seconds=pool_seconds,
+                directory=private,
+                choose=partial(self._choose, method.row),
+                retrain=partial(self._retrain, private),
+            )
+            outcome = run_method(method.name, method.settings, context)
+            folder.mkdir(parents=True, exist_ok=True)
+            self._write_model(outcome, checkpoint)
+            write_json(outcome_file, _facts(outcome))
+        return {**read_json(outcome_file), **self._scores(f"methods/{method.row}", checkpoint)}
+
+    def _choose(self, row: str, vector: Path, curve_file: Path) -> Selection:
+        def tell(alpha: float, scores: dict[str, float]) -> None:
+            self.place.emit("evaluated", method=row, alpha=alpha, **scores)
+
+        return self.bench.choose(self.base, vector, curve_file, tell)
+
+    def _retrain(self, directory: Path, settings: TrainSettings | None) -> tuple[Path, float]:
+        reference = self.config.reference
+        own = self._train_settings(reference) if reference and reference.train else None
+        wanted = settings or self.config.base.train or own
+        if wanted is None:
+            raise InputError("retrain: the base was not trained here; give the method settings: {name: retrain, train: …}")
+        same = wanted == own
+        name, place = ("reference", self.place.path / "reference") if same else ("retrain", directory)
+        job = self._job(name, place, self.material.split.retain, wanted)
+        self._train([job], workers=1, threads=self.cores)
+        return job.checkpoint, job.facts()["seconds"]
+
+    def _write_model(self, outcome: Outcome, target: Path) -> None:
+        if outcome.checkpoint is not None:
+            write_state_dict(target, read_state_dict(outcome.checkpoint))
+        else:
+            assert outcome.vector is not None and outcome.selection is not None
+            weights = apply_vector(self.base, outcome.vector, outcome.selection.alpha)
+            write_state_dict(target, weights)
+
+    def _scores(self, name: str, checkpoint: Path) -> dict[str, Any]:
+        file = self.place.path / name / "scores.json"
+        if not file.exists():
+            write_json(file, self.bench.full_scores(checkpoint))
+        scores: dict[str, Any] = read_json(file)
+        return scores
+
+
+def _facts(outcome: Outcome) -> dict[str, Any]:
+    facts: dict[str, Any] = {"member": outcome.member, "seconds_parts": outcome.seconds, **outcome.merge}
+    if outcome.selection is not None:
+        chosen = outcome.selection
+        facts |= {
+            "alpha": chosen.alpha,
+            "floor": chosen.floor,
+            "curve": [{"alpha": point.alpha, **point.scores} for point in chosen.curve],
+            "open_end": chosen.open_end,
+            "note": chosen.note,
+        }
+    return facts

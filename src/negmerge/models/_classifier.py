@@ -1,0 +1,82 @@
+"""A classifier as the rest of the package sees it: a family, its settings, and the shapes of its data."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from negmerge import registry
+from negmerge.checkpoints import read_state_dict
+from negmerge.errors import InputError, listing
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A model family with checked settings, the number of classes and the shape (C, H, W) of an image.
+
+    It holds names and numbers only, so it can be sent to another process.
+    """
+
+    family: str
+    settings: Mapping[str, Any]
+    classes: int
+    shape: tuple[int, int, int]
+
+    @cached_property
+    def module(self) -> ModuleType:
+        """The family's module."""
+        return registry.load("families", self.family)
+
+    @cached_property
+    def checked(self) -> Any:
+        """The family's own settings object."""
+        return self.module.Settings(**self.settings)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: self.__dict__[k] for k in ("family", "settings", "classes", "shape")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+    def build(self, seed: int = 0) -> nn.Module:
+        """Return a freshly initialised model."""
+        model: nn.Module = self.module.build(self.checked, self.classes, self.shape, seed)
+        return model
+
+    def load(self, checkpoint: Path, device: torch.device | str = "cpu") -> nn.Module:
+        """Return the model with the weights of `checkpoint`; all its tensors must fit, and no other may be there."""
+        model = self.build()
+        weights = read_state_dict(checkpoint)
+        wanted = model.state_dict()
+        problems = [f"missing: {name}" for name in wanted if name not in weights]
+        problems += [f"unexpected: {name}" for name in weights if name not in wanted]
+        problems += [
+            f"{name}: shape {list(weights[name].shape)}, expected {list(value.shape)}"
+            for name, value in wanted.items()
+            if name in weights and weights[name].shape != value.shape
+        ]
+        if problems:
+            raise InputError(
+                listing(
+                    f"{checkpoint} does not fit {self.family} with {self.classes} classes on images of shape "
+                    f"{list(self.shape)}; {len(problems)} tensors differ (check model: in the config):",
+                    problems,
+                )
+            )
+        model.load_state_dict(weights, strict=True)
+        return model.to(device).eval()
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """Return uint8 images [b, C, H, W] as the normalised float32 that the model takes."""
+        prepared: Tensor = self.module.prepare(self.checked, images)
+        return prepared
+
+    def logits(self, model: nn.Module, batch: Tensor) -> Tensor:
+        """Return logits [b, classes] of a prepared batch."""
+        logits: Tensor = self.module.logits(model, batch)
+        return logits

@@ -1,0 +1,67 @@
+"""Training classifiers on images held in memory: seeded batches, augmented, through the one loop."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from negmerge.data.augment import augment
+from negmerge.models._classifier import Classifier
+from negmerge.training.loop import Epoch, fit
+from negmerge.training.settings import TrainSettings, derive_seed
+
+Batch = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class ImageBatches:
+    """Seeded, augmented batches of uint8 images [n, C, H, W] with labels [n].
+
+    Epoch e is a permutation drawn from (seed, e) alone, so training can go on from any epoch. A last batch of one
+    row is left out: batch statistics of one row do not exist.
+    """
+
+    images: Tensor
+    labels: Tensor
+    settings: TrainSettings
+    seed: int
+
+    @property
+    def steps(self) -> int:
+        """Steps in an epoch."""
+        full, rest = divmod(len(self.labels), self.settings.batch_size)
+        return max(1, full + (rest > 1))
+
+    def __call__(self, epoch: int) -> Iterator[Batch]:
+        """Yield the batches of an epoch."""
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "epoch", epoch))
+        order = torch.randperm(len(self.labels), generator=generator)
+        for rows in order.split(self.settings.batch_size)[: self.steps]:
+            yield augment(self.images[rows], self.settings.augment, generator), self.labels[rows]
+
+
+def fit_images(
+    classifier: Classifier,
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    settings: TrainSettings,
+    *,
+    seed: int,
+    start: Epoch | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
+) -> float:
+    """Train `model` in place with cross-entropy on uint8 images; return the mean loss of its last epoch.
+
+    Batches are drawn on the CPU and moved to the device that the model is on.
+    """
+    batches = ImageBatches(images, labels, settings, derive_seed(seed, settings.seed))
+    device = next(model.parameters()).device
+
+    def loss(module: nn.Module, batch: Batch) -> Tensor:
+        logits = classifier.logits(module, classifier.prepare(batch[0].to(device)))
+        return functional.cross_entropy(logits, batch[1].to(device), label_smoothing=settings.label_smoothing)
+
+    return fit(model, batches, loss, settings, steps_per_epoch=batches.steps, start=start, on_epoch=on_epoch)

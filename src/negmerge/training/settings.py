@@ -1,0 +1,73 @@
+"""What a training run is made of, and the seeds of its parts."""
+
+import hashlib
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from negmerge.data.augment import parse_augmentation
+
+
+class TrainSettings(BaseModel):
+    """The settings of one training run; each may stand in a pool's grid."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="AdamW, or SGD with momentum")
+    lr: float = Field(1e-3, gt=0, description="peak learning rate")
+    weight_decay: float = Field(0.0, ge=0, description="decoupled for adamw, added to the gradient for sgd")
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of sgd")
+    nesterov: bool = Field(False, description="Nesterov momentum for sgd")
+    epochs: int = Field(10, ge=1, description="passes over the training rows")
+    batch_size: int = Field(128, ge=2, description="rows in one step")
+    schedule: Literal["constant", "cosine", "step", "one-cycle"] = Field(
+        "cosine", description="how the learning rate moves, step by step"
+    )
+    warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up before cosine, step or constant")
+    milestones: tuple[float, ...] = Field(
+        (0.5, 0.75), description="step: the shares of all steps at which the rate is multiplied by gamma"
+    )
+    gamma: float = Field(0.1, gt=0, description="step: the factor at each milestone")
+    peak: float = Field(0.5, gt=0, lt=1, description="one-cycle: the share of all steps at which the rate peaks")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over all classes")
+    clip: float | None = Field(None, gt=0, description="largest norm of the gradient, or null")
+    augment: str = Field("none", description="none, crop, flip, or several joined by +")
+    seed: int = Field(0, ge=0, description="mixed into the seed of the run")
+
+    @model_validator(mode="after")
+    def _check(self) -> "TrainSettings":
+        parse_augmentation(self.augment)
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs a momentum above 0")
+        return self
+
+    def learning_rate(self, step: int, steps: int) -> float:
+        """Return the learning rate of step `step` (from 0) of `steps`.
+
+        cosine: lr · (1 + cos(π · p)) / 2 with p the share of the steps after warm-up; one-cycle: linear from 0 to lr
+        at `peak`, then linear to 0; step: lr · gamma^(milestones passed); all after warm-up but one-cycle.
+        """
+        import math
+
+        if self.schedule == "one-cycle":
+            top = self.peak * steps
+            share = (step + 1) / top if step + 1 <= top else (steps - step) / (steps - top)
+            return self.lr * min(1.0, max(share, 0.0))
+        if step < self.warmup_steps:
+            return self.lr * (step + 1) / self.warmup_steps
+        if self.schedule == "cosine":
+            share = (step - self.warmup_steps) / max(1, steps - self.warmup_steps)
+            return self.lr * 0.5 * (1.0 + math.cos(math.pi * share))
+        if self.schedule == "step":
+            return float(self.lr * self.gamma ** sum(step >= share * steps for share in self.milestones))
+        return self.lr
+
+
+def derive_seed(seed: int, *parts: int | str) -> int:
+    """Return a seed for a part of a run, independent of the seeds of the other parts.
+
+    >>> derive_seed(0, "split") != derive_seed(0, "base")
+    True
+    """
+    text = "/".join(str(part) for part in (seed, *parts))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")

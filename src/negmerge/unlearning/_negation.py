@@ -1,0 +1,52 @@
+"""Merge, then choose α: what every method that negates a task vector does."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from negmerge.checkpoints import write_bytes_atomic
+from negmerge.merging.engine import merge_vector
+from negmerge.unlearning import Context, Outcome
+
+
+def negate(
+    context: Context, method: str, settings: Mapping[str, Any], members: Sequence[Path], name: str
+) -> Outcome:
+    """Merge `members` by a merge method and choose α for the result; files are called `name` in the method's folder.
+
+    What was done before an interruption is taken over: the vector, and each evaluated α.
+    """
+    context.directory.mkdir(parents=True, exist_ok=True)
+    vector = context.directory / f"{name}.safetensors"
+    facts_file = context.directory / f"{name}.json"
+    if not facts_file.exists():
+        started = time.perf_counter()
+        report = merge_vector(context.base, members, vector, method=method, settings=dict(settings))
+        facts = {
+            "consensus": report.consensus,
+            "kept": report.kept,
+            "merged_elements": report.merged_elements,
+            "layers": [{"name": t.name, "elements": t.elements, "kept": t.kept} for t in report.tensors],
+            "seconds": time.perf_counter() - started,
+        }
+        write_bytes_atomic(facts_file, json.dumps(facts).encode())
+    facts = json.loads(facts_file.read_text())
+    seconds_file = context.directory / f"{name}.seconds.json"
+    curve_file = context.directory / f"{name}.curve.json"
+    started = time.perf_counter()
+    selection = context.choose(vector, curve_file)
+    if not seconds_file.exists():
+        write_bytes_atomic(seconds_file, json.dumps(time.perf_counter() - started).encode())
+    merge_seconds = facts.pop("seconds")
+    return Outcome(
+        vector=vector,
+        selection=selection,
+        merge=facts,
+        seconds={
+            "pool": context.pool_seconds,
+            "merge": merge_seconds,
+            "selection": float(json.loads(seconds_file.read_text())),
+        },
+    )
