@@ -1,0 +1,127 @@
+"""What the numbers of one run say about its methods: which is the main one, and which of two did better."""
+
+from negmerge.report.inputs import Json
+from negmerge.report.numbers import count, listed, percent
+
+GAP_KEYS = ("retain", "forget", "test", "membership")
+FLOOR = 0.95
+FLOOR_SLACK = 0.5  # selection saw a sample of the retain rows: so much may be lost on all of them
+GAP_STEP = 0.2  # average gaps closer than this are not told apart
+
+
+def main_method(results: Json) -> str | None:
+    """Return the method that the page is about: consensus, or else the first merge, or the first."""
+    methods = results["methods"]
+    for fits in (
+        lambda name: name == "consensus",
+        lambda name: methods[name].get("method") == "consensus",
+        lambda name: methods[name].get("kind") == "merge",
+        lambda name: True,
+    ):
+        for name in methods:
+            if fits(name):
+                return str(name)
+    return None
+
+
+def erases(results: Json) -> bool:
+    """Return whether forget accuracy should fall as low as possible.
+
+    True for a class or a data set. Chosen rows of the classes that stay should only become like unseen ones.
+    """
+    task = results["task"]
+    return task.get("kind") in ("class", "source") or bool(task.get("forget_classes"))
+
+
+def subject(results: Json) -> str:
+    """Return what was to be forgotten, as the object of a sentence."""
+    task = results["task"]
+    names = [f"“{name}”" for name in task.get("forget_classes") or []]
+    if names:
+        if len(names) > 6:
+            return f"the {len(names)} chosen classes"
+        return f"{'class' if len(names) == 1 else 'the classes'} {listed(names)}"
+    if task.get("kind") == "source":
+        return "the data to forget"
+    rows = (task.get("rows") or {}).get("forget")
+    return f"the {count(rows)} chosen images" if rows else "the chosen images"
+
+
+def is_retrain(name: str, row: Json) -> bool:
+    """Return whether a method is retraining itself: what the others aim at, not one of them."""
+    return (row.get("method") or name) == "retrain"
+
+
+def label(results: Json, name: str) -> str:
+    """Return how a method is called on the page."""
+    return str(results["methods"][name].get("label") or name)
+
+
+def seeds(results: Json) -> list[int]:
+    """Return the seeds when there are several, else nothing."""
+    found = results.get("seeds") or []
+    return found if len(found) > 1 else []
+
+
+def floor_of(results: Json) -> float | None:
+    """Return the retain accuracy that must hold over all retain rows, in percent."""
+    retain = results["base"].get("retain")
+    given = (results.get("selection") or {}).get("floor")
+    return None if retain is None else (FLOOR if given is None else given) * retain
+
+
+def holds_floor(results: Json, row: Json) -> bool:
+    """Return whether a method kept retain accuracy above the floor, up to the slack of a sample."""
+    floor = floor_of(results)
+    return floor is None or row.get("retain") is None or row["retain"] >= floor - FLOOR_SLACK
+
+
+def gap_to(row: Json, reference: Json | None) -> float | None:
+    """Return the row's average gap, computed from its four parts where the file does not have it."""
+    if row.get("gap") is not None:
+        return float(row["gap"])
+    if not reference or any(row.get(key) is None or reference.get(key) is None for key in GAP_KEYS):
+        return None
+    return sum(abs(row[key] - reference[key]) for key in GAP_KEYS) / len(GAP_KEYS)
+
+
+def compare(results: Json, row: Json, mine: Json) -> tuple[int, str]:
+    """Return 1, 0 or −1 when `row` is better than, about the same as, or worse than `mine`, and why.
+
+    With a reference the smaller average gap wins. Otherwise a method that breaks the retain floor loses to
+    one that holds it; then the lower forget accuracy wins (for chosen rows: the one closer to accuracy on
+    unseen images), then the higher retain accuracy. Differences within the spread of the seeds, or of two
+    images, count as none.
+    """
+    reference = results.get("reference")
+    gaps = gap_to(row, reference), gap_to(mine, reference)
+    if gaps[0] is not None and gaps[1] is not None:
+        why = f"gap {percent(gaps[0])} against {percent(gaps[1])}"
+        return _order(gaps[1] - gaps[0], max(GAP_STEP, _spread(row, mine, "gap"))), why
+    why = (
+        f"forget {percent(row['forget'])} against {percent(mine['forget'])}, "
+        f"retain {percent(row['retain'])} against {percent(mine['retain'])}"
+    )
+    held = holds_floor(results, row), holds_floor(results, mine)
+    if held[0] != held[1]:
+        return (1 if held[0] else -1), why + f"; {'it held' if held[0] else 'it broke'} the retain floor"
+    n = (results["task"].get("rows") or {}).get("forget")
+    step = max(0.5, 200.0 / n if n else 0.0, _spread(row, mine, "forget"))
+    order = _order(_distance(results, mine) - _distance(results, row), step)
+    if order == 0:
+        order = _order(row["retain"] - mine["retain"], max(0.5, _spread(row, mine, "retain")))
+    return order, why
+
+
+def _distance(results: Json, row: Json) -> float:
+    if erases(results) or row.get("test") is None:
+        return float(row["forget"])
+    return abs(float(row["forget"]) - float(row["test"]))
+
+
+def _spread(row: Json, mine: Json, key: str) -> float:
+    return max((one.get("std") or {}).get(key) or 0.0 for one in (row, mine))
+
+
+def _order(gain: float, step: float) -> int:
+    return 0 if abs(gain) <= step else 1 if gain > 0 else -1

@@ -1,0 +1,169 @@
+"""The α curve: forget and retain accuracy over the scale of the negation, the floor and the chosen point."""
+
+from dataclasses import dataclass
+
+from negmerge.report.figures.svg import FORGET, GRID, INK, MUTED, RETAIN, SURFACE, drawing, inline
+from negmerge.report.inputs import Json
+from negmerge.report.numbers import alpha, percent_sign
+
+BEYOND = 1.6  # the axis ends at the first evaluated α beyond this multiple of the chosen one
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The evaluated points of one selection, sorted by α, with what was chosen."""
+
+    points: list[Json]
+    chosen: float | None
+    floor: float | None
+
+
+def curves_of(row: Json) -> list[Curve]:
+    """Return the curves of a row: one, or one for each seed."""
+    curves = []
+    for one in row.get("seeds") or [row]:
+        points = [
+            point
+            for point in one.get("curve") or []
+            if all(point.get(key) is not None for key in ("alpha", "forget", "retain"))
+        ]
+        if len(points) > 1:
+            curves.append(Curve(sorted(points, key=lambda p: p["alpha"]), one.get("alpha"), one.get("floor")))
+    return curves or (curves_of({**row, "seeds": None}) if row.get("seeds") else [])
+
+
+def left_out(curves: list[Curve]) -> int:
+    """Return how many evaluated points lie beyond the end of the axis."""
+    end = _end(curves)
+    return sum(point["alpha"] > end for curve in curves for point in curve.points)
+
+
+def curve_figure(curves: list[Curve], prefix: str, title: str, *, small: bool = False) -> str:
+    """Draw the curves of one method; several seeds are thin lines with one dot each."""
+    width, height = (300, 190) if small else (460, 320)
+    end = _end(curves)
+    with drawing(width, height) as figure:
+        axes = figure.add_axes(
+            (0.14 if small else 0.1, 0.2 if small else 0.15, 0.62, 0.72 if small else 0.79)
+        )
+        axes.grid(axis="y")
+        axes.tick_params(length=0, labelsize=10 if small else 11)
+        axes.set_xlim(0, end * 1.02)
+        axes.set_ylim(*_limits(curves, end))
+        axes.set_xlabel("α", fontsize=11)
+        single = len(curves) == 1
+        for curve in curves:
+            shown = [point for point in curve.points if point["alpha"] <= end]
+            alphas = [point["alpha"] for point in shown]
+            for key, colour in (("retain", RETAIN), ("forget", FORGET)):
+                axes.plot(
+                    alphas,
+                    [point[key] for point in shown],
+                    color=colour,
+                    linewidth=2 if single else 1.2,
+                    marker="o",
+                    markersize=0 if not single else 2.5 if small else 3.5,
+                )
+            _mark_choice(axes, curve, single, small)
+        _label_ends(axes, curves[0], end, small)
+        floor = curves[0].floor
+        if floor is not None:
+            axes.axhline(floor, color=MUTED, linewidth=1.1, linestyle=(0, (4, 3)))
+        return inline(figure, prefix, _alt(title, curves))
+
+
+def _mark_choice(axes: object, curve: Curve, single: bool, small: bool) -> None:
+    at = next((point for point in curve.points if point["alpha"] == curve.chosen), None)
+    if at is None:
+        return
+    draw = axes
+    if single:
+        draw.axvline(at["alpha"], color=GRID, linewidth=1.2)  # type: ignore[attr-defined]
+    for key, colour in (("retain", RETAIN), ("forget", FORGET)):
+        draw.plot(  # type: ignore[attr-defined]
+            [at["alpha"]],
+            [at[key]],
+            marker="o",
+            markersize=6 if small or not single else 9,
+            markerfacecolor=colour,
+            markeredgecolor=SURFACE,
+            markeredgewidth=1.5,
+            zorder=5,
+            clip_on=False,
+        )
+
+
+def _label_ends(axes: object, curve: Curve, end: float, small: bool) -> None:
+    """Write the names beside the lines, pushed apart where they would touch."""
+    last = [point for point in curve.points if point["alpha"] <= end][-1]
+    wanted = [(last["retain"], "retain", RETAIN), (last["forget"], "forget", FORGET)]
+    if curve.floor is not None:
+        wanted.append((curve.floor, f"floor {curve.floor:.1f}", MUTED))
+    low, high = axes.get_ylim()  # type: ignore[attr-defined]
+    step = (high - low) * (0.11 if small else 0.06)
+    placed: list[float] = []
+    for value, text, colour in sorted(wanted, key=lambda one: one[0]):
+        y = max([value, *(p + step for p in placed[-1:])])
+        placed.append(y)
+        axes.annotate(  # type: ignore[attr-defined]
+            text,
+            (1.0, y),
+            xycoords=("axes fraction", "data"),
+            xytext=(6, 0),
+            textcoords="offset points",
+            va="center",
+            color=colour,
+            fontsize=10 if small else 11.5,
+            fontweight="normal" if colour == MUTED else "bold",
+            annotation_clip=False,
+        )
+    if curve.chosen is not None:
+        axes.annotate(  # type: ignore[attr-defined]
+            f"α = {alpha(curve.chosen)}",
+            (curve.chosen, 1.0),
+            xycoords=("data", "axes fraction"),
+            xytext=(0, 3),
+            textcoords="offset points",
+            ha="center",
+            va="bottom",
+            color=INK,
+            fontsize=10 if small else 11.5,
+        )
+
+
+def _end(curves: list[Curve]) -> float:
+    ends = []
+    for curve in curves:
+        reach = BEYOND * (curve.chosen or 0.0) or curve.points[-1]["alpha"]
+        beyond = [point["alpha"] for point in curve.points if point["alpha"] >= reach]
+        ends.append(beyond[0] if beyond else curve.points[-1]["alpha"])
+    return float(max(ends))
+
+
+def _limits(curves: list[Curve], end: float) -> tuple[float, float]:
+    values = [
+        point[key]
+        for curve in curves
+        for point in curve.points
+        if point["alpha"] <= end
+        for key in ("forget", "retain")
+    ]
+    values += [curve.floor for curve in curves if curve.floor is not None]
+    low, high = min(values), max(values)
+    margin = max(1.0, 0.06 * (high - low))
+    return (max(low - margin, -3.0), min(high + margin, 103.0))
+
+
+def _alt(title: str, curves: list[Curve]) -> str:
+    text = f"{title}: forget and retain accuracy over α."
+    for curve in curves:
+        at = next((point for point in curve.points if point["alpha"] == curve.chosen), None)
+        first = curve.points[0]
+        text += f" At α = 0 forget {percent_sign(first['forget'])}, retain {percent_sign(first['retain'])}"
+        if at is not None:
+            text += (
+                f"; at the chosen α = {alpha(curve.chosen)} forget {percent_sign(at['forget'])}, "
+                f"retain {percent_sign(at['retain'])}"
+            )
+        text += "." if curve.floor is None else f"; floor {percent_sign(curve.floor)}."
+    return text

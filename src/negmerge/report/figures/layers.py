@@ -1,0 +1,64 @@
+"""Consensus in each layer: the share of its elements on whose sign the members agree."""
+
+from negmerge.report.figures.svg import ACCENT, INK, MUTED, drawing, inline
+from negmerge.report.inputs import Json
+from negmerge.report.numbers import share, shorten
+
+MOST = 48  # layers in the figure; of more, the largest are shown
+
+
+def pick(layers: list[Json]) -> list[Json]:
+    """Return the layers to show, in their own order: all that hold elements, or the largest."""
+    known = [layer for layer in layers if layer.get("elements") and layer.get("kept") is not None]
+    ranked = sorted(known, key=lambda layer: -layer["elements"])[:MOST]
+    chosen = {id(layer) for layer in ranked}
+    return [layer for layer in known if id(layer) in chosen]
+
+
+def layers_figure(layers: list[Json], chance: float | None, prefix: str) -> str:
+    """Draw one bar for each layer, and a line where independent signs would be."""
+    values = [100 * layer["kept"] / layer["elements"] for layer in layers]
+    level = None if chance is None else 100 * chance
+    reach = max([*values, level or 0.0, 1e-9]) * 1.2
+    height = 26 + 18 * len(layers) + 34
+    with drawing(460, height) as figure:
+        axes = figure.add_axes((0.36, 34 / height, 0.6, 18 * len(layers) / height))
+        axes.set_xlim(0, reach)
+        axes.set_ylim(len(layers) - 0.5, -0.5)
+        axes.grid(axis="x")
+        axes.tick_params(length=0)
+        axes.spines["left"].set_visible(False)
+        axes.set_yticks([])
+        axes.set_xlabel("elements kept, %")
+        axes.barh(range(len(layers)), values, height=0.62, color=ACCENT, linewidth=0)
+        for y, (layer, value) in enumerate(zip(layers, values, strict=True)):
+            axes.text(
+                -0.02,
+                y,
+                shorten(str(layer.get("name") or "–"), 27),
+                transform=axes.get_yaxis_transform(),
+                ha="right",
+                va="center",
+                fontsize=10,
+            )
+            axes.text(value + reach * 0.012, y, f"{value:.1f}", va="center", fontsize=10, color=INK)
+        if level is not None:
+            axes.axvline(level, color=INK, linewidth=1.4, linestyle=(0, (3, 2)))
+            right = level > 0.7 * reach
+            axes.annotate(
+                f"chance {share(chance)}",
+                (level, 1.0),
+                xycoords=("data", "axes fraction"),
+                xytext=(-4 if right else 0, 8),
+                textcoords="offset points",
+                ha="right" if right else "left",
+                va="center",
+                color=MUTED,
+                annotation_clip=False,
+            )
+        return inline(figure, prefix, _alt(layers, chance))
+
+
+def _alt(layers: list[Json], chance: float | None) -> str:
+    parts = [f"{layer.get('name')} {share(layer['kept'] / layer['elements'])}" for layer in layers]
+    return f"Share of elements kept in each layer: {'; '.join(parts)}. Chance level: {share(chance)}."

@@ -1,0 +1,171 @@
+"""Reading `results.json` and `record.json`: what is not as expected becomes one clear line."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from negmerge.errors import InputError
+
+Json = dict[str, Any]
+
+FORMAT = 1
+
+_ROW: Json = {
+    "label": str,
+    "method": str,
+    "kind": str,
+    "needs": [str],
+    "settings": {},
+    "alpha": float,
+    "member": str,
+    "forget": float,
+    "retain": float,
+    "validation": float,
+    "validation_forget": float,
+    "test": float,
+    "test_forget": float,
+    "membership": float,
+    "gap": float,
+    "gap_parts": {"retain": float, "forget": float, "test": float, "membership": float},
+    "per_class": [float],
+    "consensus": float,
+    "kept": float,
+    "merged_elements": float,
+    "layers": [{"name": str, "elements": float, "kept": float}],
+    "curve": [{"alpha": float, "forget": float, "retain": float, "validation": float}],
+    "floor": float,
+    "note": str,
+    "seconds": float,
+    "seconds_parts": {},
+    "std": {},
+    "seeds": [{}],
+}
+
+_RESULTS: Json = {
+    "name": str,
+    "task": {"kind": str, "text": str, "source": str, "forget_classes": [str], "classes": [str], "rows": {}},
+    "model": {"family": str, "parameters": float, "merged_elements": float, "buffers": str},
+    "selection": {
+        "objective": str,
+        "floor": float,
+        "search": str,
+        "retain_rows": float,
+        "forget_rows": float,
+        "forget_is": str,
+    },
+    "base": _ROW,
+    "reference": _ROW,
+    "methods": {},
+    "pool": {
+        "members": [
+            {
+                "name": str,
+                "settings": {},
+                "loss": float,
+                "seconds": float,
+                "alpha": float,
+                "forget": float,
+                "retain": float,
+            }
+        ],
+        "consensus": float,
+        "chance": float,
+        "zero_share": float,
+        "cosine": [[float]],
+        "seconds": float,
+    },
+    "warnings": [{"name": str, "method": str, "text": str}],
+    "seeds": [float],
+}
+
+_FILE = {"path": str, "bytes": float, "hash": str}
+_RECORD: Json = {
+    "command": str,
+    "config": {},
+    "versions": {},
+    "machine": {"cpu": str, "cores": float, "memory": float, "device": str, "threads": float},
+    "inputs": [_FILE],
+    "outputs": [_FILE],
+    "stages": [{"name": str, "seconds": float}],
+    "peak_rss": float,
+}
+
+_WORDS = {str: "a text", float: "a number", dict: "an object", list: "a list"}
+
+
+def read_run(run_dir: Path) -> tuple[Json, Json]:
+    """Return the contents of `results.json` and `record.json` of a run directory.
+
+    Raises InputError when a file is missing, is not JSON, or does not have the shape of format 1.
+    """
+    results = _read(run_dir / "results.json")
+    record = _read(run_dir / "record.json")
+    check_results(results, str(run_dir / "results.json"))
+    _check(record, _RECORD, str(run_dir / "record.json"), "")
+    return results, record
+
+
+def check_results(results: Any, where: str = "results") -> None:
+    """Raise InputError, naming the key, unless `results` has the shape of format 1."""
+    if not isinstance(results, dict):
+        raise InputError(f"{where}: expected an object, got {_kind(results)}")
+    if results.get("format") != FORMAT:
+        raise InputError(
+            f"{where}: this negmerge reads format {FORMAT}, got {results.get('format', 'none')!r}; "
+            "repeat `negmerge run` with this version"
+        )
+    for key in ("name", "task", "base", "methods"):
+        if results.get(key) is None:
+            raise InputError(f"{where}: {key!r} is missing; repeat `negmerge run` to write it again")
+    _check(results, _RESULTS, where, "")
+    for name, row in results["methods"].items():
+        _check(row, _ROW, where, f"methods.{name}")
+    for key, row in rows_of(results):
+        for i, of_seed in enumerate(row.get("seeds") or []):
+            _check(of_seed, _ROW, where, f"{key}.seeds[{i}]")
+
+
+def rows_of(results: Json) -> list[tuple[str, Json]]:
+    """Return (name, row) for base, every method in the order of the file, and the reference if any."""
+    rows = [("base", results["base"]), *results["methods"].items()]
+    if results.get("reference"):
+        rows.append(("reference", results["reference"]))
+    return rows
+
+
+def _read(path: Path) -> Any:
+    try:
+        # NaN and Infinity are not JSON, but Python writes them: they count as missing values.
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; `negmerge run CONFIG -o {path.parent}` writes it") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid JSON ({error}); `negmerge run` writes it again") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def _check(value: Any, shape: Any, where: str, key: str) -> None:
+    """Compare `value` with `shape`; null is a missing value and fits anywhere."""
+    if value is None:
+        return
+    expected = type(shape) if isinstance(shape, dict | list) else shape
+    fits = isinstance(value, int | float) if expected is float else isinstance(value, expected)
+    if not fits:
+        raise InputError(f"{where}: {key or 'the file'} should be {_WORDS[expected]}, got {_kind(value)}")
+    if isinstance(shape, dict):
+        for name, inner in shape.items():
+            _check(value.get(name), inner, where, f"{key}.{name}".lstrip("."))
+    elif isinstance(shape, list):
+        for i, item in enumerate(value):
+            _check(item, shape[0], where, f"{key}[{i}]")
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return "a number"
+    return _WORDS.get(type(value), type(value).__name__)

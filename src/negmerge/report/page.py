@@ -1,0 +1,240 @@
+"""The page: everything that a run found, in one HTML file that asks nothing of anywhere."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from negmerge.errors import NegmergeError
+from negmerge.report import explain, numbers
+from negmerge.report.comparison import erases, gap_to, label, main_method, seeds
+from negmerge.report.figures import classes, cosine, curve, layers
+from negmerge.report.inputs import Json, read_run
+from negmerge.report.tables import gap_table, method_table
+from negmerge.report.verdict import judge
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def write_report(run_dir: Path) -> Path:
+    """Write `report.html` of a finished run and return its path.
+
+    Reads `results.json` and `record.json` of `run_dir`. Equal inputs give equal bytes. The page appears whole
+    or not at all. Raises InputError when one of the two files is missing or not as expected.
+    """
+    run_dir = Path(run_dir)
+    results, record = read_run(run_dir)
+    page = render(results, record)
+    target, partial = run_dir / "report.html", run_dir / ".report.html.partial"
+    try:
+        partial.write_text(page, encoding="utf-8", newline="\n")
+        partial.replace(target)
+    except OSError as error:
+        raise NegmergeError(f"{target} cannot be written: {error.strerror or error}") from None
+    return target
+
+
+def render(results: Json, record: Json) -> str:
+    """Return the page as HTML."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: numbers.printable(value) if type(value) is str else value,
+    )
+    for name in (
+        "percent",
+        "percent_sign",
+        "share",
+        "alpha",
+        "number",
+        "count",
+        "seconds",
+        "size",
+        "setting",
+    ):
+        environment.filters[name] = getattr(numbers, name)
+    return environment.get_template("page.html.j2").render(context(results, record)) + "\n"
+
+
+def context(results: Json, record: Json) -> dict[str, Any]:
+    """Return what the templates show."""
+    main = main_method(results)
+    row = results["methods"].get(main) if main is not None else None
+    columns, table = method_table(results)
+    return {
+        "results": results,
+        "record": record,
+        "verdict": judge(results),
+        "erases": erases(results),
+        "seeds": seeds(results),
+        "main": label(results, main) if main is not None else "",
+        "tiles": _tiles(results, row),
+        "asked": explain.asked(results),
+        "warnings": explain.warnings(results),
+        "curves": _curves(results, main),
+        "classes": _classes(results, row),
+        "columns": columns,
+        "table": table,
+        "gaps": gap_table(results),
+        "layers": _layers(results, row),
+        "pool": _pool(results.get("pool") or {}),
+        "measured": explain.measured(results),
+        "config": json.dumps(record.get("config") or {}, indent=2, ensure_ascii=False),
+    }
+
+
+def _tiles(results: Json, row: Json | None) -> list[dict[str, str]]:
+    """Return the few numbers at the top: before, after, and what the retrained model has."""
+    if row is None:
+        return []
+    base, target = results["base"], results.get("reference") or {}
+    tiles = []
+    for key, title in (
+        ("forget", "Forget images right"),
+        ("retain", "Other images right"),
+        ("test", "Unseen images right"),
+        ("membership", "Attack says “not in training”"),
+    ):
+        if row.get(key) is not None:
+            tiles.append(
+                {
+                    "key": key,
+                    "title": title,
+                    "before": numbers.percent(base.get(key)),
+                    "after": numbers.percent(row[key], (row.get("std") or {}).get(key)),
+                    "target": "" if target.get(key) is None else numbers.percent(target[key]),
+                }
+            )
+    gap = gap_to(row, results.get("reference"))
+    if gap is not None:
+        before = gap_to(base, results.get("reference"))
+        after = numbers.percent(gap, (row.get("std") or {}).get("gap"))
+        tiles.append(
+            {
+                "key": "gap",
+                "title": "Average gap to retraining",
+                "before": numbers.percent(before),
+                "after": after,
+                "target": "",
+            }
+        )
+    return tiles
+
+
+def _curves(results: Json, main: str | None) -> list[dict[str, Any]]:
+    """Return the α curves, that of the main method first."""
+    names = sorted(results["methods"], key=lambda name: name != main)
+    shown: list[dict[str, Any]] = []
+    for i, name in enumerate(names):
+        found = curve.curves_of(results["methods"][name])
+        if found:
+            title = label(results, name)
+            figure = curve.curve_figure(found, f"curve{i}", title, small=name != main)
+            shown.append(
+                {
+                    "main": name == main,
+                    "title": title,
+                    "figure": _markup(figure),
+                    "left_out": curve.left_out(found),
+                    "floor": found[0].floor,
+                    "alpha": found[0].chosen,
+                    "note": results["methods"][name].get("note"),
+                    "seeds": len(found),
+                }
+            )
+    return shown
+
+
+def _classes(results: Json, row: Json | None) -> dict[str, Any] | None:
+    names, forgotten = results["task"].get("classes") or [], results["task"].get("forget_classes") or []
+    if row is None or not names:
+        return None
+    before, after = _per_class(results["base"]), _per_class(row)
+    target = _per_class(results.get("reference") or {}) or [None] * len(names)
+    if len(before) != len(names) or len(after) != len(names) or len(target) != len(names):
+        return None
+    changes = [
+        classes.ClassChange(str(name), b, a, t, name in forgotten)
+        for name, b, a, t in zip(names, before, after, target, strict=True)
+        if a is not None and b is not None
+    ]
+    if not changes:
+        return None
+    kept = [change for change in changes if not change.forgotten]
+    shown = classes.pick(changes)
+    return {
+        "figure": _markup(classes.classes_figure(shown, "classes")),
+        "shown": len(shown),
+        "all": len(changes),
+        "with_target": any(change.target is not None for change in shown),
+        "worst": min(kept, key=lambda change: change.after - change.before, default=None),
+    }
+
+
+def _per_class(row: Json) -> list[float | None]:
+    if row.get("per_class") is None and row.get("seeds"):
+        row = row["seeds"][0]
+    return row.get("per_class") or []
+
+
+def _layers(results: Json, row: Json | None) -> dict[str, Any] | None:
+    if row is None:
+        return None
+    source = row if row.get("layers") or not row.get("seeds") else row["seeds"][0]
+    everything = source.get("layers") or []
+    shown = layers.pick(everything)
+    pool = results.get("pool") or {}
+    share = pool.get("consensus") if row.get("consensus") is None else row["consensus"]
+    figure = layers.layers_figure(shown, pool.get("chance"), "layers") if shown else ""
+    if not shown and share is None:
+        return None
+    return {
+        "figure": _markup(figure),
+        "shown": len(shown),
+        "all": len(everything),
+        "share": share,
+        "chance": pool.get("chance"),
+        "kept": row.get("kept"),
+        "merged": row.get("merged_elements"),
+    }
+
+
+def _pool(pool: Json) -> dict[str, Any] | None:
+    members = pool.get("members") or []
+    if not members:
+        return None
+    settings: dict[str, list[str]] = {}
+    for member in members:
+        for key in member.get("settings") or {}:
+            settings.setdefault(key, [])
+    for key, values in settings.items():
+        values += [numbers.setting((member.get("settings") or {}).get(key)) for member in members]
+    measured = [
+        key for key in ("alpha", "forget", "retain") if any(member.get(key) is not None for member in members)
+    ]
+    matrix = pool.get("cosine") or []
+    pairs = [value for i, line in enumerate(matrix) for value in line[:i] if value is not None]
+    return {
+        "members": members,
+        "varied": [key for key, values in settings.items() if len(set(values)) > 1],
+        "fixed": [(key, values[0]) for key, values in settings.items() if len(set(values)) == 1],
+        "settings": settings,
+        "measured": measured,
+        "figure": _markup(cosine.cosine_figure(matrix, "cosine")) if pairs else "",
+        "shown": min(len(matrix), cosine.MOST),
+        "cosine_low": min(pairs, default=None),
+        "cosine_high": max(pairs, default=None),
+        "cosine_mean": sum(pairs) / len(pairs) if pairs else None,
+        "zero_share": pool.get("zero_share"),
+        "seconds": pool.get("seconds"),
+    }
+
+
+def _markup(svg: str) -> Any:
+    from markupsafe import Markup
+
+    return Markup(svg)  # built by our own figures, in which every text was escaped

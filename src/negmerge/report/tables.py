@@ -1,0 +1,200 @@
+"""The result table: for the terminal, for the docs, and for the page."""
+
+from dataclasses import dataclass, field
+
+from negmerge.report import numbers
+from negmerge.report.comparison import erases, gap_to, holds_floor, is_retrain, main_method
+from negmerge.report.inputs import Json, check_results, rows_of
+
+TITLES = {"base": "Original", "reference": "Retrained without it"}
+SUMMARY = ("label", "forget", "retain", "test", "membership", "gap", "alpha", "seconds")
+MARKDOWN = {
+    "label": "method",
+    "needs": "data it needs",
+    "forget": "forget",
+    "test_forget": "forget (unseen)",
+    "retain": "retain",
+    "test": "test",
+    "membership": "membership",
+    "gap": "gap",
+    "consensus": "consensus",
+    "alpha": "α",
+    "seconds": "seconds",
+}
+NEEDS = {
+    "pool": "the pool",
+    "forget": "forget",
+    "retain": "retain",
+    "validation": "validation",
+    "reference": "a retrained model",
+}
+
+
+@dataclass
+class TableRow:
+    """One method as the page shows it: every number is a text already."""
+
+    name: str
+    label: str
+    group: str
+    needs: str
+    cells: dict[str, str]
+    best: set[str] = field(default_factory=set)
+    main: bool = False
+    settings: str = ""
+    note: str = ""
+
+
+def summary_table(results: Json) -> list[list[str]]:
+    """Return the rows for the terminal, the header first; a missing value is an en dash.
+
+    Columns: label, forget, retain, test, membership, gap (all in %), alpha, seconds.
+    Raises InputError when `results` does not have the shape of format 1.
+    """
+    check_results(results)
+    rows = []
+    for name, row in rows_of(results):
+        cells = {**_cells(row, results.get("reference")), "label": _title(name, row)}
+        cells["seconds"] = numbers.MISSING if row.get("seconds") is None else f"{row['seconds']:.1f}"
+        rows.append([cells[key] for key in SUMMARY])
+    return [list(SUMMARY), *rows]
+
+
+def markdown_table(results: Json) -> str:
+    """Return the result table in Markdown; columns in which every value is missing are left out.
+
+    Raises InputError when `results` does not have the shape of format 1.
+    """
+    check_results(results)
+    rows = []
+    for name, row in rows_of(results):
+        cells = {**_cells(row, results.get("reference")), "label": _title(name, row), "needs": _needs(row)}
+        cells["seconds"] = numbers.MISSING if row.get("seconds") is None else f"{row['seconds']:.1f}"
+        rows.append({key: _markdown(text) for key, text in cells.items()})
+    keys = [key for key in MARKDOWN if key == "label" or any(r[key] != numbers.MISSING for r in rows)]
+    head = [MARKDOWN[key] for key in keys]
+    lines = [head, ["---", *("---:" if key != "needs" else "---" for key in keys[1:])]]
+    lines += [[row[key] for key in keys] for row in rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def method_table(results: Json) -> tuple[list[str], list[TableRow]]:
+    """Return the keys of the columns that hold anything, and the rows: base, methods, then the targets."""
+    reference, main = results.get("reference"), main_method(results)
+    table = []
+    for name, row in rows_of(results):
+        target = name == "reference" or is_retrain(name, row)
+        group = "base" if name == "base" else "target" if target else "methods"
+        settings = row.get("settings") or {}
+        shown = ", ".join(f"{key} {numbers.setting(value)}" for key, value in settings.items() if value != {})
+        if row.get("member"):
+            shown = f"member {row['member']}" + (f"; {shown}" if shown else "")
+        table.append(
+            TableRow(
+                name,
+                _title(name, row),
+                group,
+                _needs(row),
+                _cells(row, reference),
+                main=name == main,
+                settings=shown,
+                note=row.get("note") or "",
+            )
+        )
+    table.sort(key=lambda row: ("base", "methods", "target").index(row.group))
+    _mark_best(results, table)
+    columns = (
+        "forget",
+        "test_forget",
+        "retain",
+        "test",
+        "membership",
+        "gap",
+        "consensus",
+        "alpha",
+        "seconds",
+    )
+    return [key for key in columns if any(row.cells[key] != numbers.MISSING for row in table)], table
+
+
+def gap_table(results: Json) -> list[tuple[str, bool, list[str]]]:
+    """Return (label, is main, [retain, forget, test, membership, average]) of each row that has a gap."""
+    rows = []
+    reference, main = results.get("reference"), main_method(results)
+    for name, row in rows_of(results):
+        parts, gap = row.get("gap_parts"), gap_to(row, reference)
+        if name == "reference" or gap is None or is_retrain(name, row):
+            continue
+        if not parts and reference:
+            parts = {
+                key: abs(row[key] - reference[key]) for key in ("retain", "forget", "test", "membership")
+            }
+        shown = [
+            numbers.percent((parts or {}).get(key)) for key in ("retain", "forget", "test", "membership")
+        ]
+        rows.append((_title(name, row), name == main, [*shown, numbers.percent(gap, _std(row, "gap"))]))
+    return rows
+
+
+def _mark_best(results: Json, table: list[TableRow]) -> None:
+    """Mark the best value of the column that decides, where one method is alone at the shown precision."""
+    rows = {name: row for name, row in rows_of(results)}
+    fair = [one for one in table if one.group == "methods" and rows[one.name].get("forget") is not None]
+    reference = results.get("reference")
+    gaps = {one.name: gap_to(rows[one.name], reference) for one in fair}
+    if all(gap is not None for gap in gaps.values()) and reference:
+        key, values = "gap", {name: gap or 0.0 for name, gap in gaps.items()}
+    elif erases(results):
+        key = "forget"
+        values = {one.name: rows[one.name]["forget"] for one in fair if holds_floor(results, rows[one.name])}
+    else:
+        return
+    if len(fair) < 2 or not values:
+        return
+    lowest = min(round(value, 1) for value in values.values())
+    winners = [one for one in fair if one.name in values and round(values[one.name], 1) == lowest]
+    if len(winners) == 1:
+        winners[0].best.add(key)
+
+
+def _cells(row: Json, reference: Json | None) -> dict[str, str]:
+    cells = {
+        key: numbers.percent(row.get(key), _std(row, key))
+        for key in ("forget", "test_forget", "retain", "test", "validation", "membership")
+    }
+    kept, std = row.get("consensus"), _std(row, "consensus")
+    return {
+        **cells,
+        "gap": numbers.percent(gap_to(row, reference), _std(row, "gap")),
+        "consensus": numbers.percent(
+            None if kept is None else 100 * kept, None if std is None else 100 * std
+        ),
+        "alpha": numbers.alpha(row.get("alpha"), _std(row, "alpha")),
+        "seconds": numbers.seconds(row.get("seconds")),
+    }
+
+
+def _std(row: Json, key: str) -> float | None:
+    found = (row.get("std") or {}).get(key)
+    return None if found is None else float(found)
+
+
+def _title(name: str, row: Json) -> str:
+    return TITLES.get(name) or numbers.printable(str(row.get("label") or name))
+
+
+def _needs(row: Json) -> str:
+    return ", ".join(NEEDS.get(need, str(need)) for need in row.get("needs") or []) or numbers.MISSING
+
+
+def _markdown(text: str) -> str:
+    for mark, escaped in (
+        ("\\", "\\\\"),
+        ("|", "\\|"),
+        ("<", "&lt;"),
+        ("\n", " "),
+        ("`", "\\`"),
+        ("*", "\\*"),
+    ):
+        text = text.replace(mark, escaped)
+    return text

@@ -1,0 +1,183 @@
+"""The verdict in plain words, built from the numbers: what was forgotten, what it cost, who did better."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from negmerge.report.comparison import (
+    GAP_STEP,
+    compare,
+    erases,
+    gap_to,
+    holds_floor,
+    is_retrain,
+    label,
+    main_method,
+    seeds,
+    subject,
+)
+from negmerge.report.inputs import Json
+from negmerge.report.numbers import count, listed, percent, percent_sign
+
+Tone = Literal["good", "mixed", "bad"]
+
+
+@dataclass
+class Verdict:
+    """A headline, how the other methods compare, and the sentences with the numbers."""
+
+    tone: Tone
+    headline: str
+    comparison: str = ""
+    sentences: list[str] = field(default_factory=list)
+
+
+def judge(results: Json) -> Verdict:
+    """Return the verdict on the main method."""
+    name = main_method(results)
+    if name is None:
+        return Verdict("bad", "No method was run, so nothing was forgotten.")
+    row, base = results["methods"][name], results["base"]
+    if row.get("forget") is None or row.get("retain") is None:
+        return Verdict("bad", f"{label(results, name)} has no result to judge.")
+    verdict = _erased(results, row, base) if erases(results) else _matched(results, row, base)
+    _compare(results, name, verdict)
+    if not seeds(results):
+        n = (results["task"].get("rows") or {}).get("forget")
+        images = f" ({count(n)} images: one of them is {percent(100 / n)} points)" if n else ""
+        verdict.sentences.append(f"This is one run with one seed{images}; small differences may be chance.")
+    return verdict
+
+
+def _erased(results: Json, row: Json, base: Json) -> Verdict:
+    what, before, after = subject(results), base.get("forget"), row["forget"]
+    left = after / before if before else 1.0
+    tone: Tone = "good"
+    if before is not None and before < 1.0:
+        done, tone = f"hardly knew {what} to begin with", "mixed"
+    elif left <= 0.1:
+        done = f"forgot {what}"
+    elif left <= 0.5:
+        done, tone = f"forgot most of {what}", "mixed"
+    elif left <= 0.9:
+        done, tone = f"forgot only part of {what}", "bad"
+    else:
+        done, tone = f"did not forget {what}", "bad"
+    cost, hurt = _cost(results, row, base)
+    turn = ", but " if hurt == (tone != "bad") or (not hurt and tone == "mixed") else " and "
+    verdict = Verdict(_worse(tone, hurt), f"The model {done}{turn}{cost}.")
+    verdict.sentences.append(
+        f"Of the images it was asked to forget it now gets {percent_sign(after)} right, "
+        f"before {percent_sign(before)}." + _unseen(row, base)
+    )
+    verdict.sentences.append(_others(row, base))
+    return verdict
+
+
+def _matched(results: Json, row: Json, base: Json) -> Verdict:
+    cost, hurt = _cost(results, row, base)
+    reference = results.get("reference")
+    gap, before = gap_to(row, reference), gap_to(base, reference)
+    tone: Tone
+    if gap is not None and before is not None:
+        if gap <= 0.5 * before:
+            text, tone = "now behaves much more like one that never saw the images", "good"
+        elif gap < before - GAP_STEP:
+            text, tone = "came only part of the way to one that never saw the images", "mixed"
+        elif gap <= before + GAP_STEP:
+            text, tone = "is no closer than before to one that never saw the images", "bad"
+        else:
+            text, tone = "is further than before from one that never saw the images", "bad"
+        measure = (
+            f"Its average gap to the retrained model is {percent(gap)} points; "
+            f"the original model's is {percent(before)}."
+        )
+    else:
+        text, tone, measure = _like_unseen(row, base)
+    verdict = Verdict(_worse(tone, hurt), f"The model {text}{', but ' if hurt else ' and '}{cost}.")
+    target = f"; the retrained model gets {percent_sign(reference['forget'])}" if reference else ""
+    verdict.sentences += [
+        measure,
+        f"Of the images it was asked to forget it now gets {percent_sign(row['forget'])} right, before "
+        f"{percent_sign(base.get('forget'))}{target}. As low as possible is not the aim: a model that never "
+        "saw them still gets right what it gets right of any unseen images.",
+        _others(row, base),
+    ]
+    return verdict
+
+
+def _like_unseen(row: Json, base: Json) -> tuple[str, Tone, str]:
+    """Without a retrained model: is forget accuracy now where accuracy on unseen images is?"""
+    if row.get("test") is None or base.get("test") is None or base.get("forget") is None:
+        return "was changed; there is nothing to compare its forgetting with", "mixed", ""
+    was, now = base["forget"] - base["test"], row["forget"] - row["test"]
+    measure = (
+        f"It gets the chosen images right {percent(abs(now))} points "
+        f"{'more' if now >= 0 else 'less'} often than unseen ones; before {percent(abs(was))} points "
+        f"{'more' if was >= 0 else 'less'}. There is no retrained model in this run to compare with."
+    )
+    close = max(1.0, 0.25 * abs(was))
+    if abs(now) <= close:
+        return "now treats the chosen images nearly like unseen ones", "good", measure
+    if now < 0:
+        return "forgot too much: it is worse on the chosen images than on unseen ones", "mixed", measure
+    if now < 0.75 * was:
+        return "came only part of the way: it still knows the chosen images better", "mixed", measure
+    return "still knows the chosen images better than unseen ones", "bad", measure
+
+
+def _cost(results: Json, row: Json, base: Json) -> tuple[str, bool]:
+    """Return what forgetting cost on the rest, and whether that was more than the floor allows."""
+    before, after = base.get("retain"), row["retain"]
+    if before is None:
+        return f"gets {percent_sign(after)} of the rest right", False
+    if not holds_floor(results, row):
+        return f"damaged the rest, from {percent_sign(before)} to {percent_sign(after)} right", True
+    if before - after <= 1.0:
+        return "kept the rest", False
+    return f"kept {percent_sign(100 * after / before)} of its accuracy on the rest", False
+
+
+def _unseen(row: Json, base: Json) -> str:
+    if row.get("test_forget") is None:
+        return ""
+    return (
+        f" Of unseen images of the same kind it gets {percent_sign(row['test_forget'])} right, "
+        f"before {percent_sign(base.get('test_forget'))}."
+    )
+
+
+def _others(row: Json, base: Json) -> str:
+    text = (
+        f"Of the images it should keep it gets {percent_sign(row['retain'])} right (before "
+        f"{percent_sign(base.get('retain'))})"
+    )
+    if row.get("test") is not None:
+        text += f"; on unseen images {percent_sign(row['test'])} (before {percent_sign(base.get('test'))})"
+    return text + "."
+
+
+def _worse(tone: Tone, hurt: bool) -> Tone:
+    return "bad" if hurt and tone != "good" else "mixed" if hurt else tone
+
+
+def _compare(results: Json, main: str, verdict: Verdict) -> None:
+    """Say which other methods did better, worse, or about the same."""
+    better: list[str] = []
+    equal: list[str] = []
+    worse: list[str] = []
+    mine = results["methods"][main]
+    for name, row in results["methods"].items():
+        if name == main or is_retrain(name, row) or row.get("forget") is None or row.get("retain") is None:
+            continue
+        order, why = compare(results, row, mine)
+        {1: better, 0: equal, -1: worse}[order].append(f"{label(results, name)} ({why})")
+    called = label(results, main)
+    parts = []
+    if better:
+        verdict.tone = "mixed" if verdict.tone == "good" else verdict.tone
+        parts.append(f"{called} was not the best method here. Better: {listed(better)}.")
+    if equal:
+        parts.append(f"No clear difference to {listed(equal)}.")
+    if worse:
+        parts.append(f"{called} did better than {listed(worse)}.")
+    verdict.comparison = " ".join(parts)
