@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 _PLACES = {
     "merge": ("negmerge.merging.engine", "merge_checkpoints"),
     "merge_state_dicts": ("negmerge.merging.engine", "merge_state_dicts"),
-    "inspect": ("negmerge.merging.engine", "inspect_checkpoints"),
+    "inspect": ("negmerge.merging.statistics", "inspect_checkpoints"),
     "unlearn": ("negmerge.experiment.unlearn", "unlearn"),
     "choose_alpha": ("negmerge.selection", "choose_alpha"),
     "run": ("negmerge.experiment.pipeline", "run"),
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from negmerge.errors import InputError, NegmergeError
     from negmerge.experiment.pipeline import run
     from negmerge.experiment.unlearn import unlearn
-    from negmerge.merging.engine import inspect_checkpoints as inspect
     from negmerge.merging.engine import merge_checkpoints as merge
     from negmerge.merging.engine import merge_state_dicts
+    from negmerge.merging.statistics import inspect_checkpoints as inspect
     from negmerge.selection import choose_alpha
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from negmerge.checkpoints import read_state_dict
-from negmerge.merging.engine import apply_delta
+from negmerge.merging.applying import apply_delta
 
 
 class NegatedModel:

@@ -7,7 +7,8 @@ import torch
 
 from negmerge import registry
 from negmerge.data import Source
-from negmerge.data.splits import Split, draw_split, join_sources, load_split, save_split, split_from_file
+from negmerge.data.images import join_sources
+from negmerge.data.splits import Split, draw_split, load_split, save_split, split_from_file
 from negmerge.data.store import Store
 from negmerge.errors import InputError
 from negmerge.experiment.config import Config, DataConfig

@@ -18,7 +18,7 @@ from negmerge.experiment.measure import Bench
 from negmerge.experiment.methods import run_method
 from negmerge.experiment.prepare import Material
 from negmerge.experiment.rundir import RunDir, read_json, write_json
-from negmerge.merging.engine import inspect_checkpoints
+from negmerge.merging.statistics import inspect_checkpoints
 from negmerge.selection import Selection
 from negmerge.training import TrainSettings, derive_seed
 from negmerge.training.job import TrainingJob, train

@@ -1,1 +1,7 @@
-"""TODO."""
+"""Numbers from logits and labels; pure functions."""
+
+from negmerge.metrics.accuracy import accuracy, per_class_accuracy
+from negmerge.metrics.gap import Gap, average_gap
+from negmerge.metrics.membership import membership_svc_confidence
+
+__all__ = ["Gap", "accuracy", "average_gap", "membership_svc_confidence", "per_class_accuracy"]

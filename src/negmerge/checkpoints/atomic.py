@@ -1,0 +1,72 @@
+"""Files that appear whole or not at all."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from negmerge.errors import NegmergeError
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """Give a binary file to write and read; when the block ends without an error, it becomes `path`.
+
+    The file is `.NAME.partial` beside the target, locked while in use, synced, then renamed over the target. After
+    an error it is removed; one left behind by a killed process is taken over. Raises NegmergeError where another
+    process is writing the same target, or the place cannot be written.
+    """
+    partial = partial_path(path)
+    file = _open_locked(partial, path)
+    try:
+        with file:
+            file.truncate(0)
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def partial_path(path: Path) -> Path:
+    """Return where the target `path` is written before it is whole."""
+    return path.with_name(f".{path.name}.partial")
+
+
+def write_bytes_atomic(path: Path, data: bytes) -> None:
+    """Write a small file whole or not at all."""
+    with atomic_write(path) as file:
+        file.write(data)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder outlast a loss of power."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _open_locked(partial: Path, path: Path) -> BinaryIO:
+    while True:
+        try:
+            file = os.fdopen(os.open(partial, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+b")
+        except OSError as error:
+            raise NegmergeError(
+                f"{path} cannot be written: {error.strerror}; choose a folder that exists and is yours"
+            ) from None
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.close()
+            raise NegmergeError(f"{path} is being written by another process; wait for it to end") from None
+        # Between opening and locking, the file may have been renamed to its target by the one who held it.
+        if partial.exists() and partial.stat().st_ino == os.fstat(file.fileno()).st_ino:
+            return file
+        file.close()

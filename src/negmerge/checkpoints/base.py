@@ -1,0 +1,71 @@
+"""What every opened checkpoint offers, whatever its format."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Checkpoint(Protocol):
+    """Ordered names, and for each shape, dtype and a lazy read of the flattened tensor.
+
+    `tied` maps a name to the earlier one whose memory it shares (only formats that can say so).
+    """
+
+    @property
+    def path(self) -> Path:
+        """The file or folder it was opened from."""
+        ...
+
+    @property
+    def file(self) -> Path:
+        """The file that holds the weights."""
+        ...
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all tensors, in the order of the file."""
+        ...
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """Free text that the file carries."""
+        ...
+
+    @property
+    def tied(self) -> Mapping[str, str]:
+        """Names that share the memory of another."""
+        ...
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a tensor."""
+        ...
+
+    def dtype(self, name: str) -> torch.dtype:
+        """Return the dtype of a tensor."""
+        ...
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> Tensor:
+        """Return elements start … stop of the flattened tensor, in its own dtype, as a new 1-D tensor."""
+        ...
+
+    def close(self) -> None:
+        """Release the file."""
+        ...
+
+
+def elements(shape: tuple[int, ...]) -> int:
+    """Return the number of elements of a shape; 1 for a scalar."""
+    count = 1
+    for size in shape:
+        count *= size
+    return count
+
+
+def is_tied(checkpoint: Checkpoint, name: str, present: Mapping[str, object]) -> bool:
+    """Whether `name` shares the memory of a tensor whose name is in `present`."""
+    first = checkpoint.tied.get(name, name)
+    group = {n for n in checkpoint.names if checkpoint.tied.get(n, n) == first}
+    return len(group) > 1 and any(n in present for n in group if n != name)

@@ -1,0 +1,43 @@
+"""`negmerge inspect`: what a pool looks like, before anything is merged."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from negmerge.cli.merge import AsJson, Base, Exclude, Include, Members
+
+ROWS = 20
+
+
+def inspect(
+    base: Base,
+    members: Members = None,
+    threshold: Annotated[float, typer.Option(help="Share of the members that must agree.")] = 1.0,
+    zeros: Annotated[str, typer.Option(help="A zero may veto or abstain.")] = "veto",
+    include: Include = None,
+    exclude: Exclude = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show how far the MEMBERs agree: consensus per tensor, cosines, zeros, warnings. Writes nothing."""
+    from negmerge.merging.statistics import inspect_checkpoints
+
+    found = inspect_checkpoints(
+        base, members or [], threshold=threshold, zeros=zeros, include=include or (), exclude=exclude or ()
+    )
+    facts = found.as_json()
+    if as_json:
+        print(json.dumps(facts))
+        return
+    print(f"{len(found.members)} member(s), {facts['elements']:,} merged elements")
+    print(f"  consensus  {100 * found.consensus:.2f} %  (independent signs would give {100 * found.chance:.2f} %)")
+    print(f"  zeros      {100 * found.zero_share:.2f} % of all differences")
+    for path, row in zip(found.members, found.cosine, strict=True):
+        print(f"  cosine     {' '.join(f'{value:6.3f}' for value in row)}   {path}")
+    width = max(len(tensor["name"]) for tensor in facts["tensors"][:ROWS])
+    for tensor in facts["tensors"][:ROWS]:
+        print(f"  {tensor['name']:<{width}}  {tensor['elements']:>12,}  {100 * tensor['consensus']:6.2f} %")
+    if len(facts["tensors"]) > ROWS:
+        print(f"  … {len(facts['tensors']) - ROWS} more tensors: --json has them all")
+    for warning in found.warnings:
+        print(f"warning: {warning}")

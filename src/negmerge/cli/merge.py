@@ -1,0 +1,122 @@
+"""`negmerge merge`: checkpoints in, one checkpoint out."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Base = Annotated[Path, typer.Argument(help="The original model: .safetensors, .pt, or a Hugging Face folder.")]
+Members = Annotated[list[Path] | None, typer.Argument(help="The models fine-tuned from it on the forget set.")]
+Include = Annotated[
+    list[str] | None, typer.Option(metavar="REGEX", help="Merge only tensors whose name matches; repeatable.")
+]
+Exclude = Annotated[
+    list[str] | None, typer.Option(metavar="REGEX", help="Leave out tensors whose name matches; repeatable.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def merge(
+    base: Base,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="OUT: one file if it ends in .safetensors, else a folder.")
+    ],
+    members: Members = None,
+    method: Annotated[str, typer.Option(help="A merge method of `negmerge list methods`.")] = "consensus",
+    threshold: Annotated[
+        float | None, typer.Option(help="Share of the members that must agree.  [1.0]")
+    ] = None,
+    mean: Annotated[str | None, typer.Option(help="Average over all members, or the agreeing.  [all]")] = None,
+    zeros: Annotated[str | None, typer.Option(help="A zero may veto or abstain.  [veto]")] = None,
+    alpha: Annotated[float, typer.Option(help="Scale of the negation.")] = 1.0,
+    add: Annotated[bool, typer.Option("--add", help="Add the merged vector instead of subtracting it.")] = False,
+    include: Include = None,
+    exclude: Exclude = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the method; repeatable.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="Where the arithmetic runs: cpu or cuda.")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="Of the output's floats: base, float32, float16, bfloat16.")] = "base",
+    workers: Annotated[int | None, typer.Option(min=1, help="Threads.  [up to 8]")] = None,
+    no_hash: Annotated[bool, typer.Option("--no-hash", help="Record sizes of the inputs only.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an OUT that negmerge wrote.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Subtract from BASE what the MEMBERs' changes have in common, and write the result to OUT."""
+    from negmerge.merging.engine import merge_checkpoints
+
+    chosen = method_settings(settings, threshold=threshold, mean=mean, zeros=zeros)
+    with _Bar() as bar:
+        report = merge_checkpoints(
+            base,
+            members or [],
+            output,
+            method=method,
+            settings=chosen,
+            alpha=alpha,
+            add=add,
+            include=include or (),
+            exclude=exclude or (),
+            device=device,
+            dtype=dtype,
+            workers=workers,
+            hash_inputs=not no_hash,
+            overwrite=overwrite,
+            on_event=bar.listen,
+        )
+    facts = report.as_json()
+    if as_json:
+        print(json.dumps(facts))
+        return
+    print(f"{output}: {method} of {len(facts['members'])} member(s), α = {alpha:g}{', added' if add else ''}")
+    print(f"  kept       {report.kept:,} of {report.merged_elements:,} elements ({100 * report.consensus:.2f} %)")
+    print(f"  untouched  {report.elements - report.merged_elements:,} elements passed through from the base")
+    print(f"  took       {report.seconds:.2f} s, {facts['peak_rss'] / 2**20:.0f} MiB")
+
+
+def method_settings(pairs: list[str] | None, **named: Any) -> dict[str, Any]:
+    """Return the settings given by their own options and by --set KEY=VALUE (YAML values)."""
+    import yaml
+
+    from negmerge.errors import InputError
+
+    chosen = {key: value for key, value in named.items() if value is not None}
+    for pair in pairs or []:
+        key, equals, text = pair.partition("=")
+        if not key or not equals:
+            raise InputError(f"--set {pair}: write KEY=VALUE, for example --set threshold=0.8")
+        if key in chosen:
+            raise InputError(f"--set {pair}: {key} is given twice")
+        try:
+            chosen[key] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise InputError(f"--set {pair}: {text!r} is not a YAML value") from None
+    return chosen
+
+
+class _Bar:
+    """Progress in bytes on stderr."""
+
+    def __enter__(self) -> "_Bar":
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+        self._progress = Progress(
+            BarColumn(),
+            DownloadColumn(binary_units=True),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._task = self._progress.add_task("merging", total=None)
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def listen(self, event: dict[str, Any]) -> None:
+        """Show how many bytes are done."""
+        self._progress.update(self._task, completed=event["bytes"], total=event["of"])

@@ -1,0 +1,33 @@
+"""scikit-learn's handwritten digits: 1,797 grey images of 8 × 8 pixels, embedded in the library."""
+
+import torch
+
+from negmerge.data import ImageSet, Source
+from negmerge.data.decoding import DecodingSettings, convert
+
+SUMMARY = "scikit-learn's 1,797 handwritten digits, 8 × 8 grey, no download"
+TEST_SHARE = 0.2
+
+
+class Settings(DecodingSettings):
+    """Only the settings that all sources share."""
+
+
+def load(settings: Settings) -> Source:
+    """Return the digits, a fixed fifth of each class as the test table; grey values 0 … 16 become 0 … 255."""
+    from sklearn.datasets import load_digits
+
+    raw = load_digits()
+    pixels = (torch.from_numpy(raw.images) * (255 / 16)).round().to(torch.uint8)[:, None]
+    images = convert(pixels, settings)
+    labels = torch.from_numpy(raw.target).to(torch.int64)
+    is_test = torch.zeros(len(labels), dtype=torch.bool)
+    generator = torch.Generator().manual_seed(0)
+    for label in range(10):
+        rows = (labels == label).nonzero()[:, 0]
+        order = torch.randperm(len(rows), generator=generator)
+        is_test[rows[order[: round(TEST_SHARE * len(rows))]]] = True
+    classes = tuple(str(digit) for digit in range(10))
+    return Source(
+        ImageSet(images[~is_test], labels[~is_test], classes), ImageSet(images[is_test], labels[is_test], classes)
+    )

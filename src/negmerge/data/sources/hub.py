@@ -1,0 +1,49 @@
+"""A data set of the Hugging Face hub, by its id; a local folder of the same format serves as well."""
+
+from typing import Any
+
+from pydantic import Field
+
+from negmerge.data import Source
+from negmerge.data.tables import TableSettings, to_source
+from negmerge.errors import InputError
+
+SUMMARY = "a data set of the Hugging Face hub by its id, or a local folder of the same format"
+
+
+class Settings(TableSettings):
+    """Which data set, and which of its columns and splits."""
+
+    path: str = Field(min_length=1, description="hub id, such as uoft-cs/cifar10, or a local folder")
+    config: str | None = Field(None, description="the configuration of a data set that has several")
+    revision: str | None = Field(None, description="branch, tag or commit")
+    splits: dict[str, str] = Field(
+        default_factory=lambda: {"train": "train", "test": "test"}, description="which split serves as train and test"
+    )
+
+
+def load(settings: Settings) -> Source:
+    """Fetch (or read from the cache) the train and test splits and decode them.
+
+    Raises InputError for an id that cannot be reached or does not exist, and for a split that is not there.
+    """
+    if set(settings.splits) != {"train", "test"}:
+        raise InputError(f"splits: name train and test, got {', '.join(settings.splits) or 'nothing'}")
+    tables = {part: _fetch(settings, split) for part, split in settings.splits.items()}
+    return to_source(tables["train"], tables["test"], settings, settings.path)
+
+
+def _fetch(settings: Settings, split: str) -> Any:
+    import datasets
+
+    datasets.disable_progress_bars()
+    try:
+        return datasets.load_dataset(
+            settings.path, settings.config, split=split, revision=settings.revision
+        )
+    except Exception as error:  # the library raises its own, requests', httpx' and builtin errors
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"data set {settings.path!r}, split {split!r}, cannot be loaded ({type(error).__name__}: {reason}); "
+            "check the id, the splits and the network, or use source: parquet with local files"
+        ) from None

@@ -1,0 +1,106 @@
+"""NegMerge: keep the elements on whose sign the members agree, and average those."""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from negmerge.errors import InputError
+
+SUMMARY = "keep the elements whose sign all members share (or a share of them), average those"
+REFERENCE = "Kim, Han, Choe, NegMerge, ICML 2025 (arXiv 2410.05583)"
+REACH = "element"
+
+
+def merge(
+    deltas: Tensor,
+    *,
+    threshold: float = 1.0,
+    mean: Literal["all", "agreeing"] = "all",
+    zeros: Literal["veto", "abstain"] = "veto",
+) -> Tensor:
+    """Merge task vectors by sign consensus.
+
+        need = ⌈t·N⌉;  keep(j) where p(j) ≥ need or n(j) ≥ need, not both;  τ(j) = mean over i of τᵢ(j) where kept, else 0
+
+    with p and n the number of members whose element is strictly positive or negative, t the threshold. t = 1 is the
+    paper: all members share the sign.
+
+    deltas: [N, n], float32 or float64; the result is [n] of the same dtype. Members are summed in their order.
+    zeros: `veto`, a zero agrees with nobody; `abstain`, a zero does not vote: need = ⌈t·m⌉ of the m non-zero members,
+    and m ≥ ⌈N/2⌉. Ties: where both signs reach the count (t = 0.5) nothing is kept.
+    mean: `all` divides the sum over all members by N; `agreeing` averages only those with the winning sign.
+
+    Raises InputError for a threshold outside [0.5, 1] and an unknown mean or zeros.
+
+    >>> merge(torch.tensor([[1.0, -1.0, 2.0], [3.0, 1.0, 0.0]]))
+    tensor([2., 0., 0.])
+
+    Source: arXiv 2410.05583, equations 3 and 4; the disjoint mean is that of TIES (arXiv 2306.01708).
+    """
+    return merge_with_mask(deltas, threshold=threshold, mean=mean, zeros=zeros)[0]
+
+
+def merge_with_mask(
+    deltas: Tensor,
+    *,
+    threshold: float = 1.0,
+    mean: Literal["all", "agreeing"] = "all",
+    zeros: Literal["veto", "abstain"] = "veto",
+) -> tuple[Tensor, Tensor]:
+    """Return what `merge` returns and the boolean mask [n] of the kept elements."""
+    if mean not in ("all", "agreeing"):
+        raise InputError(f"mean must be all or agreeing, got {mean!r}")
+    positive, negative = winning_signs(deltas, threshold, zeros)
+    kept = positive | negative
+    total = torch.zeros_like(deltas[0])
+    if mean == "all":
+        for delta in deltas:
+            total += delta
+        total /= len(deltas)
+    else:
+        count = torch.zeros_like(total)
+        for delta in deltas:
+            agrees = torch.where(positive, delta > 0, delta < 0)
+            total += torch.where(agrees, delta, 0.0)
+            count += agrees
+        total /= count.clamp_(min=1.0)
+    return torch.where(kept, total, 0.0), kept
+
+
+def winning_signs(deltas: Tensor, threshold: float, zeros: str) -> tuple[Tensor, Tensor]:
+    """Return two masks [n]: where the positive sign wins, and where the negative does. Signs are counted in int32."""
+    check_threshold(threshold)
+    if zeros not in ("veto", "abstain"):
+        raise InputError(f"zeros must be veto or abstain, got {zeros!r}")
+    members = len(deltas)
+    positive = (deltas > 0).sum(0, dtype=torch.int32)
+    negative = (deltas < 0).sum(0, dtype=torch.int32)
+    if zeros == "veto":
+        need = torch.full_like(positive, votes_needed(threshold, members))
+        enough = torch.ones_like(positive, dtype=torch.bool)
+    else:
+        table = torch.tensor([max(1, votes_needed(threshold, m)) for m in range(members + 1)], dtype=torch.int32)
+        need = table[positive + negative]
+        enough = positive + negative >= -(-members // 2)
+    up, down = (positive >= need) & enough, (negative >= need) & enough
+    return up & ~down, down & ~up
+
+
+def votes_needed(threshold: float, voters: int) -> int:
+    """Return ⌈t·m − 1e-9⌉: the votes needed, without the rounding of 0.6 · 5 to 4.
+
+    >>> votes_needed(0.6, 5)
+    3
+    """
+    return math.ceil(threshold * voters - 1e-9)
+
+
+def check_threshold(threshold: float) -> None:
+    """Raise InputError unless 0.5 ≤ threshold ≤ 1."""
+    if not isinstance(threshold, int | float) or not 0.5 <= threshold <= 1.0:
+        raise InputError(
+            f"threshold must be from 0.5 to 1, got {threshold}: below one half both signs could win, "
+            "which is no consensus"
+        )

@@ -1,0 +1,25 @@
+"""The plain mean of all task vectors."""
+
+import torch
+from torch import Tensor
+
+SUMMARY = "the mean of all task vectors, element by element"
+REFERENCE = "Wortsman et al., Model Soups, ICML 2022 (arXiv 2203.05482)"
+REACH = "element"
+
+
+def merge(deltas: Tensor) -> Tensor:
+    """Return the mean of task vectors: τ(j) = Σᵢ τᵢ(j) / N.
+
+    deltas: [N, n], float32 or float64; the result is [n] of the same dtype. Members are summed in their order, then
+    divided by N; zeros count like any other value.
+
+    >>> merge(torch.tensor([[1.0, -1.0], [3.0, 1.0]]))
+    tensor([2., 0.])
+
+    Source: arXiv 2203.05482, applied to task vectors as in arXiv 2212.04089.
+    """
+    total = torch.zeros_like(deltas[0])
+    for delta in deltas:
+        total += delta
+    return total / len(deltas)

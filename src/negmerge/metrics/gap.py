@@ -1,0 +1,29 @@
+"""The average gap to Retrain."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+PARTS = ("retain", "forget", "test", "membership")
+
+
+@dataclass(frozen=True)
+class Gap:
+    """The mean of the four absolute differences, and each of them, in percentage points."""
+
+    total: float
+    parts: dict[str, float]
+
+
+def average_gap(row: Mapping[str, float], reference: Mapping[str, float]) -> Gap:
+    """Return the average gap: the mean of |RA−RA*|, |FA−FA*|, |TA−TA*|, |MIA−MIA*| to the Retrain model (*).
+
+    Both mappings hold retain, forget and test accuracy and the membership score, in percent.
+
+    >>> one = {"retain": 99.0, "forget": 90.0, "test": 90.0, "membership": 10.0}
+    >>> average_gap(one, {**one, "forget": 94.0}).total
+    1.0
+
+    Source: Fan et al., SalUn, ICLR 2024 (arXiv 2310.12508).
+    """
+    parts = {part: abs(row[part] - reference[part]) for part in PARTS}
+    return Gap(sum(parts.values()) / len(parts), parts)

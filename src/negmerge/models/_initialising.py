@@ -1,0 +1,25 @@
+"""Weights from a seed, without touching the random numbers of the rest of the program."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from negmerge.errors import InputError
+
+
+def seeded(make: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """Return the module that `make` makes under a seed; the global generator is as before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make()
+
+
+def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """Return uint8 images as float32: (x / 255 − mean) / std for each channel; one value serves all channels."""
+    channels = images.shape[1]
+    if not (len(mean) in (1, channels) and len(std) in (1, channels)):
+        raise InputError(f"model.mean and model.std must have 1 or {channels} values, got {len(mean)} and {len(std)}")
+    shift = torch.tensor(mean, device=images.device).view(1, -1, 1, 1)
+    scale = torch.tensor(std, device=images.device).view(1, -1, 1, 1)
+    return images.to(torch.float32).div_(255.0).sub_(shift).div_(scale)

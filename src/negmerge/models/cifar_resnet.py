@@ -1,0 +1,115 @@
+"""Residual networks for 32 × 32 images: ResNet-20 of the original paper, and ResNet-18 with a 3 × 3 stem.
+
+He et al., Deep Residual Learning for Image Recognition, 2016 (arXiv 1512.03385).
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from negmerge.models._initialising import normalise, seeded
+
+SUMMARY = "ResNet-20 for CIFAR (0.27 M parameters), and ResNet-18 with a 3 × 3 stem and no max-pool (11.2 M)"
+
+
+class Settings(BaseModel):
+    """Depth and normalisation."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    depth: Literal[20, 18] = Field(20, description="20: widths 16, 32, 64; 18: widths 64, 128, 256, 512")
+    mean: tuple[float, ...] = Field((0.4914, 0.4822, 0.4465), description="per channel, of pixels in 0 … 1")
+    std: tuple[float, ...] = Field((0.2470, 0.2435, 0.2616), description="per channel, of pixels in 0 … 1")
+    buffers: Literal["keep"] = Field("keep", description="running statistics after a merge: those of the base")
+
+
+class Padding(nn.Module):
+    """The shortcut without weights: every second pixel, and zeros for the new channels, half on either side."""
+
+    def __init__(self, channels: int, stride: int) -> None:
+        super().__init__()
+        self.channels, self.stride = channels, stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x [b, c, h, w] as [b, c + 2 · channels, h / stride, w / stride]."""
+        return functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.channels, self.channels))
+
+
+class Block(nn.Module):
+    """Two 3 × 3 convolutions around a shortcut."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, projects: bool) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.shortcut: nn.Module = nn.Sequential()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = (
+                nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+                if projects
+                else Padding((outputs - inputs) // 2, stride)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ReLU(residual(x) + shortcut(x))."""
+        out = functional.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        return functional.relu(out + self.shortcut(x))
+
+
+class ResNet(nn.Module):
+    """Stem, stages of blocks, average over all pixels, linear head."""
+
+    def __init__(self, widths: tuple[int, ...], blocks: int, projects: bool, channels: int, classes: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, widths[0], 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(widths[0])
+        self.stages = len(widths)
+        inputs = widths[0]
+        for stage, width in enumerate(widths, start=1):
+            layers = []
+            for index in range(blocks):
+                layers.append(Block(inputs, width, 2 if stage > 1 and index == 0 else 1, projects))
+                inputs = width
+            setattr(self, f"layer{stage}", nn.Sequential(*layers))
+        self.linear = nn.Linear(inputs, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits [b, classes] of normalised images [b, C, H, W]."""
+        x = functional.relu(self.bn1(self.conv1(x)))
+        for stage in range(1, self.stages + 1):
+            x = getattr(self, f"layer{stage}")(x)
+        logits: Tensor = self.linear(x.mean((2, 3)))
+        return logits
+
+
+def build(settings: Settings, classes: int, shape: tuple[int, int, int], seed: int = 0) -> nn.Module:
+    """Return the network for images of shape (C, H, W), initialised from the seed (He initialisation)."""
+
+    def make() -> nn.Module:
+        small = settings.depth == 20
+        model = ResNet((16, 32, 64), 3, False, shape[0], classes) if small else ResNet((64, 128, 256, 512), 2, True, shape[0], classes)
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        return model
+
+    return seeded(make, seed)
+
+
+def prepare(settings: Settings, images: Tensor) -> Tensor:
+    """Return uint8 images as normalised float32; grey images use the mean of the three channels' values."""
+    mean, std = settings.mean, settings.std
+    if images.shape[1] == 1 and len(mean) == len(std) == 3:
+        mean, std = (sum(mean) / 3,), (sum(std) / 3,)
+    return normalise(images, mean, std)
+
+
+def logits(model: nn.Module, batch: Tensor) -> Tensor:
+    """Return logits [b, classes]."""
+    outputs: Tensor = model(batch)
+    return outputs
