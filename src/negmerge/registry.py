@@ -5,6 +5,7 @@ A plug-in declares an entry point in the group `negmerge.KIND` (for example `neg
 """
 
 import importlib
+import importlib.util
 import pkgutil
 from importlib import metadata
 from types import ModuleType
@@ -34,8 +35,7 @@ def _locations(kind: str) -> dict[str, str]:
 def names(kind: str, package: str | None = None) -> list[str]:
     """Return the registered names of a kind ('methods', 'sources', 'families'), sorted.
 
-    `package` narrows them to one package, such as 'negmerge.merging.methods'; plug-ins are then tested
-    by their module's `KIND`, so only the built-in names come back.
+    `package` narrows them to the files of one package, such as 'negmerge.merging.methods'.
     """
     places = _locations(kind)
     return [name for name, module in places.items() if package is None or module.startswith(package + ".")]
@@ -49,7 +49,5 @@ def load(kind: str, name: str) -> ModuleType:
     places = _locations(kind)
     if name not in places:
         singular = {"methods": "method", "sources": "source", "families": "family"}[kind]
-        raise InputError(
-            f"unknown {singular} {name!r}{nearest(name, places)}; `negmerge list {kind}` shows them all"
-        )
+        raise InputError(f"unknown {singular} {name!r}{nearest(name, places)}; `negmerge list {kind}` shows them all")
     return importlib.import_module(places[name])

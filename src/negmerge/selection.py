@@ -3,6 +3,7 @@
 Accuracies are percentages. α runs over the lattice k · step (0.05 in the paper); α = 0 is the base.
 """
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -88,7 +89,7 @@ class _Curve:
         known = sorted(self.points)
         holding = [k for k in known if self.holds(k)]
         unbroken = holding == known[: len(holding)]
-        falling = all(self.forget(a) >= self.forget(b) for a, b in zip(holding, holding[1:], strict=False))
+        falling = all(self.forget(a) >= self.forget(b) for a, b in itertools.pairwise(holding))
         return unbroken and falling
 
 

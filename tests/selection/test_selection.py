@@ -1,5 +1,7 @@
 """choose_alpha: the golden curve, the lattice rules, and the search against the grid."""
 
+import itertools
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,7 +21,7 @@ GOLDEN = [
 
 
 def golden(alpha):
-    for (a, fa, ra), (b, fb, rb) in zip(GOLDEN, GOLDEN[1:], strict=False):
+    for (a, fa, ra), (b, fb, rb) in itertools.pairwise(GOLDEN):
         if a <= alpha <= b:
             share = (alpha - a) / (b - a)
             return {"forget": fa + share * (fb - fa), "retain": ra + share * (rb - ra)}

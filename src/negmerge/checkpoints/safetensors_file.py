@@ -1,6 +1,7 @@
 """safetensors, read with a header check that believes nothing.
 
-Format: 8 bytes little-endian length of the header; the header, a JSON object name → {dtype, shape, data_offsets}; the data.
+Format: 8 bytes, little-endian, the length of the header; the header, a JSON object
+name → {dtype, shape, data_offsets}; the data.
 https://huggingface.co/docs/safetensors
 """
 
@@ -74,7 +75,7 @@ class SafetensorsFile:
         stop = elements(shape) if stop is None else stop
         tensor = torch.empty(stop - start, dtype=dtype)
         if stop > start:
-            self._read_into(memoryview(tensor.view(torch.uint8).numpy()), offset + start * dtype.itemsize, name)
+            self._read_into(tensor.view(torch.uint8).numpy().data, offset + start * dtype.itemsize, name)
         return tensor
 
     def close(self) -> None:

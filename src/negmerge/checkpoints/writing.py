@@ -44,9 +44,9 @@ class SafetensorsWriter:
     def write(self, name: str, start: int, values: Tensor) -> None:
         """Write elements of the flattened tensor `name`, from element `start` on."""
         if values.numel():
-            data = values.contiguous().reshape(-1).view(torch.uint8).numpy()
+            data = values.contiguous().reshape(-1).view(torch.uint8).numpy().data
             offset = self.data_start + self._offsets[name] + start * values.element_size()
-            self._write(memoryview(data), offset)
+            self._write(data, offset)
 
     def replace_in_header(self, old: str, new: str) -> None:
         """Replace a text of the header by another of the same length, such as a hash by the one now known."""

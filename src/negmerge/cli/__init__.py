@@ -1,6 +1,7 @@
 """The command line: one file for each command, parsing and printing only."""
 
 import sys
+from collections.abc import Callable
 from typing import Annotated, NoReturn
 
 import typer
@@ -8,7 +9,7 @@ import typer
 from negmerge import __version__
 from negmerge.cli.demo import demo
 from negmerge.cli.inspect import inspect
-from negmerge.cli.list import list_names
+from negmerge.cli.listing import list_names
 from negmerge.cli.merge import merge
 from negmerge.cli.report import report
 from negmerge.cli.run import run
@@ -22,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for name, command in {
+COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo,
     "merge": merge,
     "inspect": inspect,
@@ -30,7 +31,8 @@ for name, command in {
     "report": report,
     "verify": verify,
     "list": list_names,
-}.items():
+}
+for name, command in COMMANDS.items():
     app.command(name)(command)
 
 

@@ -24,9 +24,7 @@ def merge(
     ],
     members: Members = None,
     method: Annotated[str, typer.Option(help="A merge method of `negmerge list methods`.")] = "consensus",
-    threshold: Annotated[
-        float | None, typer.Option(help="Share of the members that must agree.  [1.0]")
-    ] = None,
+    threshold: Annotated[float | None, typer.Option(help="Share of the members that must agree.  [1.0]")] = None,
     mean: Annotated[str | None, typer.Option(help="Average over all members, or the agreeing.  [all]")] = None,
     zeros: Annotated[str | None, typer.Option(help="A zero may veto or abstain.  [veto]")] = None,
     alpha: Annotated[float, typer.Option(help="Scale of the negation.")] = 1.0,

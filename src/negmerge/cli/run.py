@@ -47,9 +47,7 @@ def run_shown(config: Any, output: Path | None, *, purge_pool: bool = False) -> 
     place = output or Path("runs") / config.name
     command = shlex.join(["negmerge", *sys.argv[1:]])
     with RunProgress() as progress:
-        results = run_experiment(
-            config, place, on_event=progress.listen, purge_pool=purge_pool, command=command
-        )
+        results = run_experiment(config, place, on_event=progress.listen, purge_pool=purge_pool, command=command)
     return results, place
 
 

@@ -49,15 +49,18 @@ def decode(items: Sequence[Any], settings: DecodingSettings, where: str) -> Tens
     for i, array in enumerate(arrays):
         if array.shape != shape:
             raise InputError(
-                f"{where}: image {i} has {array.shape[2]} × {array.shape[1]} pixels, the first {shape[2]} × {shape[1]}; "
-                "set image_size"
+                f"{where}: image {i} has {array.shape[2]} × {array.shape[1]} pixels, "
+                f"the first {shape[2]} × {shape[1]}; set image_size"
             )
     return torch.from_numpy(np.stack(arrays))
 
 
 def convert(images: Tensor, settings: DecodingSettings) -> Tensor:
     """Bring images that are decoded already, uint8 [n, C, H, W], to the size and mode of the settings."""
-    if settings.image_size in (None, images.shape[-1]) and settings.mode in (None, {1: "gray", 3: "rgb"}[images.shape[1]]):
+    if settings.image_size in (None, images.shape[-1]) and settings.mode in (
+        None,
+        {1: "gray", 3: "rgb"}[images.shape[1]],
+    ):
         return images
     from PIL import Image
 

@@ -32,8 +32,8 @@ class ImageSet:
     def fingerprint(self) -> str:
         """Return the sha256 of shape, pixels, labels and class names, in hexadecimal."""
         digest = hashlib.sha256(repr((list(self.images.shape), self.classes)).encode())
-        digest.update(memoryview(self.images.contiguous().reshape(-1).numpy()))
-        digest.update(memoryview(self.labels.contiguous().numpy()).cast("B"))
+        digest.update(self.images.contiguous().numpy().tobytes())
+        digest.update(self.labels.contiguous().numpy().tobytes())
         return digest.hexdigest()
 
 

@@ -25,7 +25,9 @@ class RowRule(BaseModel):
     def _one(self) -> "RowRule":
         given = [key for key in self._alternatives() if getattr(self, key) is not None]
         if len(given) != 1:
-            raise ValueError(f"give exactly one of {', '.join(self._alternatives())}, got {' and '.join(given) or 'none'}")
+            raise ValueError(
+                f"give exactly one of {', '.join(self._alternatives())}, got {' and '.join(given) or 'none'}"
+            )
         return self
 
     def _alternatives(self) -> tuple[str, ...]:
@@ -94,7 +96,9 @@ def read_rows(path: Path, size: int) -> Tensor:
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: {getattr(error, 'strerror', None) or 'not a text'}; give a file of row numbers") from None
+        raise InputError(
+            f"{path}: {getattr(error, 'strerror', None) or 'not a text'}; give a file of row numbers"
+        ) from None
     try:
         values = json.loads(text)
         if isinstance(values, dict):
@@ -107,7 +111,7 @@ def read_rows(path: Path, size: int) -> Tensor:
 
 
 def checked_rows(values: Any, size: int, where: str) -> Tensor:
-    """Return row numbers as a sorted tensor, once they are whole numbers, distinct and inside a table of `size` rows."""
+    """Return row numbers, sorted, once they are whole numbers, distinct and inside a table of `size` rows."""
     if not isinstance(values, list) or not values or not all(type(value) is int for value in values):
         raise InputError(f"{where} must hold row numbers: a JSON list, a JSON object with forget_rows, or one a line")
     rows = torch.tensor(sorted(values), dtype=torch.int64)

@@ -27,11 +27,11 @@ KINDS = ("class", "random", "rows", "source")
 
 @dataclass(frozen=True)
 class Split:
-    """Row numbers, int64 and sorted; retain, forget and the validations count the train table, the tests the test table.
+    """Row numbers, int64 and sorted: of the test table for the tests, of the train table for all others.
 
-    `kind` is what is forgotten: "class", "random" (a seeded share), "rows" (a file) or "source". Where it is a class or a
-    source, `validation_forget` and `test_forget` are held-out rows of it, and `validation` and `test` those of the rest;
-    for random and given rows the two are empty.
+    `kind` is what is forgotten: "class", "random" (a seeded share), "rows" (a file) or "source". Where it is a class or
+    a source, `validation_forget` and `test_forget` are held-out rows of it, and `validation` and `test` those of the
+    rest; for random and given rows the two are empty.
     """
 
     kind: str

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from pydantic import Field
 
 from negmerge.data.decoding import DecodingSettings, decode
 from negmerge.data.images import ImageSet, Source
@@ -13,7 +14,9 @@ from negmerge.errors import InputError, nearest
 class TableSettings(DecodingSettings):
     """Settings of sources whose rows have columns."""
 
-    columns: dict[str, str] = {}  # noqa: RUF012 - pydantic copies defaults
+    columns: dict[str, str] = Field(
+        default_factory=dict, description="image: NAME, label: NAME; found by type unless given"
+    )
 
 
 def to_source(train: Any, test: Any, settings: TableSettings, where: str) -> Source:
@@ -54,7 +57,9 @@ def _columns(features: Any, chosen: dict[str, str], where: str) -> tuple[str, st
                 )
             name = candidates[0]
         if name not in features:
-            raise InputError(f"{where} has no column {name!r}{nearest(name, features)}; there are {', '.join(features)}")
+            raise InputError(
+                f"{where} has no column {name!r}{nearest(name, features)}; there are {', '.join(features)}"
+            )
         found.append(name)
     return found[0], found[1]
 

@@ -47,7 +47,7 @@ def average_rows(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         elif isinstance(value, dict):
             mean[key] = {k: _mean([v[k] for v in values if v]) for k in value}
         elif isinstance(value, list):
-            mean[key] = [_mean(column) for column in zip(*values, strict=True)]  # type: ignore[arg-type]
+            mean[key] = [_mean(column) for column in zip(*values, strict=True)]
         else:
             mean[key] = _mean(values)
             if mean[key] is not None:

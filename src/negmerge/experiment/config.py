@@ -124,7 +124,7 @@ class EvaluationConfig(_Strict):
     """What is measured at the end."""
 
     membership: list[Literal["svc-confidence"]] = Field(
-        default_factory=lambda: ["svc-confidence"], description="membership attacks; an empty list for none"
+        ["svc-confidence"], description="membership attacks; an empty list for none"
     )
 
 

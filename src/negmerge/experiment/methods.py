@@ -66,4 +66,3 @@ def run_method(name: str, settings: Mapping[str, Any], context: Context) -> Outc
 
 def _merges(module: ModuleType) -> bool:
     return hasattr(module, "merge")
-

@@ -91,9 +91,7 @@ def plan(config: Config) -> Plan:
     )
 
 
-def _speeds(
-    classifier: Classifier, images: torch.Tensor, labels: torch.Tensor, device: str
-) -> tuple[float, float]:
+def _speeds(classifier: Classifier, images: torch.Tensor, labels: torch.Tensor, device: str) -> tuple[float, float]:
     """Return images per second of training on one thread and of inference on all, from one short pass each."""
     rows = min(512, len(images))
     model = classifier.build().to(device)

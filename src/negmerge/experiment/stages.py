@@ -150,8 +150,7 @@ class SeedRun:
         folder = self.place.private / "pool"
         members = expand_grid(self.config.pool.train, self.config.pool.grid)
         jobs = [
-            self._job(m.name, folder / m.name, self.material.split.forget, m.settings, start=self.base)
-            for m in members
+            self._job(m.name, folder / m.name, self.material.split.forget, m.settings, start=self.base) for m in members
         ]
         workers = min(self.config.workers or self.cores, len(jobs))
         self._train(jobs, workers=workers, threads=1)
@@ -196,7 +195,9 @@ class SeedRun:
         own = self._train_settings(reference) if reference and reference.train else None
         wanted = settings or self.config.base.train or own
         if wanted is None:
-            raise InputError("retrain: the base was not trained here; give the method settings: {name: retrain, train: …}")
+            raise InputError(
+                "retrain: the base was not trained here; give the method settings: {name: retrain, train: …}"
+            )
         same = wanted == own
         name, place = ("reference", self.place.path / "reference") if same else ("retrain", directory)
         job = self._job(name, place, self.material.split.retain, wanted)

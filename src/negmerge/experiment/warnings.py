@@ -1,7 +1,6 @@
 """Failure signatures: what a result looks like when something in it is wrong."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 NEAR_CHANCE = 1.5  # consensus below this multiple of the chance level says that signs hardly agree
 SELECTIVITY = 2.0  # forget accuracy must fall at least this much faster than retain accuracy
@@ -11,7 +10,9 @@ def _warning(name: str, method: str, text: str) -> dict[str, str]:
     return {"name": name, "method": method, "text": text}
 
 
-def pool_warnings(consensus: float, chance: float, cosine: Sequence[Sequence[float]], names: Sequence[str]) -> list[dict[str, str]]:
+def pool_warnings(
+    consensus: float, chance: float, cosine: Sequence[Sequence[float]], names: Sequence[str]
+) -> list[dict[str, str]]:
     """Return `unstable-signs` where consensus is near the chance level or a member points away from all others.
 
     Near means below 1.5 × chance. A member is foreign where its mean cosine to the others is not above 0.
@@ -22,8 +23,8 @@ def pool_warnings(consensus: float, chance: float, cosine: Sequence[Sequence[flo
             _warning(
                 "unstable-signs",
                 "pool",
-                f"{100 * consensus:.1f} % of the elements agree where independent signs would give {100 * chance:.1f} %: "
-                "members diverged, or they have too little in common",
+                f"{100 * consensus:.1f} % of the elements agree where independent signs would give "
+                f"{100 * chance:.1f} %: members diverged, or they have too little in common",
             )
         )
     for i, name in enumerate(names):
@@ -35,7 +36,9 @@ def pool_warnings(consensus: float, chance: float, cosine: Sequence[Sequence[flo
     return found
 
 
-def curve_warnings(method: str, curve: Sequence[Mapping[str, float]], alpha: float, open_end: bool) -> list[dict[str, str]]:
+def curve_warnings(
+    method: str, curve: Sequence[Mapping[str, float]], alpha: float, open_end: bool
+) -> list[dict[str, str]]:
     """Return the warnings of one method's α curve.
 
     `weak-forgetting`: the floor still holds at the largest α tried and the forget set is still recognised, or no α
@@ -54,9 +57,7 @@ def curve_warnings(method: str, curve: Sequence[Mapping[str, float]], alpha: flo
             )
         )
     elif alpha == 0.0:
-        found.append(
-            _warning("weak-forgetting", method, "no α above 0 lowered forget accuracy while the floor held")
-        )
+        found.append(_warning("weak-forgetting", method, "no α above 0 lowered forget accuracy while the floor held"))
     beyond = [point for point in curve if point["alpha"] > alpha] or [curve[-1]]
     point = beyond[0]
     lost_forget = 1.0 - point["forget"] / base["forget"] if base["forget"] else 0.0

@@ -209,7 +209,7 @@ def merge_state_dicts(
 ) -> dict[str, Tensor]:
     """Merge state dicts in memory and return θ₀ − α·τ as a new state dict; the arguments stay as they are.
 
-    The numbers are those of `merge_checkpoints`, with the members summed in the order given. Raises InputError likewise.
+    The numbers are those of `merge_checkpoints`, the members summed in the order given. Raises InputError likewise.
 
     >>> base, a, b = ({"w": torch.tensor(values)} for values in ([0.0, 0.0], [1.0, 1.0], [3.0, -1.0]))
     >>> merge_state_dicts(base, [a, b])["w"]

@@ -1,6 +1,5 @@
 """Where a merged model goes: one file, or a folder with what belongs to the base beside the weights."""
 
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -72,8 +71,8 @@ def write_folder(output: Path, base: Path, card: str, write_weights: Callable[[P
         (staging / CARD).write_text(card)
         sync_folder(staging)
         if output.exists():
-            os.rename(output, _aside(output))
-        os.rename(staging, output)
+            output.rename(_aside(output))
+        staging.rename(output)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise

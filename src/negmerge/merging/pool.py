@@ -1,5 +1,6 @@
 """A base and its members, opened and held against each other before a number is computed."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -55,7 +56,7 @@ def open_pool(
     Raises InputError for a member given twice, for the base given as a member, and as `fit_pool` does.
     """
     resolved = sorted(((Path(member).resolve(), Path(member)) for member in members), key=lambda pair: str(pair[0]))
-    for (a, _), (b, shown) in zip(resolved, resolved[1:], strict=False):
+    for (a, _), (b, shown) in itertools.pairwise(resolved):
         if a == b:
             raise InputError(f"member {shown} is given twice; a repeated member would count double")
     for place, shown in resolved:

@@ -70,7 +70,8 @@ def model_card(facts: Mapping[str, Any]) -> str:
     settings = ", ".join(f"{key} = {value}" for key, value in facts["settings"].items()) or "none"
     inputs: Sequence[Mapping[str, Any]] = [facts["base"], *facts["members"]]
     rows = [
-        f"| {'base' if i == 0 else f'member {i}'} | `{item['name']}` | {item['bytes']:,} | `{item.get('hash', 'not hashed')}` |"
+        f"| {f'member {i}' if i else 'base'} | `{item['name']}` | {item['bytes']:,} "
+        f"| `{item.get('hash', 'not hashed')}` |"
         for i, item in enumerate(inputs)
     ]
     return "\n".join(

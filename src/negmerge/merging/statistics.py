@@ -115,9 +115,7 @@ def chance_level(members: int, threshold: float = 1.0) -> float:
     0.25
     """
     need = max(1, votes_needed(threshold, members))
-    ways = sum(
-        math.comb(members, up) for up in range(members + 1) if (up >= need) != (members - up >= need)
-    )
+    ways = sum(math.comb(members, up) for up in range(members + 1) if (up >= need) != (members - up >= need))
     return ways / 2**members
 
 

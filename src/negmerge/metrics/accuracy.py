@@ -1,6 +1,5 @@
 """Accuracy in percent."""
 
-import torch
 from torch import Tensor
 
 from negmerge.errors import InputError

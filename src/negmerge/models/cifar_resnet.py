@@ -92,7 +92,11 @@ def build(settings: Settings, classes: int, shape: tuple[int, int, int], seed: i
 
     def make() -> nn.Module:
         small = settings.depth == 20
-        model = ResNet((16, 32, 64), 3, False, shape[0], classes) if small else ResNet((64, 128, 256, 512), 2, True, shape[0], classes)
+        model = (
+            ResNet((16, 32, 64), 3, False, shape[0], classes)
+            if small
+            else ResNet((64, 128, 256, 512), 2, True, shape[0], classes)
+        )
         for module in model.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

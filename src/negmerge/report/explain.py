@@ -31,8 +31,7 @@ ADVICE = {
         "accuracy: the members are too alike, or so few elements pass the filter that little is left to "
         "subtract.",
         (
-            "look at the cosines below: near 1, the members are copies, so vary learning rate, epochs "
-            "and augmentation",
+            "look at the cosines below: near 1, the members are copies, so vary learning rate, epochs and augmentation",
             "lower the threshold (for example 0.8), or use fewer members",
             "if many differences are exactly zero (half precision), let zeros abstain",
             "allow a larger α",
@@ -50,8 +49,7 @@ ADVICE = {
 }
 
 OBJECTIVES = {
-    "retain-floor": "the lowest forget accuracy that keeps at least {floor} of the original's retain "
-    "accuracy",
+    "retain-floor": "the lowest forget accuracy that keeps at least {floor} of the original's retain accuracy",
     "match-reference": "the smallest average gap to the retrained model",
     "match-holdout": "the behaviour on the forget set closest to that on unseen data of the same kind",
 }
@@ -85,7 +83,7 @@ def asked(results: Json) -> list[tuple[str, str]]:
         else "The model should treat these images like any it has never seen."
     )
     pairs = [
-        ("Forget", f"{_images(rows.get('forget'))}: {subject(results)}. {aim}"),
+        ("Forget", f"{_images(rows.get('forget'))}{_which(results)}. {aim}"),
         ("Keep", f"{_images(rows.get('retain'))}: the rest of {task.get('source') or 'the training data'}."),
     ]
     checks = [
@@ -108,8 +106,7 @@ def asked(results: Json) -> list[tuple[str, str]]:
         pairs.append(
             (
                 "Pool",
-                f"{len(pool['members'])} copies of the model, each fine-tuned on the forget set with "
-                "other settings.",
+                f"{len(pool['members'])} copies of the model, each fine-tuned on the forget set with other settings.",
             )
         )
     names = [label(results, name) for name, row in results["methods"].items() if not is_retrain(name, row)]
@@ -176,6 +173,15 @@ def measured(results: Json) -> list[str]:
         else "There is one seed, so no spread is known."
     )
     return said
+
+
+def _which(results: Json) -> str:
+    task = results["task"]
+    if task.get("forget_classes"):
+        return f": {subject(results)}"
+    return {"random": ", drawn at random", "rows": ", listed one by one", "source": " of another source"}.get(
+        task.get("kind") or "", ""
+    )
 
 
 def _images(n: float | None) -> str:

@@ -43,6 +43,7 @@ _ROW: Json = {
 
 _RESULTS: Json = {
     "name": str,
+    "negmerge": str,
     "task": {"kind": str, "text": str, "source": str, "forget_classes": [str], "classes": [str], "rows": {}},
     "model": {"family": str, "parameters": float, "merged_elements": float, "buffers": str},
     "selection": {
@@ -94,7 +95,7 @@ _WORDS = {str: "a text", float: "a number", dict: "an object", list: "a list"}
 
 
 def read_run(run_dir: Path) -> tuple[Json, Json]:
-    """Return the contents of `results.json` and `record.json` of a run directory.
+    """Return the contents of `results.json` and `record.json` of a run directory; a key that is missing is None.
 
     Raises InputError when a file is missing, is not JSON, or does not have the shape of format 1.
     """
@@ -102,7 +103,7 @@ def read_run(run_dir: Path) -> tuple[Json, Json]:
     record = _read(run_dir / "record.json")
     check_results(results, str(run_dir / "results.json"))
     _check(record, _RECORD, str(run_dir / "record.json"), "")
-    return results, record
+    return _complete(results, _RESULTS), _complete(record, _RECORD)
 
 
 def check_results(results: Any, where: str = "results") -> None:
@@ -159,6 +160,15 @@ def _check(value: Any, shape: Any, where: str, key: str) -> None:
     elif isinstance(shape, list):
         for i, item in enumerate(value):
             _check(item, shape[0], where, f"{key}[{i}]")
+
+
+def _complete(value: Any, shape: Any) -> Any:
+    """Return `value` with None for every key of `shape` that it lacks."""
+    if isinstance(shape, dict) and isinstance(value, dict):
+        return {**value, **{name: _complete(value.get(name), inner) for name, inner in shape.items()}}
+    if isinstance(shape, list) and isinstance(value, list):
+        return [_complete(item, shape[0]) for item in value]
+    return value
 
 
 def _kind(value: Any) -> str:

@@ -80,11 +80,22 @@ def context(results: Json, record: Json) -> dict[str, Any]:
         "columns": columns,
         "table": table,
         "gaps": gap_table(results),
-        "layers": _layers(results, row),
+        "layers": _layers(results, main, row),
         "pool": _pool(results.get("pool") or {}),
         "measured": explain.measured(results),
-        "config": json.dumps(record.get("config") or {}, indent=2, ensure_ascii=False),
+        "config": "\n".join(_lines(record.get("config") or {})),
     }
+
+
+def _lines(config: Json, path: str = "") -> list[str]:
+    """Return one line for each setting, named by its path as `--set` takes it."""
+    lines = []
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
+            lines += _lines(value, f"{path}{key}.")
+        else:
+            lines.append(f"{path}{key} = {json.dumps(value, ensure_ascii=False)}")
+    return lines
 
 
 def _tiles(results: Json, row: Json | None) -> list[dict[str, str]]:
@@ -129,8 +140,11 @@ def _curves(results: Json, main: str | None) -> list[dict[str, Any]]:
     """Return the α curves, that of the main method first."""
     names = sorted(results["methods"], key=lambda name: name != main)
     shown: list[dict[str, Any]] = []
+    forget_is = str((results.get("selection") or {}).get("forget_is"))
+    same_rows = "themselves" in forget_is and not erases(results)  # or the retrained model's value is of others
+    target = (results.get("reference") or {}).get("forget") if same_rows else None
     for i, name in enumerate(names):
-        found = curve.curves_of(results["methods"][name])
+        found = curve.curves_of(results["methods"][name], target)
         if found:
             title = label(results, name)
             figure = curve.curve_figure(found, f"curve{i}", title, small=name != main)
@@ -140,8 +154,9 @@ def _curves(results: Json, main: str | None) -> list[dict[str, Any]]:
                     "title": title,
                     "figure": _markup(figure),
                     "left_out": curve.left_out(found),
+                    "target": target,
                     "floor": found[0].floor,
-                    "alpha": found[0].chosen,
+                    "alphas": [one.chosen for one in found if one.chosen is not None],
                     "note": results["methods"][name].get("note"),
                     "seeds": len(found),
                 }
@@ -181,24 +196,31 @@ def _per_class(row: Json) -> list[float | None]:
     return row.get("per_class") or []
 
 
-def _layers(results: Json, row: Json | None) -> dict[str, Any] | None:
+def _layers(results: Json, main: str | None, row: Json | None) -> dict[str, Any] | None:
     if row is None:
         return None
+    filters = (row.get("method") or main) == "consensus"
     source = row if row.get("layers") or not row.get("seeds") else row["seeds"][0]
-    everything = source.get("layers") or []
+    everything = (source.get("layers") or []) if filters else []
     shown = layers.pick(everything)
     pool = results.get("pool") or {}
-    share = pool.get("consensus") if row.get("consensus") is None else row["consensus"]
-    figure = layers.layers_figure(shown, pool.get("chance"), "layers") if shown else ""
+    share = row.get("consensus") if filters and row.get("consensus") is not None else pool.get("consensus")
     if not shown and share is None:
         return None
+    threshold = float((row.get("settings") or {}).get("threshold") or 1.0)
+    chance = pool.get("chance")
+    if filters and threshold < 1.0 and pool.get("members"):
+        chance = layers.chance_level(len(pool["members"]), threshold)
+    figure = layers.layers_figure(shown, chance, "layers") if shown else ""
     return {
         "figure": _markup(figure),
         "shown": len(shown),
         "all": len(everything),
         "share": share,
-        "chance": pool.get("chance"),
-        "kept": row.get("kept"),
+        "chance": chance,
+        "filters": filters,
+        "threshold": threshold,
+        "kept": row.get("kept") if filters else None,
         "merged": row.get("merged_elements"),
     }
 
@@ -213,9 +235,7 @@ def _pool(pool: Json) -> dict[str, Any] | None:
             settings.setdefault(key, [])
     for key, values in settings.items():
         values += [numbers.setting((member.get("settings") or {}).get(key)) for member in members]
-    measured = [
-        key for key in ("alpha", "forget", "retain") if any(member.get(key) is not None for member in members)
-    ]
+    measured = [key for key in ("alpha", "forget", "retain") if any(member.get(key) is not None for member in members)]
     matrix = pool.get("cosine") or []
     pairs = [value for i, line in enumerate(matrix) for value in line[:i] if value is not None]
     return {

@@ -126,12 +126,8 @@ def gap_table(results: Json) -> list[tuple[str, bool, list[str]]]:
         if name == "reference" or gap is None or is_retrain(name, row):
             continue
         if not parts and reference:
-            parts = {
-                key: abs(row[key] - reference[key]) for key in ("retain", "forget", "test", "membership")
-            }
-        shown = [
-            numbers.percent((parts or {}).get(key)) for key in ("retain", "forget", "test", "membership")
-        ]
+            parts = {key: abs(row[key] - reference[key]) for key in ("retain", "forget", "test", "membership")}
+        shown = [numbers.percent((parts or {}).get(key)) for key in ("retain", "forget", "test", "membership")]
         rows.append((_title(name, row), name == main, [*shown, numbers.percent(gap, _std(row, "gap"))]))
     return rows
 
@@ -166,9 +162,7 @@ def _cells(row: Json, reference: Json | None) -> dict[str, str]:
     return {
         **cells,
         "gap": numbers.percent(gap_to(row, reference), _std(row, "gap")),
-        "consensus": numbers.percent(
-            None if kept is None else 100 * kept, None if std is None else 100 * std
-        ),
+        "consensus": numbers.percent(None if kept is None else 100 * kept, None if std is None else 100 * std),
         "alpha": numbers.alpha(row.get("alpha"), _std(row, "alpha")),
         "seconds": numbers.seconds(row.get("seconds")),
     }

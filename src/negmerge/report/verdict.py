@@ -99,7 +99,7 @@ def _matched(results: Json, row: Json, base: Json) -> Verdict:
         measure,
         f"Of the images it was asked to forget it now gets {percent_sign(row['forget'])} right, before "
         f"{percent_sign(base.get('forget'))}{target}. As low as possible is not the aim: a model that never "
-        "saw them still gets right what it gets right of any unseen images.",
+        "saw them would do about as well on them as on any unseen images.",
         _others(row, base),
     ]
     return verdict
@@ -175,9 +175,11 @@ def _compare(results: Json, main: str, verdict: Verdict) -> None:
     parts = []
     if better:
         verdict.tone = "mixed" if verdict.tone == "good" else verdict.tone
-        parts.append(f"{called} was not the best method here. Better: {listed(better)}.")
+        parts.append(f"Here {listed(better)} did better than {called}.")
     if equal:
-        parts.append(f"No clear difference to {listed(equal)}.")
+        parts.append(f"There is no clear difference between {called} and {listed(equal)}.")
     if worse:
-        parts.append(f"{called} did better than {listed(worse)}.")
+        parts.append(
+            f"Against {listed(worse)} {called} came out ahead." if parts else f"It did better than {listed(worse)}."
+        )
     verdict.comparison = " ".join(parts)

@@ -56,7 +56,7 @@ def fit(
                 group["lr"] = settings.learning_rate(epoch * steps_per_epoch + i, steps)
             optimizer.zero_grad(set_to_none=True)
             value = loss(model, batch)
-            value.backward()  # type: ignore[no-untyped-call]
+            value.backward()
             if settings.clip is not None:
                 nn.utils.clip_grad_norm_(parameters, settings.clip)
             optimizer.step()

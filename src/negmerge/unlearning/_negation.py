@@ -11,9 +11,7 @@ from negmerge.merging.engine import merge_vector
 from negmerge.unlearning import Context, Outcome
 
 
-def negate(
-    context: Context, method: str, settings: Mapping[str, Any], members: Sequence[Path], name: str
-) -> Outcome:
+def negate(context: Context, method: str, settings: Mapping[str, Any], members: Sequence[Path], name: str) -> Outcome:
     """Merge `members` by a merge method and choose α for the result; files are called `name` in the method's folder.
 
     What was done before an interruption is taken over: the vector, and each evaluated α.

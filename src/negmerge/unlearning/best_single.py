@@ -34,6 +34,4 @@ def unlearn(context: Context, settings: Settings) -> Outcome:
 
     best = min(context.members, key=rank)
     spent = {part: sum(t.seconds[part] for t in trials.values()) for part in ("merge", "selection")}
-    return replace(
-        trials[best], member=best.parent.name, seconds={"pool": context.pool_seconds, **spent}
-    )
+    return replace(trials[best], member=best.parent.name, seconds={"pool": context.pool_seconds, **spent})

@@ -38,9 +38,7 @@ def _fetch(settings: Settings, split: str) -> Any:
 
     datasets.disable_progress_bars()
     try:
-        return datasets.load_dataset(
-            settings.path, settings.config, split=split, revision=settings.revision
-        )
+        return datasets.load_dataset(settings.path, settings.config, split=split, revision=settings.revision)
     except Exception as error:  # the library raises its own, requests', httpx' and builtin errors
         reason = " ".join(str(error).split())[:200]
         raise InputError(

@@ -22,7 +22,8 @@ def merge(
 ) -> Tensor:
     """Merge task vectors by sign consensus.
 
-        need = ⌈t·N⌉;  keep(j) where p(j) ≥ need or n(j) ≥ need, not both;  τ(j) = mean over i of τᵢ(j) where kept, else 0
+        need = ⌈t·N⌉;  keep(j) where p(j) ≥ need or n(j) ≥ need, not both
+        τ(j) = mean over i of τᵢ(j) where kept, else 0
 
     with p and n the number of members whose element is strictly positive or negative, t the threshold. t = 1 is the
     paper: all members share the sign.

@@ -23,7 +23,5 @@ def merge(deltas: Tensor) -> Tensor:
     Source: arXiv 2212.04089.
     """
     if len(deltas) != 1:
-        raise InputError(
-            f"task-arithmetic takes one member, got {len(deltas)}; merge several by consensus or uniform"
-        )
+        raise InputError(f"task-arithmetic takes one member, got {len(deltas)}; merge several by consensus or uniform")
     return deltas[0].clone()

@@ -34,7 +34,7 @@ def classes_figure(changes: list[ClassChange], prefix: str) -> str:
     height = 34 + 19 * len(changes) + 22
     with drawing(460, height) as figure:
         axes = figure.add_axes((0.29, 34 / height, 0.66, 19 * len(changes) / height))
-        axes.set_xlim(-2, 102)
+        axes.set_xlim(_low(changes) - 2, 102)
         axes.set_ylim(len(changes) - 0.5, -0.5)
         axes.grid(axis="x")
         axes.tick_params(length=0)
@@ -56,9 +56,7 @@ def classes_figure(changes: list[ClassChange], prefix: str) -> str:
             )
             axes.plot([change.after], [y], "o", markersize=7, color=colour, clip_on=False, markeredgewidth=0)
             if with_target and change.target is not None:
-                axes.plot(
-                    [change.target], [y], "|", markersize=13, color=INK, markeredgewidth=1.6, clip_on=False
-                )
+                axes.plot([change.target], [y], "|", markersize=13, color=INK, markeredgewidth=1.6, clip_on=False)
             axes.text(
                 -0.03,
                 y,
@@ -73,6 +71,12 @@ def classes_figure(changes: list[ClassChange], prefix: str) -> str:
         return inline(figure, prefix, _alt(changes))
 
 
+def _low(changes: list[ClassChange]) -> float:
+    """Return where the axis starts: at 0, or higher when all is far from it."""
+    values = [v for c in changes for v in (c.before, c.after, c.target) if v is not None]
+    return 0.0 if min(values) < 50 else 10.0 * (min(values) // 10 - 1)
+
+
 def _legend(axes: object, with_target: bool) -> None:
     entries = [("before", SURFACE, "o"), ("after", MUTED, "o")]
     if with_target:
@@ -83,6 +87,7 @@ def _legend(axes: object, with_target: bool) -> None:
             [x],
             [1.0],
             marker=marker,
+            linestyle="none",
             transform=_above(axes),
             markersize=11 if marker == "|" else 7,
             markerfacecolor=fill,
@@ -90,7 +95,7 @@ def _legend(axes: object, with_target: bool) -> None:
             markeredgewidth=1.5,
             clip_on=False,
         )
-        axes.text(x + 0.03, 1.0, text, transform=_above(axes), va="center", fontsize=10.5, color=MUTED)  # type: ignore[attr-defined]
+        axes.text(x + 0.03, 1.0, text, transform=_above(axes), va="center", fontsize=11.5, color=MUTED)  # type: ignore[attr-defined]
 
 
 def _above(axes: object) -> object:

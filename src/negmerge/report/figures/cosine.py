@@ -22,12 +22,12 @@ def cosine_figure(cosine: Matrix, prefix: str) -> str:
         step = max(1, -(-n // 16))
         axes.set_xticks(range(0, n, step))
         axes.set_yticks(range(0, n, step))
-        axes.tick_params(length=0, labelsize=10)
+        axes.tick_params(length=0, labelsize=11)
         axes.set_xlabel("member")
         _draw_squares(axes, cosine, n)
         if n <= MOST_WRITTEN:
             for i, j, value in _below_diagonal(cosine, n):
-                axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=9.5, color=INK)
+                axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=11, color=INK)
         _draw_scale(axes)
         return inline(figure, prefix, _alt(cosine, n))
 
@@ -73,7 +73,7 @@ def _draw_scale(axes: object) -> None:
             transform=axes.transAxes,  # type: ignore[attr-defined]
             ha="center",
             va="center",
-            fontsize=9.5,
+            fontsize=11,
             color=MUTED,
         )
 

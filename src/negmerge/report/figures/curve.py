@@ -11,14 +11,15 @@ BEYOND = 1.6  # the axis ends at the first evaluated α beyond this multiple of 
 
 @dataclass(frozen=True)
 class Curve:
-    """The evaluated points of one selection, sorted by α, with what was chosen."""
+    """The evaluated points, sorted by α; `target` is the forget accuracy of a retrained model, if known."""
 
     points: list[Json]
     chosen: float | None
     floor: float | None
+    target: float | None = None
 
 
-def curves_of(row: Json) -> list[Curve]:
+def curves_of(row: Json, target: float | None = None) -> list[Curve]:
     """Return the curves of a row: one, or one for each seed."""
     curves = []
     for one in row.get("seeds") or [row]:
@@ -28,8 +29,8 @@ def curves_of(row: Json) -> list[Curve]:
             if all(point.get(key) is not None for key in ("alpha", "forget", "retain"))
         ]
         if len(points) > 1:
-            curves.append(Curve(sorted(points, key=lambda p: p["alpha"]), one.get("alpha"), one.get("floor")))
-    return curves or (curves_of({**row, "seeds": None}) if row.get("seeds") else [])
+            curves.append(Curve(sorted(points, key=lambda p: p["alpha"]), one.get("alpha"), one.get("floor"), target))
+    return curves or (curves_of({**row, "seeds": None}, target) if row.get("seeds") else [])
 
 
 def left_out(curves: list[Curve]) -> int:
@@ -43,14 +44,12 @@ def curve_figure(curves: list[Curve], prefix: str, title: str, *, small: bool = 
     width, height = (300, 190) if small else (460, 320)
     end = _end(curves)
     with drawing(width, height) as figure:
-        axes = figure.add_axes(
-            (0.14 if small else 0.1, 0.2 if small else 0.15, 0.62, 0.72 if small else 0.79)
-        )
+        axes = figure.add_axes((0.14 if small else 0.1, 0.2 if small else 0.15, 0.62, 0.72 if small else 0.79))
         axes.grid(axis="y")
-        axes.tick_params(length=0, labelsize=10 if small else 11)
+        axes.tick_params(length=0, labelsize=10.5 if small else 12)
         axes.set_xlim(0, end * 1.02)
         axes.set_ylim(*_limits(curves, end))
-        axes.set_xlabel("α", fontsize=11)
+        axes.set_xlabel("α", fontsize=12)
         single = len(curves) == 1
         for curve in curves:
             shown = [point for point in curve.points if point["alpha"] <= end]
@@ -66,9 +65,9 @@ def curve_figure(curves: list[Curve], prefix: str, title: str, *, small: bool = 
                 )
             _mark_choice(axes, curve, single, small)
         _label_ends(axes, curves[0], end, small)
-        floor = curves[0].floor
-        if floor is not None:
-            axes.axhline(floor, color=MUTED, linewidth=1.1, linestyle=(0, (4, 3)))
+        for level, colour in ((curves[0].floor, MUTED), (curves[0].target, FORGET)):
+            if level is not None:
+                axes.axhline(level, color=colour, linewidth=1.1, linestyle=(0, (4, 3)))
         return inline(figure, prefix, _alt(title, curves))
 
 
@@ -84,6 +83,7 @@ def _mark_choice(axes: object, curve: Curve, single: bool, small: bool) -> None:
             [at["alpha"]],
             [at[key]],
             marker="o",
+            linestyle="none",
             markersize=6 if small or not single else 9,
             markerfacecolor=colour,
             markeredgecolor=SURFACE,
@@ -99,6 +99,8 @@ def _label_ends(axes: object, curve: Curve, end: float, small: bool) -> None:
     wanted = [(last["retain"], "retain", RETAIN), (last["forget"], "forget", FORGET)]
     if curve.floor is not None:
         wanted.append((curve.floor, f"floor {curve.floor:.1f}", MUTED))
+    if curve.target is not None:
+        wanted.append((curve.target, "retrained" if small else f"retrained {curve.target:.1f}", FORGET))
     low, high = axes.get_ylim()  # type: ignore[attr-defined]
     step = (high - low) * (0.11 if small else 0.06)
     placed: list[float] = []
@@ -113,8 +115,8 @@ def _label_ends(axes: object, curve: Curve, end: float, small: bool) -> None:
             textcoords="offset points",
             va="center",
             color=colour,
-            fontsize=10 if small else 11.5,
-            fontweight="normal" if colour == MUTED else "bold",
+            fontsize=11 if small else 12.5,
+            fontweight="bold" if text in ("retain", "forget") else "normal",
             annotation_clip=False,
         )
     if curve.chosen is not None:
@@ -127,7 +129,7 @@ def _label_ends(axes: object, curve: Curve, end: float, small: bool) -> None:
             ha="center",
             va="bottom",
             color=INK,
-            fontsize=10 if small else 11.5,
+            fontsize=11 if small else 12.5,
         )
 
 
@@ -148,7 +150,7 @@ def _limits(curves: list[Curve], end: float) -> tuple[float, float]:
         if point["alpha"] <= end
         for key in ("forget", "retain")
     ]
-    values += [curve.floor for curve in curves if curve.floor is not None]
+    values += [level for curve in curves for level in (curve.floor, curve.target) if level is not None]
     low, high = min(values), max(values)
     margin = max(1.0, 0.06 * (high - low))
     return (max(low - margin, -3.0), min(high + margin, 103.0))

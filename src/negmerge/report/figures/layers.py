@@ -1,10 +1,23 @@
 """Consensus in each layer: the share of its elements on whose sign the members agree."""
 
+import math
+
 from negmerge.report.figures.svg import ACCENT, INK, MUTED, drawing, inline
 from negmerge.report.inputs import Json
 from negmerge.report.numbers import share, shorten
 
 MOST = 48  # layers in the figure; of more, the largest are shown
+
+
+def chance_level(members: int, threshold: float) -> float:
+    """Return the share of elements on which so many independent signs would agree to the threshold.
+
+    >>> chance_level(9, 1.0) == 2**-8
+    True
+    """
+    needed = math.ceil(threshold * members - 1e-9)
+    first = max(needed, members // 2 + 1)  # a tie keeps nothing
+    return float(sum(math.comb(members, k) for k in range(first, members + 1)) / 2 ** (members - 1))
 
 
 def pick(layers: list[Json]) -> list[Json]:
@@ -39,9 +52,9 @@ def layers_figure(layers: list[Json], chance: float | None, prefix: str) -> str:
                 transform=axes.get_yaxis_transform(),
                 ha="right",
                 va="center",
-                fontsize=10,
+                fontsize=11,
             )
-            axes.text(value + reach * 0.012, y, f"{value:.1f}", va="center", fontsize=10, color=INK)
+            axes.text(value + reach * 0.012, y, f"{value:.1f}", va="center", fontsize=11, color=INK)
         if level is not None:
             axes.axvline(level, color=INK, linewidth=1.4, linestyle=(0, (3, 2)))
             right = level > 0.7 * reach

@@ -32,7 +32,7 @@ _STYLE: dict[Any, Any] = {
     "svg.hashsalt": "negmerge",
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 11,
+    "font.size": 12,
     "text.parse_math": False,
     "text.color": INK,
     "axes.edgecolor": GRID,
