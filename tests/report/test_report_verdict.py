@@ -1,0 +1,119 @@
+"""The verdict follows the numbers, whichever way they go."""
+
+import pytest
+from report_example import class_results, random_results, seeds_results
+
+from negmerge.report.comparison import compare, main_method
+from negmerge.report.verdict import judge
+
+
+def changed(results, name="consensus", **numbers):
+    results["methods"][name] |= numbers
+    return results
+
+
+def test_success_is_called_so():
+    verdict = judge(class_results())
+    assert verdict.tone == "good"
+    assert (
+        verdict.headline.replace("\xa0", " ")
+        == "The model forgot class “3” and kept 95.7 % of its accuracy on the rest."
+    )
+    assert verdict.comparison.startswith("It did better than uniform (forget 11.2 against 1.9")
+    assert "one of them is 0.8 points" in verdict.sentences[-1]
+
+
+@pytest.mark.parametrize(
+    ("forget", "words", "tone"),
+    [
+        (9.0, "forgot class", "good"),
+        (40.0, "forgot most of class", "mixed"),
+        (80.0, "forgot only part of class", "bad"),
+        (97.0, "did not forget class", "bad"),
+    ],
+)
+def test_how_much_was_forgotten(forget, words, tone):
+    results = changed(class_results(), forget=forget)
+    results["methods"] = {"consensus": results["methods"]["consensus"]}
+    verdict = judge(results)
+    assert words in verdict.headline and verdict.tone == tone
+
+
+def test_damage_to_the_rest_is_called_so():
+    verdict = judge(changed(class_results(), retain=60.0))
+    assert verdict.tone != "good"
+    assert "but damaged the rest, from 99.6\xa0% to 60.0\xa0% right" in verdict.headline
+    assert "did better than consensus" in verdict.comparison
+    assert "it held the retain floor" in verdict.comparison
+
+
+def test_little_damage_is_no_damage():
+    assert judge(changed(class_results(), retain=99.2)).headline.endswith("and kept the rest.")
+
+
+def test_a_better_method_is_named():
+    verdict = judge(changed(class_results(), "uniform", forget=0.0, retain=98.0))
+    assert verdict.tone == "good" or verdict.comparison
+    verdict = judge(changed(changed(class_results(), forget=12.0), "uniform", forget=0.0, retain=98.0))
+    assert verdict.tone == "mixed"
+    assert "uniform (forget 0.0 against 12.0, retain 98.0 against 95.3)" in verdict.comparison
+    assert "did better than consensus" in verdict.comparison
+
+
+def test_small_differences_are_none():
+    verdict = judge(changed(class_results(), "uniform", forget=1.2, retain=95.4))
+    assert "There is no clear difference between consensus and uniform" in verdict.comparison
+
+
+def test_the_spread_of_the_seeds_counts():
+    results = seeds_results()
+    assert "best-single" in judge(results).comparison
+    results["methods"]["uniform"]["std"]["forget"] = 20.0
+    assert compare(results, results["methods"]["uniform"], results["methods"]["consensus"])[0] == 0
+
+
+def test_random_forgetting_is_judged_by_the_gap():
+    verdict = judge(random_results())
+    assert "came only part of the way" in verdict.headline and verdict.tone == "mixed"
+    assert "Here uniform (gap 6.3 against 10.3) did better than consensus." in verdict.comparison
+    assert "Against best-single (gap 11.3 against 10.3) consensus came out ahead." in verdict.comparison
+    verdict = judge(changed(random_results(), gap=1.1))
+    assert "much more like one that never saw" in verdict.headline and verdict.tone == "good"
+    verdict = judge(changed(random_results(), gap=15.6))
+    assert "no closer than before" in verdict.headline and verdict.tone == "bad"
+    assert "further than before" in judge(changed(random_results(), gap=30.0)).headline
+
+
+@pytest.mark.parametrize(
+    ("forget", "words"),
+    [
+        (76.0, "nearly like unseen ones"),
+        (50.0, "forgot too much"),
+        (86.0, "came only part of the way"),
+        (99.0, "still knows the chosen images better"),
+    ],
+)
+def test_random_forgetting_without_a_reference_aims_at_unseen_images(forget, words):
+    results = changed(random_results(), forget=forget, test=75.9)
+    results["reference"] = None
+    for row in (results["base"], *results["methods"].values()):
+        row |= {"gap": None, "gap_parts": None}
+    verdict = judge(results)
+    assert words in verdict.headline
+    assert "no retrained model in this run" in " ".join(verdict.sentences)
+
+
+def test_retraining_is_no_competitor():
+    results = random_results()
+    results["methods"]["retrain"] = {**results["reference"], "kind": "train", "method": "retrain", "gap": 0.0}
+    assert "retrain (" not in judge(results).comparison
+
+
+def test_the_main_method():
+    results = class_results()
+    assert main_method(results) == "consensus"
+    results["methods"]["mine"] = {**results["methods"].pop("consensus"), "method": "consensus"}
+    assert main_method(results) == "mine"
+    del results["methods"]["mine"]
+    assert main_method(results) == "uniform"
+    assert main_method({"methods": {}}) is None
