@@ -94,10 +94,13 @@ def compare(results: Json, row: Json, mine: Json) -> tuple[int, str]:
     images, count as none.
     """
     reference = results.get("reference")
+    n = (results["task"].get("rows") or {}).get("forget")
+    images = 200.0 / n if n else 0.0  # what two images more or less make of forget accuracy
     gaps = gap_to(row, reference), gap_to(mine, reference)
     if gaps[0] is not None and gaps[1] is not None:
         why = f"gap {percent(gaps[0])} against {percent(gaps[1])}"
-        return _order(gaps[1] - gaps[0], max(GAP_STEP, _spread(row, mine, "gap"))), why
+        step = max(GAP_STEP, images / len(GAP_KEYS), _spread(row, mine, "gap"))
+        return _order(gaps[1] - gaps[0], step), why
     why = (
         f"forget {percent(row['forget'])} against {percent(mine['forget'])}, "
         f"retain {percent(row['retain'])} against {percent(mine['retain'])}"
@@ -105,8 +108,7 @@ def compare(results: Json, row: Json, mine: Json) -> tuple[int, str]:
     held = holds_floor(results, row), holds_floor(results, mine)
     if held[0] != held[1]:
         return (1 if held[0] else -1), why + f"; {'it held' if held[0] else 'it broke'} the retain floor"
-    n = (results["task"].get("rows") or {}).get("forget")
-    step = max(0.5, 200.0 / n if n else 0.0, _spread(row, mine, "forget"))
+    step = max(0.5, images, _spread(row, mine, "forget"))
     order = _order(_distance(results, mine) - _distance(results, row), step)
     if order == 0:
         order = _order(row["retain"] - mine["retain"], max(0.5, _spread(row, mine, "retain")))
@@ -124,4 +126,4 @@ def _spread(row: Json, mine: Json, key: str) -> float:
 
 
 def _order(gain: float, step: float) -> int:
-    return 0 if abs(gain) <= step else 1 if gain > 0 else -1
+    return 0 if abs(gain) <= step + 1e-9 else 1 if gain > 0 else -1

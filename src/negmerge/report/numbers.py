@@ -42,6 +42,11 @@ def number(value: float | None) -> str:
     return MISSING if value is None else f"{value:.3g}"
 
 
+def times(value: float) -> str:
+    """Return a ratio with as many digits as it deserves: '1.4', '63'."""
+    return f"{value:.1f}" if value < 9.95 else f"{value:,.0f}"
+
+
 def count(value: float | None) -> str:
     """Return a whole number with separators: '1,024'."""
     return MISSING if value is None else f"{round(value):,}"

@@ -13,6 +13,7 @@ from negmerge.report.tables import gap_table, method_table
 from negmerge.report.verdict import judge
 
 TEMPLATES = Path(__file__).parent / "templates"
+FILTERS = ("percent", "percent_sign", "share", "alpha", "number", "times", "count", "seconds", "size", "setting")
 
 
 def write_report(run_dir: Path) -> Path:
@@ -45,17 +46,7 @@ def render(results: Json, record: Json) -> str:
         lstrip_blocks=True,
         finalize=lambda value: numbers.printable(value) if type(value) is str else value,
     )
-    for name in (
-        "percent",
-        "percent_sign",
-        "share",
-        "alpha",
-        "number",
-        "count",
-        "seconds",
-        "size",
-        "setting",
-    ):
+    for name in FILTERS:
         environment.filters[name] = getattr(numbers, name)
     return environment.get_template("page.html.j2").render(context(results, record)) + "\n"
 
@@ -241,7 +232,11 @@ def _pool(pool: Json) -> dict[str, Any] | None:
     return {
         "members": members,
         "varied": [key for key, values in settings.items() if len(set(values)) > 1],
-        "fixed": [(key, values[0]) for key, values in settings.items() if len(set(values)) == 1],
+        "fixed": [
+            (key, values[0])
+            for key, values in settings.items()
+            if len(set(values)) == 1 and values[0] != numbers.MISSING
+        ],
         "settings": settings,
         "measured": measured,
         "figure": _markup(cosine.cosine_figure(matrix, "cosine")) if pairs else "",

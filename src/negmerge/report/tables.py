@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from negmerge.report import numbers
-from negmerge.report.comparison import erases, gap_to, holds_floor, is_retrain, main_method
+from negmerge.report.comparison import compare, erases, gap_to, is_retrain, main_method
 from negmerge.report.inputs import Json, check_results, rows_of
 
 TITLES = {"base": "Original", "reference": "Retrained without it"}
@@ -133,24 +133,17 @@ def gap_table(results: Json) -> list[tuple[str, bool, list[str]]]:
 
 
 def _mark_best(results: Json, table: list[TableRow]) -> None:
-    """Mark the best value of the column that decides, where one method is alone at the shown precision."""
-    rows = {name: row for name, row in rows_of(results)}
-    fair = [one for one in table if one.group == "methods" and rows[one.name].get("forget") is not None]
-    reference = results.get("reference")
-    gaps = {one.name: gap_to(rows[one.name], reference) for one in fair}
-    if all(gap is not None for gap in gaps.values()) and reference:
-        key, values = "gap", {name: gap or 0.0 for name, gap in gaps.items()}
-    elif erases(results):
-        key = "forget"
-        values = {one.name: rows[one.name]["forget"] for one in fair if holds_floor(results, rows[one.name])}
-    else:
+    """Mark the number that decides in the method that is clearly better than each other one, if there is one."""
+    rows = dict(rows_of(results))
+    fair = [one for one in table if one.group == "methods"]
+    fair = [one for one in fair if None not in (rows[one.name].get("forget"), rows[one.name].get("retain"))]
+    by_gap = all(gap_to(rows[one.name], results.get("reference")) is not None for one in fair)
+    if len(fair) < 2 or not (by_gap or erases(results)):
         return
-    if len(fair) < 2 or not values:
-        return
-    lowest = min(round(value, 1) for value in values.values())
-    winners = [one for one in fair if one.name in values and round(values[one.name], 1) == lowest]
-    if len(winners) == 1:
-        winners[0].best.add(key)
+    for one in fair:
+        others = [other for other in fair if other is not one]
+        if all(compare(results, rows[one.name], rows[other.name])[0] > 0 for other in others):
+            one.best.add("gap" if by_gap else "forget")
 
 
 def _cells(row: Json, reference: Json | None) -> dict[str, str]:

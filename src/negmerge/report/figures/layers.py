@@ -39,6 +39,8 @@ def layers_figure(layers: list[Json], chance: float | None, prefix: str) -> str:
         axes.set_xlim(0, reach)
         axes.set_ylim(len(layers) - 0.5, -0.5)
         axes.grid(axis="x")
+        if reach > 100:
+            axes.set_xticks(range(0, 101, 20))
         axes.tick_params(length=0)
         axes.spines["left"].set_visible(False)
         axes.set_yticks([])
