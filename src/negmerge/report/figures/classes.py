@@ -32,8 +32,8 @@ def classes_figure(changes: list[ClassChange], prefix: str) -> str:
     """Draw one line for each class; forgotten classes are marked by colour, weight and a word."""
     with_target = any(change.target is not None for change in changes)
     height = 34 + 19 * len(changes) + 22
-    with drawing(460, height) as figure:
-        axes = figure.add_axes((0.29, 34 / height, 0.66, 19 * len(changes) / height))
+    with drawing(420, height) as figure:
+        axes = figure.add_axes((0.37, 34 / height, 0.59, 19 * len(changes) / height))
         axes.set_xlim(_low(changes) - 2, 102)
         axes.set_ylim(len(changes) - 0.5, -0.5)
         axes.grid(axis="x")
@@ -60,7 +60,7 @@ def classes_figure(changes: list[ClassChange], prefix: str) -> str:
             axes.text(
                 -0.03,
                 y,
-                shorten(change.name, 18) + (" (forget)" if change.forgotten else ""),
+                shorten(change.name, 12 if change.forgotten else 20) + (" (forget)" if change.forgotten else ""),
                 transform=axes.get_yaxis_transform(),
                 ha="right",
                 va="center",
@@ -82,7 +82,7 @@ def _legend(axes: object, with_target: bool) -> None:
     if with_target:
         entries.append(("retrained", INK, "|"))
     for i, (text, fill, marker) in enumerate(entries):
-        x = 0.01 + 0.24 * i
+        x = 0.01 + 0.3 * i
         axes.plot(  # type: ignore[attr-defined]
             [x],
             [1.0],
@@ -95,7 +95,7 @@ def _legend(axes: object, with_target: bool) -> None:
             markeredgewidth=1.5,
             clip_on=False,
         )
-        axes.text(x + 0.03, 1.0, text, transform=_above(axes), va="center", fontsize=11.5, color=MUTED)  # type: ignore[attr-defined]
+        axes.text(x + 0.045, 1.0, text, transform=_above(axes), va="center", fontsize=11.5, color=MUTED)  # type: ignore[attr-defined]
 
 
 def _above(axes: object) -> object:

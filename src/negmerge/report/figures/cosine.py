@@ -12,8 +12,8 @@ Matrix = list[list[float | None]]
 def cosine_figure(cosine: Matrix, prefix: str) -> str:
     """Draw the lower triangle of the matrix; squares of one shade are one path, to keep the page small."""
     n = min(len(cosine), MOST)
-    with drawing(460, 420) as figure:
-        axes = figure.add_axes((0.09, 0.1, 0.87, 0.87))
+    with drawing(420, 385) as figure:
+        axes = figure.add_axes((0.09, 0.11, 0.87, 0.86))
         axes.set_xlim(-0.5, n - 0.5)
         axes.set_ylim(n - 0.5, -0.5)
         axes.set_aspect("equal", adjustable="box", anchor="W")
@@ -27,7 +27,7 @@ def cosine_figure(cosine: Matrix, prefix: str) -> str:
         _draw_squares(axes, cosine, n)
         if n <= MOST_WRITTEN:
             for i, j, value in _below_diagonal(cosine, n):
-                axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=11, color=INK)
+                axes.text(j, i, f"{value:.2f}".replace("-", "−"), ha="center", va="center", fontsize=11, color=INK)
         _draw_scale(axes)
         return inline(figure, prefix, _alt(cosine, n))
 
@@ -69,7 +69,7 @@ def _draw_scale(axes: object) -> None:
         axes.text(  # type: ignore[attr-defined]
             left + 0.036,
             0.90,
-            f"{value:g}".replace("-", "−"),
+            "" if value in (-0.5, 0.5) else f"{value:g}".replace("-", "−"),
             transform=axes.transAxes,  # type: ignore[attr-defined]
             ha="center",
             va="center",

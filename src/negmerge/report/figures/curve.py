@@ -41,10 +41,10 @@ def left_out(curves: list[Curve]) -> int:
 
 def curve_figure(curves: list[Curve], prefix: str, title: str, *, small: bool = False) -> str:
     """Draw the curves of one method; several seeds are thin lines with one dot each."""
-    width, height = (300, 190) if small else (460, 320)
+    width, height = (300, 190) if small else (420, 300)
     end = _end(curves)
     with drawing(width, height) as figure:
-        axes = figure.add_axes((0.14 if small else 0.1, 0.2 if small else 0.15, 0.62, 0.72 if small else 0.79))
+        axes = figure.add_axes((0.14 if small else 0.11, 0.2 if small else 0.15, 0.62, 0.72 if small else 0.79))
         axes.grid(axis="y")
         axes.tick_params(length=0, labelsize=10.5 if small else 12)
         axes.set_xlim(0, end * 1.02)

@@ -34,8 +34,8 @@ def layers_figure(layers: list[Json], chance: float | None, prefix: str) -> str:
     level = None if chance is None else 100 * chance
     reach = max([*values, level or 0.0, 1e-9]) * 1.2
     height = 26 + 18 * len(layers) + 34
-    with drawing(460, height) as figure:
-        axes = figure.add_axes((0.36, 34 / height, 0.6, 18 * len(layers) / height))
+    with drawing(420, height) as figure:
+        axes = figure.add_axes((0.42, 34 / height, 0.54, 18 * len(layers) / height))
         axes.set_xlim(0, reach)
         axes.set_ylim(len(layers) - 0.5, -0.5)
         axes.grid(axis="x")
@@ -46,11 +46,11 @@ def layers_figure(layers: list[Json], chance: float | None, prefix: str) -> str:
         axes.set_yticks([])
         axes.set_xlabel("elements kept, %")
         axes.barh(range(len(layers)), values, height=0.62, color=ACCENT, linewidth=0)
-        for y, (layer, value) in enumerate(zip(layers, values, strict=True)):
+        for y, (name, value) in enumerate(zip(_names(layers), values, strict=True)):
             axes.text(
                 -0.02,
                 y,
-                shorten(str(layer.get("name") or "–"), 27),
+                name,
                 transform=axes.get_yaxis_transform(),
                 ha="right",
                 va="center",
@@ -72,6 +72,15 @@ def layers_figure(layers: list[Json], chance: float | None, prefix: str) -> str:
                 annotation_clip=False,
             )
         return inline(figure, prefix, _alt(layers, chance))
+
+
+def _names(layers: list[Json]) -> list[str]:
+    """Return short names: the parts that all begin with are left out, so that what differs can be seen."""
+    parts = [str(layer.get("name") or "–").split(".") for layer in layers]
+    same = 0
+    while len(parts) > 1 and all(len(p) > same + 1 and p[: same + 1] == parts[0][: same + 1] for p in parts):
+        same += 1
+    return [shorten(("…" if same else "") + ".".join(p[same:]), 28) for p in parts]
 
 
 def _alt(layers: list[Json], chance: float | None) -> str:
