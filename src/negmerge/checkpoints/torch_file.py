@@ -49,20 +49,22 @@ class TorchFile:
     def _load(self, path: Path) -> Any:
         if not path.is_file():
             raise InputError(f"{path}: no such file; give a checkpoint that exists")
-        damaged = InputError(f"{self.path} is not a whole PyTorch file; fetch or write it again")
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about pickle protocols, of files that are refused anyway
                 return _load_lazily(path)
         except pickle.UnpicklingError as error:
-            if "Unsupported" in str(error) or "Trying to load unsupported" in str(error) or "GLOBAL" in str(error):
+            if any(word in str(error) for word in ("Unsupported global", "Unsupported class", "GLOBAL")):
                 raise InputError(
                     f"{self.path} holds more than tensors and would execute code when loaded; "
                     "save its state_dict() alone"
                 ) from None
-            raise damaged from None
-        except (RuntimeError, EOFError, LookupError, ValueError, AttributeError, TypeError, OSError):
-            raise damaged from None
+            raise self._damaged() from None
+        except Exception:  # a damaged file makes torch raise whatever its bytes lead to, AssertionError included
+            raise self._damaged() from None
+
+    def _damaged(self) -> InputError:
+        return InputError(f"{self.path} is not a whole PyTorch file; fetch or write it again")
 
     def _unwrap(self, loaded: Any) -> dict[str, Tensor]:
         while isinstance(loaded, Mapping):

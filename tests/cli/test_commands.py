@@ -1,0 +1,192 @@
+"""The command line: exit codes, one line on stderr, JSON, and a quick start."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+from safetensors.torch import load_file
+
+from negmerge.cli import main
+
+
+@pytest.fixture
+def negmerge(capfd):
+    """Run the command line in this process; returns exit code, stdout and stderr."""
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as stop:
+            main([str(argument) for argument in arguments])
+        out, err = capfd.readouterr()
+        return stop.value.code or 0, out, err
+
+    return run
+
+
+def test_merge_and_its_json(negmerge, pool, tmp_path):
+    base, members = pool
+    code, out, _ = negmerge("merge", base, *members, "-o", tmp_path / "o.safetensors", "--json")
+    facts = json.loads(out)
+    assert code == 0
+    assert list(facts) == [
+        "output", "method", "members", "elements", "merged_elements", "kept", "consensus", "alpha", "seconds",
+        "bytes_read", "peak_rss",
+    ]  # fmt: skip
+    assert facts["consensus"] == facts["kept"] / facts["merged_elements"]
+    assert facts["bytes_read"] > 0 and facts["peak_rss"] > 2**20
+
+
+def test_merge_in_words(negmerge, pool, tmp_path):
+    base, members = pool
+    code, out, _ = negmerge("merge", base, *members, "-o", tmp_path / "o.safetensors", "--threshold", "0.8", "--add")
+    assert code == 0 and "consensus of 5 member(s), α = 1, added" in out and "kept" in out
+
+
+def test_options_reach_the_method(negmerge, pool, tmp_path):
+    base, members = pool
+    negmerge(
+        "merge",
+        base,
+        *members,
+        "-o",
+        tmp_path / "a.safetensors",
+        "--threshold",
+        0.6,
+        "--mean",
+        "agreeing",
+        "--zeros",
+        "abstain",
+    )
+    negmerge(
+        "merge",
+        base,
+        *members,
+        "-o",
+        tmp_path / "b.safetensors",
+        "--set",
+        "threshold=0.6",
+        "--set",
+        "mean=agreeing",
+        "--set",
+        "zeros=abstain",
+    )
+    record = load_record(tmp_path / "a.safetensors")
+    assert record["settings"] == {"threshold": 0.6, "mean": "agreeing", "zeros": "abstain"}
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
+def load_record(path):
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        return json.loads(file.metadata()["negmerge"])
+
+
+def test_inspect(negmerge, pool):
+    base, members = pool
+    code, out, _ = negmerge("inspect", base, *members, "--json")
+    assert code == 0
+    assert list(json.loads(out)) == [
+        "members", "elements", "consensus", "chance", "zero_share", "cosine", "warnings", "tensors",
+    ]  # fmt: skip
+    code, out, _ = negmerge("inspect", base, *members)
+    assert code == 0 and "independent signs would give 6.25 %" in out and "stem.weight" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--alpha", "nan"], "alpha must be a finite number"),
+        (["--threshold", "0.3"], "threshold must be from 0.5 to 1"),
+        (["--method", "tie"], "unknown method 'tie'"),
+        (["--set", "density"], "--set density: write KEY=VALUE"),
+        (["--set", "density=0.2"], "does not take 'density'"),
+        (["--set", "threshold=0.6", "--threshold", "0.6"], "threshold is given twice"),
+    ],
+)
+def test_a_wrong_request_exits_2_with_one_line(negmerge, pool, tmp_path, words, message):
+    base, members = pool
+    code, out, err = negmerge("merge", base, *members, "-o", tmp_path / "o.safetensors", *words)
+    assert code == 2 and out == "" and message in err
+    assert err.startswith("negmerge: ") and err.count("\n") == 1
+    assert not (tmp_path / "o.safetensors").exists()
+
+
+def test_usage_errors_exit_2(negmerge, pool):
+    assert negmerge("merge", pool[0], pool[1][0])[0] == 2
+    assert negmerge("merge", pool[0], "-o", "o.safetensors")[0] == 2
+    assert negmerge("nonsense")[0] == 2
+
+
+def test_debug_shows_the_traceback(pool):
+    from negmerge.errors import InputError
+
+    with pytest.raises(InputError):
+        main(["merge", str(pool[0]), "-o", "o.safetensors", "--debug"])
+
+
+def test_verify(negmerge, pool, tmp_path):
+    base, members = pool
+    negmerge("merge", base, *members, "-o", tmp_path / "out")
+    assert negmerge("verify", tmp_path / "out")[:2] == (0, f"{tmp_path / 'out'}: 1 hashes are as recorded\n")
+    code, _, err = negmerge("verify", base)
+    assert code == 2 and "carries no record" in err
+
+
+@pytest.mark.parametrize("kind", ["methods", "sources", "families"])
+def test_list(negmerge, kind):
+    from negmerge import registry
+
+    code, out, _ = negmerge("list", kind)
+    assert code == 0
+    for name in registry.names(kind):
+        assert any(line.startswith(name) for line in out.splitlines())
+
+
+def test_version(negmerge):
+    from negmerge import __version__
+
+    assert negmerge("--version")[:2] == (0, f"negmerge {__version__}\n")
+
+
+def test_run_dry_and_wrong_configs(negmerge, tmp_path):
+    config = {
+        "name": "dry", "model": {"family": "small-cnn"}, "data": {"source": "digits", "forget": {"classes": ["3"]}},
+        "base": {"train": {"epochs": 2}}, "pool": {"grid": {"lr": [1e-3, 1e-4]}}, "methods": ["consensus"],
+    }  # fmt: skip
+    file = tmp_path / "c.yaml"
+    file.write_text(yaml.safe_dump(config))
+    code, out, _ = negmerge("run", file, "--dry-run", "-o", tmp_path / "r", "--json")
+    plan = json.loads(out)
+    assert code == 0 and plan["members"] == ["000-lr0.001", "001-lr0.0001"] and plan["minutes"] > 0
+    assert not (tmp_path / "r").exists()
+    code, out, _ = negmerge("run", file, "--dry-run")
+    assert code == 0 and "2 members, 1 seed(s)" in out and "minutes" in out
+    code, _, err = negmerge("run", file, "--set", "pool.grid.lrr=[1]")
+    assert code == 2 and "pool.grid: 'lrr' is no training setting (did you mean 'lr'?)" in err
+    code, _, err = negmerge("run", file, "--executor", "ray")
+    assert code == 2 and "there is only local" in err
+    code, _, err = negmerge("report", tmp_path)
+    assert code == 2 and "negmerge run" in err
+
+
+def test_help_is_quick_and_light():
+    script = (
+        "import sys, negmerge, negmerge.cli; sys.exit(any(m in sys.modules for m in ('torch', 'numpy', 'pydantic')))"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+    took = []
+    for _ in range(3):
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "negmerge", "--help"], check=True, capture_output=True)
+        took.append(time.perf_counter() - started)
+    assert min(took) < 2  # 0.5 s on an idle machine; this one may be busy with the other tests
+
+
+def test_module_and_output_agree(pool, tmp_path):
+    base, members = pool
+    words = ["merge", str(base), *map(str, members), "-o", str(tmp_path / "o.safetensors")]
+    done = subprocess.run([sys.executable, "-m", "negmerge", *words], capture_output=True, text=True, check=True)
+    assert "kept" in done.stdout and len(load_file(tmp_path / "o.safetensors")) == 12
