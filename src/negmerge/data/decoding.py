@@ -4,6 +4,7 @@ import io
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from negmerge.errors import InputError
+
+SLICE = 256  # images a task decodes: small enough to share evenly, large enough that handing out costs nothing
+GREY = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
 class DecodingSettings(BaseModel):
@@ -26,64 +30,84 @@ class DecodingSettings(BaseModel):
 def decode(items: Sequence[Any], settings: DecodingSettings, where: str) -> Tensor:
     """Return uint8 images [n, C, H, W] of encoded bytes, paths or PIL images, in their order, decoded by threads.
 
-    Colour where the first image has colour, grey where it is grey, unless `mode` says otherwise. Raises InputError for
-    an image that cannot be decoded, and for images of different sizes without `image_size`.
+    Grey images (1, 8 or 16 bits) give one channel, all others three, unless `mode` says otherwise; alpha is dropped.
+    Raises InputError for an image that cannot be decoded, for images of different sizes without `image_size`, and for
+    grey images among coloured ones without `mode`.
     """
     if not items:
-        raise InputError(f"{where} holds no images")
-    mode = {"rgb": "RGB", "gray": "L", None: None}[settings.mode] or _mode(_open(items[0], where, 0))
-    size = settings.image_size
+        raise InputError(f"{where} holds no images; check the path")
+    first = _pixels(items[0], settings, where, 0)
+    images = np.empty((len(items), *first.shape), dtype=np.uint8)
 
-    def one(pair: tuple[int, Any]) -> np.ndarray:
-        image = _open(pair[1], where, pair[0])
-        if size is not None and image.size != (size, size):
-            from PIL import Image
-
-            image = image.convert(mode).resize((size, size), Image.Resampling.BILINEAR)
-        pixels = np.asarray(image.convert(mode))
-        return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+    def fill(start: int) -> None:
+        for index in range(start, min(start + SLICE, len(items))):
+            pixels = _pixels(items[index], settings, where, index)
+            if pixels.shape != first.shape:
+                raise InputError(_differ(first, pixels, _place(items[index], where, index)))
+            images[index] = pixels
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        arrays = list(threads.map(one, enumerate(items), chunksize=256))
-    shape = arrays[0].shape
-    for i, array in enumerate(arrays):
-        if array.shape != shape:
-            raise InputError(
-                f"{where}: image {i} has {array.shape[2]} × {array.shape[1]} pixels, "
-                f"the first {shape[2]} × {shape[1]}; set image_size"
-            )
-    return torch.from_numpy(np.stack(arrays))
+        for _ in threads.map(fill, range(0, len(items), SLICE)):  # the first failure, in the order of the images
+            pass
+    return torch.from_numpy(images)
 
 
 def convert(images: Tensor, settings: DecodingSettings) -> Tensor:
-    """Bring images that are decoded already, uint8 [n, C, H, W], to the size and mode of the settings."""
-    if settings.image_size in (None, images.shape[-1]) and settings.mode in (
-        None,
-        {1: "gray", 3: "rgb"}[images.shape[1]],
-    ):
+    """Bring images that are decoded already, uint8 [n, 1 or 3, H, W], to the size and mode of the settings.
+
+    >>> convert(torch.zeros(2, 1, 8, 8, dtype=torch.uint8), DecodingSettings(image_size=28, mode="rgb")).shape
+    torch.Size([2, 3, 28, 28])
+    """
+    _, channels, height, width = images.shape
+    size_is_right = settings.image_size is None or height == width == settings.image_size
+    if size_is_right and settings.mode in (None, "gray" if channels == 1 else "rgb"):
         return images
     from PIL import Image
 
     arrays = images.permute(0, 2, 3, 1).numpy()
-    return decode([Image.fromarray(a.squeeze(-1) if a.shape[-1] == 1 else a) for a in arrays], settings, "images")
+    return decode([Image.fromarray(a.squeeze(-1) if channels == 1 else a) for a in arrays], settings, "images")
 
 
-def _open(item: Any, where: str, index: int) -> Any:
-    from PIL import Image, UnidentifiedImageError
+def _pixels(item: Any, settings: DecodingSettings, where: str, index: int) -> np.ndarray:
+    """Return one image as uint8 [C, H, W]."""
+    from PIL import Image
 
     try:
-        if isinstance(item, dict):  # how the datasets library stores an image
-            item = item["bytes"] if item.get("bytes") is not None else item["path"]
-        if isinstance(item, bytes):
-            item = io.BytesIO(item)
-        if isinstance(item, Image.Image):
-            return item
-        image = Image.open(item)
-        image.load()
-        return image
-    except (UnidentifiedImageError, OSError, TypeError, ValueError, KeyError, AttributeError):
-        raise InputError(f"{where}: row {index} is not an image that can be decoded") from None
+        image = _open(item)
+        wanted = {"rgb": "RGB", "gray": "L", None: "L" if image.mode in GREY else "RGB"}[settings.mode]
+        if image.mode.startswith("I"):  # 16 bits: Pillow's own conversion clips everything above 255
+            image = Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
+        image = image.convert(wanted)
+        if settings.image_size is not None:
+            image = image.resize((settings.image_size,) * 2, Image.Resampling.BILINEAR)
+    except Exception as error:  # the decoders raise whatever a broken file makes them stumble over
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+        raise InputError(
+            f"{_place(item, where, index)} is not an image that can be decoded ({reason}); remove or replace it"
+        ) from None
+    pixels = np.asarray(image)
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
-def _mode(image: Any) -> str:
-    return "L" if image.mode in ("1", "L", "I", "I;16") else "RGB"
+def _open(item: Any) -> Any:
+    from PIL import Image
+
+    if isinstance(item, Image.Image):
+        return item
+    if isinstance(item, dict):  # how the datasets library stores an image
+        item = item["bytes"] if item.get("bytes") is not None else Path(item["path"])
+    image = Image.open(io.BytesIO(item if isinstance(item, bytes) else Path(item).read_bytes()))
+    image.load()
+    return image
+
+
+def _place(item: Any, where: str, index: int) -> str:
+    return str(item) if isinstance(item, Path) else f"{where}: image {index}"
+
+
+def _differ(first: np.ndarray, other: np.ndarray, place: str) -> str:
+    if first.shape[1:] != other.shape[1:]:
+        sizes = [f"{shape[2]} × {shape[1]}" for shape in (other.shape, first.shape)]
+        return f"{place} has {sizes[0]} pixels, the first image {sizes[1]}; set image_size"
+    kinds = ["grey" if shape[0] == 1 else "coloured" for shape in (other.shape, first.shape)]
+    return f"{place} is {kinds[0]}, the first image is {kinds[1]}; set mode: rgb or mode: gray"

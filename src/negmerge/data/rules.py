@@ -45,12 +45,14 @@ class ForgetRule(RowRule):
 
     source: str | None = Field(None, description="the name of another source, to be forgotten as a whole")
 
-    @model_validator(mode="after")
-    def _settings_of_source(self) -> "ForgetRule":
-        if self.model_extra and self.source is None:
-            key = next(iter(self.model_extra))
-            raise ValueError(f"{key!r} is not known here{nearest(key, type(self).model_fields)}")
-        return self
+    @model_validator(mode="before")
+    @classmethod
+    def _other_keys_belong_to_a_source(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("source") is None:
+            unknown = [str(key) for key in values if key not in cls.model_fields]
+            if unknown:
+                raise ValueError(f"{unknown[0]!r} is not known here{nearest(unknown[0], cls.model_fields)}")
+        return values
 
     def _alternatives(self) -> tuple[str, ...]:
         return (*super()._alternatives(), "source")
@@ -110,15 +112,43 @@ def read_rows(path: Path, size: int) -> Tensor:
     return checked_rows(values, size, str(path))
 
 
-def checked_rows(values: Any, size: int, where: str) -> Tensor:
-    """Return row numbers, sorted, once they are whole numbers, distinct and inside a table of `size` rows."""
+def checked_rows(values: Any, size: int, where: str, table: str = "train") -> Tensor:
+    """Return row numbers, sorted, once they are whole numbers, distinct and inside the table of `size` rows.
+
+    >>> checked_rows([4, 2], size=5, where="rows.json")
+    tensor([2, 4])
+    """
     if not isinstance(values, list) or not values or not all(type(value) is int for value in values):
         raise InputError(f"{where} must hold row numbers: a JSON list, a JSON object with forget_rows, or one a line")
+    wrong = min(values) if min(values) < 0 else max(values)
+    if not 0 <= wrong < size:
+        raise InputError(f"{where}: row {wrong} is not in the {table} table, which has rows 0 to {size - 1}")
     rows = torch.tensor(sorted(values), dtype=torch.int64)
-    if rows[0] < 0 or rows[-1] >= size:
-        wrong = int(rows[0] if rows[0] < 0 else rows[-1])
-        raise InputError(f"{where}: row {wrong} is not in the train table, which has rows 0 to {size - 1}")
     twice = rows[1:][rows[1:] == rows[:-1]]
     if len(twice):
         raise InputError(f"{where}: row {int(twice[0])} stands twice")
     return rows
+
+
+def checked_range(values: Any, size: int, where: str) -> Tensor:
+    """Return the rows of a half-open range [start, stop], once it lies inside a table of `size` rows.
+
+    >>> checked_range([2, 5], size=5, where="train_rows")
+    tensor([2, 3, 4])
+    """
+    whole = isinstance(values, list) and len(values) == 2 and all(type(value) is int for value in values)
+    if not whole or not 0 <= values[0] < values[1] <= size:
+        raise InputError(f"{where} must be [start, stop] within 0 and {size}, got {values}")
+    return torch.arange(values[0], values[1])
+
+
+def check_inside(rows: Tensor, among: Tensor, where: str) -> None:
+    """Raise InputError unless all rows are among the given ones."""
+    strangers = without(rows, among)
+    if len(strangers):
+        raise InputError(f"{where}: row {int(strangers[0])} is not among the {len(among)} rows it may be taken from")
+
+
+def without(rows: Tensor, others: Tensor) -> Tensor:
+    """Return the rows that are not among the others, in their order."""
+    return rows[~torch.isin(rows, others)]

@@ -1,6 +1,7 @@
 """Tables of the `datasets` library as image sets."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -19,6 +20,20 @@ class TableSettings(DecodingSettings):
     )
 
 
+@contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """Keep the `datasets` library from drawing on stderr; afterwards it does as before."""
+    import datasets
+
+    before = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if before:
+            datasets.enable_progress_bars()
+
+
 def to_source(train: Any, test: Any, settings: TableSettings, where: str) -> Source:
     """Return two tables of `datasets` as a source, their images decoded; classes are those of the train table.
 
@@ -34,8 +49,6 @@ def to_source(train: Any, test: Any, settings: TableSettings, where: str) -> Sou
         labels = _labels(table, label, classes, f"{where} ({part})")
         encoded = table.select_columns([image]).with_format("arrow")[:][image].to_pylist()
         sets.append(ImageSet(decode(encoded, settings, f"{where} ({part})"), labels, classes))
-    if sets[0].images.shape[1:] != sets[1].images.shape[1:]:
-        raise InputError(f"{where}: train and test images differ in shape; set image_size and mode")
     return Source(*sets)
 
 
@@ -68,18 +81,25 @@ def _class_names(table: Any, label: str) -> tuple[str, ...]:
     names = getattr(table.features[label], "names", None)
     if names:
         return tuple(names)
-    return tuple(str(value) for value in sorted(table.unique(label), key=lambda v: (isinstance(v, str), v)))
+    values = [value for value in table.unique(label) if value is not None]
+    return tuple(str(value) for value in sorted(values, key=lambda value: (isinstance(value, str), value)))
 
 
 def _labels(table: Any, label: str, classes: Sequence[str], where: str) -> torch.Tensor:
     values = table.with_format(None)[label][:]
-    if getattr(table.features[label], "names", None):
-        numbers = [int(value) for value in values]
-        if any(not 0 <= number < len(classes) for number in numbers):
-            raise InputError(f"{where}: column {label!r} has rows without a label")
-        return torch.tensor(numbers, dtype=torch.int64)
-    index = {name: i for i, name in enumerate(classes)}
-    strangers = sorted({str(value) for value in values} - index.keys())
-    if strangers:
-        raise InputError(f"{where}: label {strangers[0]!r} does not stand in the train table")
-    return torch.tensor([index[str(value)] for value in values], dtype=torch.int64)
+    names = getattr(table.features[label], "names", None)
+    if names:
+        if tuple(names) != tuple(classes):
+            raise InputError(
+                f"{where}: column {label!r} counts other classes than the train table, or in another order"
+            )
+        numbers = [-1 if value is None else int(value) for value in values]
+    else:
+        index = {name: number for number, name in enumerate(classes)}
+        numbers = [-1 if value is None else index.get(str(value), -2) for value in values]
+    for row, number in enumerate(numbers):
+        if number == -2:
+            raise InputError(f"{where}: label {str(values[row])!r} of row {row} does not stand in the train table")
+        if not 0 <= number < len(classes):
+            raise InputError(f"{where}: row {row} has no label in column {label!r}; leave such rows out")
+    return torch.tensor(numbers, dtype=torch.int64)

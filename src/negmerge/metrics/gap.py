@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from negmerge.errors import InputError
+
 PARTS = ("retain", "forget", "test", "membership")
 
 
@@ -17,7 +19,8 @@ class Gap:
 def average_gap(row: Mapping[str, float], reference: Mapping[str, float]) -> Gap:
     """Return the average gap: the mean of |RA−RA*|, |FA−FA*|, |TA−TA*|, |MIA−MIA*| to the Retrain model (*).
 
-    Both mappings hold retain, forget and test accuracy and the membership score, in percent.
+    Both mappings hold retain, forget and test accuracy and the membership score, in percent. Raises InputError
+    where one of them is missing.
 
     >>> one = {"retain": 99.0, "forget": 90.0, "test": 90.0, "membership": 10.0}
     >>> average_gap(one, {**one, "forget": 94.0}).total
@@ -25,5 +28,9 @@ def average_gap(row: Mapping[str, float], reference: Mapping[str, float]) -> Gap
 
     Source: Fan et al., SalUn, ICLR 2024 (arXiv 2310.12508).
     """
+    for name, values in (("row", row), ("reference", reference)):
+        missing = [part for part in PARTS if part not in values]
+        if missing:
+            raise InputError(f"the average gap needs {', '.join(PARTS)}; the {name} lacks {', '.join(missing)}")
     parts = {part: abs(row[part] - reference[part]) for part in PARTS}
     return Gap(sum(parts.values()) / len(parts), parts)

@@ -24,7 +24,12 @@ def membership_svc_confidence(
     min(`most`, what there is), a seeded choice. The target is Retrain's value, neither 50 nor 100; near 100 where
     Retrain's is lower means over-forgetting.
 
-    Logits [n, classes], labels int64 [n]. Raises InputError where a part has no rows.
+    Logits [n, classes], labels int64 [n]. Raises InputError where a part has no rows, and for logits with NaN or Inf.
+
+    >>> sure, unsure = torch.tensor([[9.0, 0.0]] * 20), torch.tensor([[0.0, 0.0]] * 20)
+    >>> label = torch.zeros(20, dtype=torch.int64)
+    >>> membership_svc_confidence(sure, label, unsure, label, unsure, label)
+    100.0
 
     Source: the SVC-confidence column of SalUn (arXiv 2310.12508), reused by arXiv 2410.05583.
     """
@@ -35,6 +40,9 @@ def membership_svc_confidence(
     target = confidence(forget_logits, forget_labels)
     if not (len(members) and len(others) and len(target)):
         raise InputError("the membership attack needs retain, test and forget rows; one of them is empty")
+    for name, part in (("retain", members), ("test", others), ("forget", target)):
+        if not part.isfinite().all():
+            raise InputError(f"the logits of the {name} rows hold NaN or Inf: the model has diverged")
     size = min(most, len(members), len(others))
     generator = torch.Generator().manual_seed(seed)
     members, others = (part[torch.randperm(len(part), generator=generator)[:size]] for part in (members, others))
@@ -46,5 +54,9 @@ def membership_svc_confidence(
 
 
 def confidence(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the softmax probability of the true label of each row, float64 [n]."""
+    """Return the softmax probability of the true label of each row, float64 [n], from 0 to 1.
+
+    >>> confidence(torch.tensor([[0.0, 0.0]]), torch.tensor([1]))
+    tensor([0.5000], dtype=torch.float64)
+    """
     return logits.double().softmax(1).gather(1, labels[:, None])[:, 0]

@@ -9,14 +9,18 @@ from negmerge.errors import InputError
 
 
 def seeded(make: Callable[[], nn.Module], seed: int) -> nn.Module:
-    """Return the module that `make` makes under a seed; the global generator is as before."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    """Return the module that `make` makes on the CPU under a seed; all global generators are as before."""
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the accelerators too
         return make()
 
 
 def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """Return uint8 images as float32: (x / 255 − mean) / std for each channel; one value serves all channels."""
+    """Return uint8 images as float32: (x / 255 − mean) / std for each channel; one value serves all channels.
+
+    >>> normalise(torch.tensor([[[[0, 255]]]], dtype=torch.uint8), (0.5,), (0.5,))
+    tensor([[[[-1.,  1.]]]])
+    """
     channels = images.shape[1]
     if not (len(mean) in (1, channels) and len(std) in (1, channels)):
         raise InputError(f"model.mean and model.std must have 1 or {channels} values, got {len(mean)} and {len(std)}")

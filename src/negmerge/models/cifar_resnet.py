@@ -3,7 +3,7 @@
 He et al., Deep Residual Learning for Image Recognition, 2016 (arXiv 1512.03385).
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
@@ -14,14 +14,21 @@ from negmerge.models._initialising import normalise, seeded
 SUMMARY = "ResNet-20 for CIFAR (0.27 M parameters), and ResNet-18 with a 3 × 3 stem and no max-pool (11.2 M)"
 
 
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # of CIFAR-10's training images
+
+
 class Settings(BaseModel):
     """Depth and normalisation."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     depth: Literal[20, 18] = Field(20, description="20: widths 16, 32, 64; 18: widths 64, 128, 256, 512")
-    mean: tuple[float, ...] = Field((0.4914, 0.4822, 0.4465), description="per channel, of pixels in 0 … 1")
-    std: tuple[float, ...] = Field((0.2470, 0.2435, 0.2616), description="per channel, of pixels in 0 … 1")
+    mean: tuple[float, ...] | None = Field(
+        None, min_length=1, description="per channel, of pixels in 0 … 1; CIFAR's for three channels, else 0.5"
+    )
+    std: tuple[Annotated[float, Field(gt=0)], ...] | None = Field(
+        None, min_length=1, description="per channel, of pixels in 0 … 1; CIFAR's for three channels, else 0.5"
+    )
     buffers: Literal["keep"] = Field("keep", description="running statistics after a merge: those of the base")
 
 
@@ -88,7 +95,13 @@ class ResNet(nn.Module):
 
 
 def build(settings: Settings, classes: int, shape: tuple[int, int, int], seed: int = 0) -> nn.Module:
-    """Return the network for images of shape (C, H, W), initialised from the seed (He initialisation)."""
+    """Return the network for images of shape (C, H, W), initialised from the seed (He initialisation).
+
+    Any size from 8 × 8 works; the first convolution has stride 1 and there is no pooling before the last average.
+
+    >>> sum(parameter.numel() for parameter in build(Settings(depth=20), 10, (3, 32, 32)).parameters())
+    269722
+    """
 
     def make() -> nn.Module:
         small = settings.depth == 20
@@ -106,10 +119,17 @@ def build(settings: Settings, classes: int, shape: tuple[int, int, int], seed: i
 
 
 def prepare(settings: Settings, images: Tensor) -> Tensor:
-    """Return uint8 images as normalised float32; grey images use the mean of the three channels' values."""
-    mean, std = settings.mean, settings.std
-    if images.shape[1] == 1 and len(mean) == len(std) == 3:
-        mean, std = (sum(mean) / 3,), (sum(std) / 3,)
+    """Return uint8 images [b, C, H, W] as normalised float32: (x / 255 − mean) / std.
+
+    Raises InputError for as many means or deviations as the images have no channels.
+
+    >>> import torch
+    >>> prepare(Settings(), torch.zeros(2, 3, 32, 32, dtype=torch.uint8))[0, :, 0, 0]
+    tensor([-1.9895, -1.9803, -1.7068])
+    """
+    colour = images.shape[1] == 3
+    mean = settings.mean or (MEAN if colour else (0.5,))
+    std = settings.std or (STD if colour else (0.5,))
     return normalise(images, mean, std)
 
 

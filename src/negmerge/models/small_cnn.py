@@ -1,6 +1,6 @@
 """A small convolutional network for small images: trained in seconds on a CPU."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from negmerge.models._initialising import normalise, seeded
 
-SUMMARY = "three convolutions with batch normalisation, about 70 thousand parameters; for 8 × 8 to 32 × 32 images"
+SUMMARY = "three convolutions with batch normalisation, about 58 thousand parameters; for 8 × 8 to 32 × 32 images"
 
 
 class Settings(BaseModel):
@@ -17,13 +17,17 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     width: int = Field(32, ge=1, le=512, description="channels of the first layer; the others have twice as many")
-    mean: tuple[float, ...] = Field((0.5,), description="subtracted from pixels in 0 … 1")
-    std: tuple[float, ...] = Field((0.5,), description="then divided by")
+    mean: tuple[float, ...] = Field((0.5,), min_length=1, description="subtracted from pixels in 0 … 1")
+    std: tuple[Annotated[float, Field(gt=0)], ...] = Field((0.5,), min_length=1, description="then divided by")
     buffers: Literal["keep"] = Field("keep", description="running statistics after a merge: those of the base")
 
 
 def build(settings: Settings, classes: int, shape: tuple[int, int, int], seed: int = 0) -> nn.Module:
-    """Return the network for images of shape (C, H, W), initialised from the seed."""
+    """Return the network for images of shape (C, H, W), initialised from the seed.
+
+    >>> sum(parameter.numel() for parameter in build(Settings(), 10, (1, 8, 8)).parameters())
+    58474
+    """
     width = settings.width
 
     def block(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
@@ -44,7 +48,10 @@ def build(settings: Settings, classes: int, shape: tuple[int, int, int], seed: i
 
 
 def prepare(settings: Settings, images: Tensor) -> Tensor:
-    """Return uint8 images as normalised float32."""
+    """Return uint8 images [b, C, H, W] as normalised float32: (x / 255 − mean) / std.
+
+    Raises InputError for as many means or deviations as the images have no channels.
+    """
     return normalise(images, settings.mean, settings.std)
 
 

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from negmerge.data import Source
-from negmerge.data.tables import TableSettings, to_source
+from negmerge.data.tables import TableSettings, no_progress_bars, to_source
 from negmerge.errors import InputError
 
 SUMMARY = "a data set of the Hugging Face hub by its id, or a local folder of the same format"
@@ -18,8 +18,17 @@ class Settings(TableSettings):
     config: str | None = Field(None, description="the configuration of a data set that has several")
     revision: str | None = Field(None, description="branch, tag or commit")
     splits: dict[str, str] = Field(
-        default_factory=lambda: {"train": "train", "test": "test"}, description="which split serves as train and test"
+        default_factory=lambda: {"train": "train", "test": "test"},
+        description="which split serves as train and as test; one that is not named keeps its name",
     )
+
+    @field_validator("splits")
+    @classmethod
+    def _both(cls, value: dict[str, str]) -> dict[str, str]:
+        for part in value:
+            if part not in ("train", "test"):
+                raise ValueError(f"splits: {part!r} is not one of train and test")
+        return {"train": "train", "test": "test", **value}
 
 
 def load(settings: Settings) -> Source:
@@ -27,8 +36,6 @@ def load(settings: Settings) -> Source:
 
     Raises InputError for an id that cannot be reached or does not exist, and for a split that is not there.
     """
-    if set(settings.splits) != {"train", "test"}:
-        raise InputError(f"splits: name train and test, got {', '.join(settings.splits) or 'nothing'}")
     tables = {part: _fetch(settings, split) for part, split in settings.splits.items()}
     return to_source(tables["train"], tables["test"], settings, settings.path)
 
@@ -36,9 +43,9 @@ def load(settings: Settings) -> Source:
 def _fetch(settings: Settings, split: str) -> Any:
     import datasets
 
-    datasets.disable_progress_bars()
     try:
-        return datasets.load_dataset(settings.path, settings.config, split=split, revision=settings.revision)
+        with no_progress_bars():
+            return datasets.load_dataset(settings.path, settings.config, split=split, revision=settings.revision)
     except Exception as error:  # the library raises its own, requests', httpx' and builtin errors
         reason = " ".join(str(error).split())[:200]
         raise InputError(

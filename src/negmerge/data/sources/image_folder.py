@@ -40,10 +40,9 @@ def load(settings: Settings) -> Source:
     order = torch.randperm(len(first), generator=torch.Generator().manual_seed(settings.seed))
     cut = max(1, round(settings.test_fraction * len(first)))
     test, train = order[:cut].sort().values, order[cut:].sort().values
-    return Source(
-        ImageSet(first.images[train], first.labels[train], classes),
-        ImageSet(first.images[test], first.labels[test], classes),
-    )
+    if not len(train):
+        raise InputError(f"{root} holds {len(first)} images, too few to take a test part from; give it a test/ folder")
+    return Source(first.take(train), first.take(test))
 
 
 def _classes(folder: Path) -> tuple[str, ...]:
@@ -57,7 +56,9 @@ def _read(folder: Path, classes: tuple[str, ...], settings: Settings) -> ImageSe
     files: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        found = sorted(p for p in (folder / name).rglob("*") if p.suffix.lower() in ENDINGS)
+        found = sorted(  # files like ._1.png are notes of a file system
+            p for p in (folder / name).rglob("*") if p.suffix.lower() in ENDINGS and not p.name.startswith(".")
+        )
         files += found
         labels += [label] * len(found)
     return ImageSet(decode(files, settings, str(folder)), torch.tensor(labels, dtype=torch.int64), classes)

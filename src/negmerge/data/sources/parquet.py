@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import Field
 
 from negmerge.data import Source
-from negmerge.data.tables import TableSettings, to_source
+from negmerge.data.tables import TableSettings, no_progress_bars, to_source
 from negmerge.errors import InputError
 
 SUMMARY = "a folder with train*.parquet and test*.parquet, as the Hugging Face hub stores image data sets"
@@ -15,7 +15,7 @@ SUMMARY = "a folder with train*.parquet and test*.parquet, as the Hugging Face h
 class Settings(TableSettings):
     """Where the files are, and which columns hold image and label."""
 
-    path: Path = Field(description="folder with train*.parquet and test*.parquet, itself or in data/")
+    path: Path = Field(description="folder with train*.parquet and test*.parquet, itself or in one of its folders")
 
 
 def load(settings: Settings) -> Source:
@@ -26,9 +26,8 @@ def load(settings: Settings) -> Source:
     import datasets
     import pyarrow
 
-    datasets.disable_progress_bars()
     files = {part: _files(settings.path, part) for part in ("train", "test")}
-    with tempfile.TemporaryDirectory() as cache:  # nothing is left in the user's cache
+    with no_progress_bars(), tempfile.TemporaryDirectory() as cache:  # nothing is left in the user's cache
         try:
             train, test = (
                 datasets.Dataset.from_parquet([str(file) for file in files[part]], cache_dir=cache, keep_in_memory=True)
@@ -42,8 +41,11 @@ def load(settings: Settings) -> Source:
 def _files(folder: Path, part: str) -> list[Path]:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give data.path")
-    for place in (folder, folder / "data"):
-        found = sorted(place.glob(f"{part}*.parquet"))
-        if found:
-            return found
-    raise InputError(f"{folder} holds no {part}*.parquet, neither itself nor in data/")
+    found = {place: sorted(place.glob(f"{part}*.parquet")) for place in (folder, *sorted(folder.glob("[!.]*/")))}
+    places = [place for place, files in found.items() if files]
+    if not places:
+        raise InputError(f"{folder} holds no {part}*.parquet, neither itself nor in a folder of it")
+    if len(places) > 1 and places[0] != folder:
+        names = ", ".join(place.name for place in places)
+        raise InputError(f"{folder} holds {part}*.parquet in several folders ({names}); give data.path one of them")
+    return found[places[0]]
