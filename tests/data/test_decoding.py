@@ -1,0 +1,102 @@
+"""From files of every kind to one uint8 tensor."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from negmerge.data.decoding import DecodingSettings, convert, decode
+from negmerge.errors import InputError
+
+
+def encoded(image, kind="PNG"):
+    buffer = io.BytesIO()
+    image.save(buffer, kind)
+    return buffer.getvalue()
+
+
+def grey(value, size=(3, 2)):
+    return Image.new("L", size, value)
+
+
+def run(items, **settings):
+    return decode(items, DecodingSettings(**settings), "pictures")
+
+
+def test_thousands_keep_their_order():
+    values = [i % 256 for i in range(1500)]
+    assert run([encoded(grey(value)) for value in values])[:, 0, 0, 0].tolist() == values
+
+
+def test_bytes_paths_images_and_rows_of_datasets(tmp_path):
+    (tmp_path / "a.png").write_bytes(encoded(grey(7)))
+    path = tmp_path / "a.png"
+    items = [encoded(grey(7)), path, grey(7), {"bytes": encoded(grey(7)), "path": "a.png"}, {"path": str(path)}]
+    assert run(items).flatten(1).unique(dim=0).tolist() == [[7] * 6]
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        (Image.new("1", (1, 1), 1), [255]),
+        (Image.new("LA", (1, 1), (9, 50)), [9]),
+        (Image.new("RGBA", (1, 1), (1, 2, 3, 50)), [1, 2, 3]),
+        (Image.new("RGB", (1, 1), (4, 5, 6)).convert("P", palette=Image.Palette.ADAPTIVE), [4, 5, 6]),
+        (Image.fromarray(np.array([[257 * 128]], dtype=np.uint16)), [128]),
+        (Image.fromarray(np.array([[65535]], dtype=np.uint16)), [255]),
+    ],
+    ids=["1", "LA", "RGBA", "P", "I;16", "I;16 white"],
+)
+def test_modes(image, expected):
+    assert run([encoded(image)])[0, :, 0, 0].tolist() == expected
+
+
+def test_mode_converts():
+    colour = Image.new("RGB", (2, 2), (255, 0, 0))
+    assert run([colour], mode="gray")[0, :, 0, 0].tolist() == [76]  # 0.299 · 255
+    assert run([grey(9)], mode="rgb")[0, :, 0, 0].tolist() == [9, 9, 9]
+
+
+def test_resizing_is_bilinear():
+    step = Image.fromarray(np.array([[0, 200]] * 2, dtype=np.uint8))
+    assert run([step], image_size=4)[0, 0, 0].tolist() == [0, 50, 150, 200]
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        ([], "pictures holds no images"),
+        ([grey(1), grey(1, (5, 4))], "pictures: image 1 has 5 × 4 pixels, the first image 3 × 2; set image_size"),
+        (
+            [grey(1), Image.new("RGB", (3, 2))],
+            "image 1 is coloured, the first image is grey; set mode: rgb or mode: gray",
+        ),
+        ([Image.new("RGB", (3, 2)), grey(1)], "image 1 is grey, the first image is coloured; set mode"),
+        ([grey(1), b"nothing"], r"image 1 is not an image that can be decoded \(UnidentifiedImageError"),
+        ([grey(1), encoded(Image.effect_noise((64, 64), 9))[:-900]], "image 1 is not an image that can be decoded"),
+        ([None], r"image 0 is not an image that can be decoded \(TypeError"),
+        ([{"path": "/nowhere/1.png"}], r"image 0 is not an image .*\(FileNotFoundError"),
+    ],
+)
+def test_what_cannot_be_decoded_says_where(items, message):
+    with pytest.raises(InputError, match=message):
+        run(items)
+
+
+def test_the_first_bad_image_is_named_whatever_thread_meets_one():
+    items = [grey(0)] * 2000
+    for bad in (700, 1900):
+        items[bad] = b"nothing"
+    for _ in range(5):
+        with pytest.raises(InputError, match="image 700 is"):
+            run(items)
+
+
+def test_decoded_images_are_converted_only_where_needed():
+    pixels = torch.arange(24, dtype=torch.uint8).reshape(2, 1, 3, 4)
+    assert convert(pixels, DecodingSettings()) is pixels
+    assert convert(pixels, DecodingSettings(mode="gray")) is pixels
+    assert convert(pixels, DecodingSettings(image_size=4)).shape == (2, 1, 4, 4)
+    assert torch.equal(convert(pixels, DecodingSettings(mode="rgb")), pixels.expand(2, 3, 3, 4))
