@@ -15,6 +15,15 @@ FAMILIES = registry.names("families")
 CASES = [(name, {}) for name in FAMILIES] + [("cifar-resnet", {"depth": 18})]
 
 
+@pytest.fixture(autouse=True)
+def two_threads():
+    """Small models on more threads than there are free cores wait for one another: 3 seconds become 50."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(before, 2))
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize(("name", "settings"), CASES)
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32)])
 def test_build_prepare_logits(name, settings, shape):
