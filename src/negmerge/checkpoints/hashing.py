@@ -15,7 +15,7 @@ def hash_file(path: Path, start: int = 0, threads: int = 4) -> str:
     >>> import tempfile
     >>> file = Path(tempfile.mkdtemp()) / "x"; _ = file.write_bytes(b"abc")
     >>> hash_file(file)[:20]
-    'sha256-tree:b1ce8d3e'
+    'sha256-tree:80a67215'
     """
     size = max(0, path.stat().st_size - start)
 

@@ -135,6 +135,7 @@ class Config(_Strict):
     seeds: list[int] = Field(default_factory=lambda: [0], min_length=1, description="one run for each")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where models run")
     workers: int | None = Field(None, ge=1, description="members trained at a time; all cores unless given")
+    threads: int | None = Field(None, ge=1, description="threads of base, reference and evaluation; all cores if unset")
     model: ModelConfig
     data: DataConfig
     base: BaseConfig
@@ -202,10 +203,18 @@ def check_config(raw: Mapping[str, Any], where: str = "config") -> Config:
 
     for method in config.methods:
         check_settings(method.name, method.settings)
+        if method.name == "retrain" and not (method.settings.get("train") or _scratch_settings(config)):
+            raise InputError(f"{where}: retrain needs training settings: {{name: retrain, train: …}}, or base.train")
     expand_grid(config.pool.train, config.pool.grid)
     if config.reference and config.reference.train == "base" and config.base.train is None:
         raise InputError(f"{where}: reference: train: base needs base.train; give settings or a checkpoint")
     return config
+
+
+def _scratch_settings(config: Config) -> TrainSettings | None:
+    """Return the settings by which the run trains a model from scratch: those of the base, else of the reference."""
+    own = config.reference.train if config.reference else None
+    return config.base.train or (own if isinstance(own, TrainSettings) else None)
 
 
 def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:

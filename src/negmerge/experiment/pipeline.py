@@ -1,12 +1,13 @@
 """A run: split → base → reference → pool → methods → results → record → report."""
 
+import os
 import shutil
 import time
 from pathlib import Path
 from typing import Any
 
-from negmerge.checkpoints import read_state_dict
 from negmerge.errors import InputError
+from negmerge.execution import torch_threads
 from negmerge.experiment.aggregate import aggregate
 from negmerge.experiment.config import Config
 from negmerge.experiment.prepare import Material, prepare
@@ -41,8 +42,9 @@ def run(
         results_file = place.path / "results.json"
         if not results_file.exists() or not (place.path / "record.json").exists():
             _run(place, config, command)
-        if purge_pool and (place.path / "private").exists():
-            shutil.rmtree(place.path / "private")
+        if purge_pool:
+            for private in (place.path / "private", *place.path.glob("seed-*/private")):
+                shutil.rmtree(private, ignore_errors=True)
         from negmerge.report import write_report
 
         write_report(place.path)
@@ -52,6 +54,11 @@ def run(
 
 
 def _run(place: RunDir, config: Config, command: str) -> None:
+    with torch_threads(config.threads or os.cpu_count() or 1):
+        _run_stages(place, config, command)
+
+
+def _run_stages(place: RunDir, config: Config, command: str) -> None:
     started = time.perf_counter()
     with place.stage("data"):
         material = prepare(place, config)
@@ -98,8 +105,3 @@ def load_results(directory: Path) -> dict[str, Any]:
         raise InputError(f"{directory} has no results.json; `negmerge run CONFIG -o {directory}` makes it")
     results: dict[str, Any] = read_json(file)
     return results
-
-
-def count_elements(checkpoint: Path) -> int:
-    """Return the number of elements of all tensors of a checkpoint."""
-    return sum(tensor.numel() for tensor in read_state_dict(checkpoint).values())

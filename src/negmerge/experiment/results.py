@@ -41,7 +41,7 @@ def collect(config: Config, material: Material, finished: Finished) -> dict[str,
             "classes": list(material.classes),
             "rows": material.split.describe(),
         },
-        "model": _model(config, methods),
+        "model": _model(config, material, methods),
         "selection": {
             **config.selection.model_dump(mode="json"),
             "retain_rows": min(config.selection.retain_rows, len(material.split.retain)),
@@ -51,7 +51,7 @@ def collect(config: Config, material: Material, finished: Finished) -> dict[str,
         "base": base,
         "reference": reference,
         "methods": methods,
-        "pool": {**finished.pool, "members": [_member(m, methods) for m in finished.members]},
+        "pool": {**finished.pool, "members": [_member(m) for m in finished.members]},
         "warnings": _warnings(finished, methods),
     }
 
@@ -76,17 +76,18 @@ def _gap(row: dict[str, Any], reference: dict[str, Any] | None) -> dict[str, Any
     return {"gap": gap.total, "gap_parts": dict(gap.parts)}
 
 
-def _model(config: Config, methods: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _model(config: Config, material: Material, methods: dict[str, dict[str, Any]]) -> dict[str, Any]:
     merged = [row["merged_elements"] for row in methods.values() if row.get("merged_elements")]
     return {
         "family": config.model.family,
         "settings": config.model.settings,
+        "parameters": sum(p.numel() for p in material.classifier.build().parameters()),
         "merged_elements": merged[0] if merged else None,
         "buffers": config.model.settings.get("buffers", "keep"),
     }
 
 
-def _member(facts: dict[str, Any], methods: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _member(facts: dict[str, Any]) -> dict[str, Any]:
     name = facts["name"].removeprefix("member ")
     return {"name": name, "settings": facts["settings"], "loss": facts["losses"][-1], "seconds": facts["seconds"]}
 

@@ -43,6 +43,7 @@ class SeedRun:
     def __init__(self, place: RunDir, config: Config, material: Material, seed: int) -> None:
         self.place, self.config, self.material, self.seed = place, config, material, seed
         self.cores = os.cpu_count() or 1
+        self.threads = config.threads or self.cores
         self.bench = Bench(
             material.classifier,
             material.store,
@@ -64,8 +65,10 @@ class SeedRun:
             with self.place.stage(f"method {method.row}", method=method.row):
                 methods[method.row] = self._make_method(method, members, pool["seconds"])
         with self.place.stage("evaluation"):
-            base = self._scores("base", self.base)
-            reference = self._scores("reference", self.reference) if self.reference else None
+            base = {**self._scores("base", self.base), **self._seconds("base")}
+            reference = None
+            if self.reference:
+                reference = {**self._scores("reference", self.reference), **self._seconds("reference")}
         return Finished(base, reference, pool, [job.facts() for job in members], methods)
 
     # base and reference
@@ -93,7 +96,12 @@ class SeedRun:
                 self._import(part.checkpoint, self.place.path / name)
             else:
                 jobs.append(self._job(name, self.place.path / name, rows, self._train_settings(part)))
-        self._train(jobs, threads=max(1, self.cores // max(1, len(jobs))), workers=len(jobs))
+        self._train(jobs, threads=max(1, self.threads // max(1, len(jobs))), workers=len(jobs))
+
+    def _seconds(self, name: str) -> dict[str, Any]:
+        """Return the training time of base or reference; nothing is known of one that was given."""
+        file = self.place.path / name / "training.json"
+        return {"seconds": read_json(file)["seconds"] if file.exists() else None}
 
     def _train_settings(self, part: BaseConfig | ReferenceConfig) -> TrainSettings:
         settings = self.config.base.train if part.train == "base" else part.train
@@ -201,7 +209,7 @@ class SeedRun:
         same = wanted == own
         name, place = ("reference", self.place.path / "reference") if same else ("retrain", directory)
         job = self._job(name, place, self.material.split.retain, wanted)
-        self._train([job], workers=1, threads=self.cores)
+        self._train([job], workers=1, threads=self.threads)
         return job.checkpoint, job.facts()["seconds"]
 
     def _write_model(self, outcome: Outcome, target: Path) -> None:

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from negmerge.checkpoints import write_bytes_atomic, write_state_dict
+from negmerge.checkpoints import hash_file, write_bytes_atomic, write_state_dict
 from negmerge.errors import InputError
 from negmerge.evaluation import NegatedModel
 from negmerge.experiment.config import PoolConfig, SelectionConfig
@@ -107,9 +107,10 @@ def unlearn(
         folder.mkdir(parents=True, exist_ok=True)
         base = folder / "base.safetensors"
         write_state_dict(base, _on_cpu(model))
+        origin = hash_file(base)
         trained = []
         for i, member in enumerate(members):
-            trained.append(_train_member(folder, i, member, model, forget, forward, loss, seed))
+            trained.append(_train_member(folder, i, member, model, origin, forget, forward, loss, seed))
             emit("trained", name=member.name)
         vector = folder / "vector.safetensors"
         report = merge_vector(base, trained, vector, method=method, settings=dict(settings or {}))
@@ -117,6 +118,7 @@ def unlearn(
         negated = NegatedModel(result, vector)
         measure = evaluate or _accuracies(forget, retain, forward)
 
+        @torch.no_grad()
         def at(alpha: float) -> Mapping[str, float]:
             scores = measure(negated.set_alpha(alpha).eval())
             emit("evaluated", alpha=alpha, **scores)
@@ -134,15 +136,16 @@ def _train_member(
     index: int,
     member: Member,
     model: nn.Module,
+    origin: str,
     data: Dataset[Any],
     forward: Callable[[nn.Module, Any], Any],
     loss: Callable[[Any, Any], Tensor],
     seed: int,
 ) -> Path:
-    """Train one member, unless it is there with the same settings, and return its checkpoint."""
+    """Train one member, unless it is there from the same weights with the same settings, and return its checkpoint."""
     checkpoint = folder / f"{member.name}.safetensors"
     facts_file = folder / f"{member.name}.json"
-    facts = json.dumps({"seed": seed, "settings": member.settings.model_dump(mode="json")})
+    facts = json.dumps({"base": origin, "seed": seed, "settings": member.settings.model_dump(mode="json")})
     if facts_file.exists() and facts_file.read_text() == facts:
         return checkpoint
     size = member.settings.batch_size
@@ -175,7 +178,7 @@ def _accuracies(
         scores = {}
         for name, data in sets.items():
             right = rows = 0
-            for raw in DataLoader(data, batch_size=256):
+            for raw in DataLoader(data, batch_size=256, generator=torch.Generator()):
                 batch = _to(raw, device)
                 hits = forward(model, batch).argmax(-1) == batch[1]
                 right += int(hits.sum())

@@ -1,0 +1,130 @@
+"""Configs: every one that ships is valid, and every mistake is one clear line."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from negmerge.errors import InputError
+from negmerge.experiment.config import check_config, load_config
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = [*sorted((ROOT / "configs").glob("*.yaml")), ROOT / "src/negmerge/cli/demo.yaml"]
+
+VALID = {
+    "name": "x",
+    "model": {"family": "small-cnn"},
+    "data": {"source": "digits", "forget": {"classes": ["3"]}},
+    "base": {"train": {"epochs": 1}},
+    "pool": {"train": {"epochs": 1}, "grid": {"lr": [1e-3, 1e-4]}},
+    "methods": ["consensus"],
+}
+
+
+def test_there_are_configs():
+    assert len(CONFIGS) >= 5
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_every_config_is_valid(path):
+    config = load_config(path)
+    assert config.methods and check_config(yaml.safe_load(yaml.safe_dump(config.resolved()))) == config
+
+
+def change(**changes):
+    raw = yaml.safe_load(yaml.safe_dump(VALID))
+    for place, value in changes.items():
+        *parents, last = place.split("__")
+        target = raw
+        for parent in parents:
+            target = target[parent]
+        if value is ...:
+            del target[last]
+        else:
+            target[last] = value
+    return raw
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"polo": {}}, r"config: polo: unknown key \(did you mean 'pool'\?\)"),
+        ({"base__trian": {}}, r"base.trian: unknown key \(did you mean 'train'\?\)"),
+        ({"base__train__epoch": 3}, r"base.train.epoch: unknown key \(did you mean 'epochs'\?\)"),
+        ({"pool": ...}, "config: pool: missing"),
+        ({"name": "a/b"}, "name: String should match pattern"),
+        ({"model__family": "small-cn"}, r"unknown family 'small-cn' \(did you mean 'small-cnn'\?\)"),
+        ({"model__widht": 3}, r"model \(small-cnn\): widht: unknown key \(did you mean 'width'\?\)"),
+        ({"data__source": "digit"}, r"unknown source 'digit' \(did you mean 'digits'\?\)"),
+        ({"data__sed": 3}, r"data \(digits\): sed: unknown key"),
+        ({"data__forget": ...}, "give either forget .a rule. or split .a file."),
+        ({"data__forget": {"fraction": 0.1, "classes": ["3"]}}, "give exactly one of classes, fraction, rows, source"),
+        ({"data__forget": {"clases": ["3"]}}, r"'clases' is not known here \(did you mean 'classes'\?\)"),
+        ({"base": {}}, "give either train or checkpoint"),
+        ({"base": {"checkpoint": "x"}, "reference": {"train": "base"}}, "reference: train: base needs base.train"),
+        ({"methods": []}, "methods: List should have at least 1 item"),
+        ({"methods": ["consensus", "consensus"]}, "consensus stands twice; give a method a label of its own"),
+        ({"methods": ["consensu"]}, r"unknown method 'consensu' \(did you mean 'consensus'\?\)"),
+        (
+            {"methods": [{"name": "consensus", "treshold": 1}]},
+            r"does not take 'treshold' \(did you mean 'threshold'\?\)",
+        ),
+        ({"methods": [{"name": "consensus", "threshold": 0.2}]}, r"threshold must be from 0\.5 to 1"),
+        ({"methods": [{"name": "retrain", "train": {"lr": -1}}]}, r"method retrain: train.lr: Input should be greater"),
+        ({"base": {"checkpoint": "x"}, "methods": ["retrain"]}, "retrain needs training settings"),
+        ({"pool__grid__lr": [0]}, "lr: Input should be greater than 0"),
+        ({"selection": {"floor": 2}}, "selection.floor: Input should be less than or equal to 1"),
+        ({"seeds": [1, 1]}, "1 stands twice"),
+        ({"device": "gpu"}, "device: Input should be 'auto', 'cpu', 'cuda' or 'mps'"),
+    ],
+)
+def test_mistakes_are_named(changes, message):
+    with pytest.raises(InputError, match=message) as caught:
+        check_config(change(**changes))
+    assert "\n" not in str(caught.value)
+
+
+def test_several_mistakes_are_listed_together():
+    with pytest.raises(InputError) as caught:
+        check_config(change(polo=1, seeds=[]))
+    assert str(caught.value).startswith("config: 2 settings are wrong:\n")
+
+
+def test_set_and_extends(tmp_path):
+    (tmp_path / "ground.yaml").write_text(yaml.safe_dump(VALID))
+    (tmp_path / "top.yaml").write_text("extends: ground.yaml\nname: top\npool: {grid: {epochs: [1, 2]}}\n")
+    config = load_config(tmp_path / "top.yaml", ["base.train.epochs=7", "base.train.lr=1.0e-4", "seeds=[4, 5]"])
+    assert (config.name, config.base.train.epochs, config.base.train.lr, config.seeds) == ("top", 7, 1e-4, [4, 5])
+    assert config.pool.grid == {"lr": [1e-3, 1e-4], "epochs": [1, 2]}
+    replaced = load_config(tmp_path / "top.yaml", ["base={checkpoint: m.safetensors}", "new=1"][:1])
+    assert replaced.base.train is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("epochs", "--set epochs: write KEY=VALUE"),
+        ("name.x=1", "'name' is not a mapping"),
+        ("name={", "is not a YAML value"),
+        ("namee=1", r"namee: unknown key \(did you mean 'name'\?\)"),
+    ],
+)
+def test_bad_changes(tmp_path, change, message):
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(VALID))
+    with pytest.raises(InputError, match=message):
+        load_config(tmp_path / "c.yaml", [change])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[1]", "must hold a mapping"),
+        ("a: [", "is not YAML"),
+        ("extends: c.yaml", "extends itself"),
+        ("extends: d.yaml", "No such file"),
+    ],
+)
+def test_bad_files(tmp_path, text, message):
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(InputError, match=message):
+        load_config(tmp_path / "c.yaml")

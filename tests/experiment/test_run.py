@@ -1,0 +1,272 @@
+"""Whole runs on the digits: numbers, resumption after SIGKILL, seeds, other sources, verification."""
+
+import json
+import os
+import random
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from negmerge.checkpoints import read_state_dict
+from negmerge.errors import InputError, NegmergeError
+from negmerge.experiment.config import check_config
+from negmerge.experiment.pipeline import run
+from negmerge.experiment.record import verify_run
+from negmerge.merging.engine import merge_checkpoints
+
+TINY = {
+    "name": "tiny",
+    "workers": 1,
+    "threads": 1,
+    "model": {"family": "small-cnn", "width": 8},
+    "data": {"source": "digits", "forget": {"classes": ["3"]}},
+    "base": {"train": {"epochs": 4, "lr": 0.01, "batch_size": 64, "schedule": "one-cycle"}},
+    "reference": {"train": "base"},
+    "pool": {"train": {"batch_size": 32}, "grid": {"lr": [1e-3, 3e-3], "epochs": [2, 4]}},
+    "methods": ["consensus", "uniform", "best-single", "retrain"],
+}
+
+
+def config(**changes):
+    return check_config({**yaml.safe_load(yaml.safe_dump(TINY)), **changes})
+
+
+TIMES = {"seconds", "seconds_parts", "time"}
+
+
+def without_times(value):
+    if isinstance(value, dict):
+        return {k: without_times(v) for k, v in value.items() if k not in TIMES}
+    return [without_times(v) for v in value] if isinstance(value, list) else value
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    place = tmp_path_factory.mktemp("runs") / "tiny"
+    return place, run(config(), place, command="negmerge run tiny.yaml")
+
+
+def test_the_numbers_of_a_class_forgetting(finished):
+    _, results = finished
+    base, consensus, reference = results["base"], results["methods"]["consensus"], results["reference"]
+    assert base["forget"] > 85 and base["test"] > 90
+    assert reference["forget"] == 0.0 and reference["test"] > 90
+    assert consensus["forget"] < 10 and consensus["retain"] > 0.9 * base["retain"]
+    assert consensus["alpha"] > 0 and 0 < consensus["consensus"] < 1
+    assert results["methods"]["uniform"]["consensus"] == 1.0
+    assert consensus["gap"] == pytest.approx(sum(consensus["gap_parts"].values()) / 4)
+    assert consensus["gap_parts"]["forget"] == pytest.approx(abs(consensus["forget"] - reference["forget"]))
+    assert results["methods"]["retrain"]["gap"] == 0.0
+    assert results["task"]["forget_classes"] == ["3"] and base["per_class"][3] > 80 and consensus["per_class"][3] < 20
+    rows = results["task"]["rows"]
+    assert sum(rows[k] for k in ("retain", "forget", "validation", "validation_forget")) == 1438
+    single = results["methods"]["best-single"]
+    assert single["member"] in [m["name"] for m in results["pool"]["members"]]
+    assert single["seconds"] >= single["seconds_parts"]["pool"] == consensus["seconds_parts"]["pool"] > 0
+
+
+def test_the_chosen_alpha_is_the_best_of_its_curve(finished):
+    for row in (finished[1]["methods"][name] for name in ("consensus", "uniform", "best-single")):
+        assert row["curve"][0]["alpha"] == 0.0
+        assert row["floor"] == pytest.approx(0.95 * row["curve"][0]["retain"])
+        holding = [p for p in row["curve"] if p["retain"] >= row["floor"]]
+        assert row["alpha"] == min(holding, key=lambda p: (p["forget"], p["alpha"]))["alpha"]
+
+
+def test_the_model_is_the_one_that_the_merge_command_writes(finished, tmp_path):
+    place, results = finished
+    members = sorted((place / "private" / "pool").glob("*/model.safetensors"))
+    alpha = results["methods"]["consensus"]["alpha"]
+    merge_checkpoints(place / "base" / "model.safetensors", members, tmp_path / "o.safetensors", alpha=alpha)
+    ours, theirs = (
+        read_state_dict(path) for path in (place / "methods/consensus/model.safetensors", tmp_path / "o.safetensors")
+    )
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs) and set(ours) == set(theirs)
+    base = read_state_dict(place / "base" / "model.safetensors")
+    assert all(torch.equal(ours[n], base[n]) for n in base if "running" in n or "num_batches" in n)
+
+
+def test_what_lies_in_the_run_directory(finished):
+    place, _ = finished
+    assert {"config.yaml", "split.json", "results.json", "record.json", "report.html", "events.jsonl"} <= {
+        p.name for p in place.iterdir()
+    }
+    assert stat.S_IMODE((place / "private").stat().st_mode) == 0o700
+    record = json.loads((place / "record.json").read_text())
+    assert record["command"] == "negmerge run tiny.yaml" and record["config"] == config().resolved()
+    assert record["peak_rss"] > 2**26 and record["versions"]["torch"]
+    outputs = {entry["path"] for entry in record["outputs"]}
+    assert {"results.json", "methods/consensus/model.safetensors", "base/model.safetensors", "split.json"} <= outputs
+    assert not any(path.startswith("private") for path in outputs)
+    events = [json.loads(line)["event"] for line in (place / "events.jsonl").read_text().splitlines()]
+    assert events.count("trained") == 2 + 4 and events[-1] == "finished"
+    assert not list(place.rglob("*.partial"))
+
+
+def test_a_finished_run_repeats_at_once_and_verifies(finished):
+    place, results = finished
+    before = (place / "results.json").read_bytes(), (place / "report.html").read_bytes()
+    started = time.perf_counter()
+    assert run(config(), place) == results
+    assert time.perf_counter() - started < 10
+    assert ((place / "results.json").read_bytes(), (place / "report.html").read_bytes()) == before
+    assert verify_run(place) > 10
+
+
+def test_a_changed_output_is_found(finished, tmp_path):
+    import shutil
+
+    place = tmp_path / "copy"
+    shutil.copytree(finished[0], place)
+    target = place / "methods" / "consensus" / "model.safetensors"
+    target.write_bytes(target.read_bytes()[:-1] + b"\1")
+    (place / "split.json").unlink()
+    with pytest.raises(InputError, match="2 files are not what the record says") as caught:
+        verify_run(place)
+    assert "methods/consensus/model.safetensors: sha256-tree:" in str(caught.value) and "split.json: gone" in str(
+        caught.value
+    )
+    with pytest.raises(InputError, match="has no record.json"):
+        verify_run(tmp_path)
+
+
+def test_another_config_is_refused_with_the_difference(finished, tmp_path):
+    with pytest.raises(InputError, match="holds a run of another config") as caught:
+        run(config(seeds=[7]), finished[0])
+    assert "- 0" in str(caught.value) and "- 7" in str(caught.value)
+    (tmp_path / "letter.txt").write_text("mine")
+    with pytest.raises(InputError, match="is not empty and no run of negmerge"):
+        run(config(), tmp_path)
+
+
+def test_two_processes_do_not_share_a_directory(tmp_path):
+    import fcntl
+
+    with (tmp_path / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(NegmergeError, match="another process is running here"):
+            run(config(), tmp_path)
+
+
+SCRIPT = """
+import sys, yaml
+from pathlib import Path
+from negmerge.experiment.config import check_config
+from negmerge.experiment.pipeline import run
+if __name__ == "__main__":
+    run(check_config(yaml.safe_load(Path(sys.argv[1]).read_text())), sys.argv[2], command="negmerge run tiny.yaml")
+"""
+
+
+def test_killed_at_random_moments_it_ends_with_the_same_numbers_and_weights(finished, tmp_path):
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(TINY))
+    (tmp_path / "run.py").write_text(SCRIPT)
+    place = tmp_path / "run"
+    words = [sys.executable, str(tmp_path / "run.py"), str(tmp_path / "c.yaml"), str(place)]
+    draw = random.Random(0)
+    kills = 0
+    for moment in (1, 2, 4, 7, 9, 13):  # kill after so many events, and a little later
+        process = subprocess.Popen(words)
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            lines = (place / "events.jsonl").read_text().count("\n") if (place / "events.jsonl").exists() else 0
+            if lines >= moment + 6 * kills:
+                time.sleep(draw.uniform(0, 0.2))
+                break
+            time.sleep(0.005)
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        process.wait()
+        assert not (place / "results.json").exists() or (place / "base/model.safetensors").exists()
+    assert kills >= 3
+    subprocess.run(words, check=True)
+    results = json.loads((place / "results.json").read_text())
+    assert without_times(results) == without_times(finished[1])
+    for model in ("base", "reference", "methods/consensus", "methods/best-single"):
+        ours, theirs = ((folder / model / "model.safetensors").read_bytes() for folder in (place, finished[0]))
+        assert ours == theirs, model
+    verify_run(place)
+
+
+def test_workers_change_nothing(finished, tmp_path):
+    results = run(config(workers=2), tmp_path / "two")
+    assert without_times(results["methods"]) == without_times(finished[1]["methods"])
+
+
+def test_several_seeds_are_averaged(tmp_path):
+    results = run(config(seeds=[0, 1], methods=["consensus"], reference="none"), tmp_path / "seeds", purge_pool=True)
+    row = results["methods"]["consensus"]
+    assert [set(p.name for p in tmp_path.joinpath("seeds").glob("seed-*"))] == [{"seed-0", "seed-1"}]
+    first, second = row["seeds"]
+    assert row["test"] == pytest.approx((first["test"] + second["test"]) / 2)
+    assert row["std"]["test"] == pytest.approx(abs(first["test"] - second["test"]) / 2**0.5)
+    assert results["reference"] is None and row["gap"] is None and len(results["base"]["seeds"]) == 2
+    assert not list((tmp_path / "seeds").rglob("private"))
+    assert "±" in (tmp_path / "seeds" / "report.html").read_text()
+
+
+def test_random_rows_and_a_checkpoint_as_base(finished, tmp_path):
+    base = finished[0] / "base" / "model.safetensors"
+    results = run(
+        config(
+            base={"checkpoint": str(base)}, reference={"checkpoint": str(finished[0] / "reference" / "model.safetensors")},
+            data={"source": "digits", "forget": {"fraction": 0.05}}, methods=["consensus"],
+        ),
+        tmp_path / "random",
+    )  # fmt: skip
+    assert results["task"]["kind"] == "random" and results["task"]["rows"]["test_forget"] == 0
+    assert "themselves" in results["selection"]["forget_is"]
+    assert results["methods"]["consensus"]["gap"] is not None
+    record = json.loads((tmp_path / "random" / "record.json").read_text())
+    assert str(base) in [entry["path"] for entry in record["inputs"]]
+
+
+def test_forgetting_another_source(tmp_path):
+    from PIL import Image
+
+    for part, count in (("train", 40), ("test", 10)):
+        for name, value in (("light", 255), ("3", 128)):
+            folder = tmp_path / "squares" / part / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                image = Image.new("L", (8, 8), 0)
+                image.paste(value, (i % 4, i % 3, 4 + i % 4, 4 + i % 5))
+                image.save(folder / f"{i}.png")
+    forget = {"source": "image-folder", "path": str(tmp_path / "squares")}
+    results = run(config(data={"source": "digits", "forget": forget}, methods=["consensus"]), tmp_path / "run")
+    assert results["task"]["kind"] == "source" and results["task"]["rows"]["test_forget"] == 20
+    assert results["task"]["classes"][-1] == "light" and len(results["task"]["classes"]) == 11
+    assert results["base"]["forget"] > 90 and results["methods"]["consensus"]["forget"] < 60
+
+
+def test_a_base_that_does_not_fit_is_refused(finished, tmp_path):
+    wide = config(
+        base={"checkpoint": str(finished[0] / "base" / "model.safetensors")},
+        model={"family": "small-cnn"},
+        reference="none",
+        methods=["consensus"],
+    )
+    with pytest.raises(InputError, match="does not fit small-cnn with 10 classes on images of shape"):
+        run(wide, tmp_path / "r")
+
+
+def test_the_demo_runs_as_a_newcomer_runs_it(tmp_path):
+    script = Path(sys.executable).parent / "negmerge"
+    started = time.perf_counter()
+    done = subprocess.run(
+        [script, "demo", "-o", str(tmp_path / "d")], capture_output=True, text=True, env=os.environ, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert time.perf_counter() - started < 300  # 90 s on two idle cores
+    assert "consensus" in done.stdout and "report.html" in done.stdout
+    results = json.loads((tmp_path / "d" / "results.json").read_text())
+    assert len(results["pool"]["members"]) >= 9
+    assert results["methods"]["consensus"]["forget"] < 20 and results["methods"]["consensus"]["retain"] > 90
