@@ -11,11 +11,11 @@ import time
 
 import pytest
 import torch
-from conftest import make_state
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from conftest import make_state
 from negmerge.checkpoints import (
     atomic_write,
     hash_file,
@@ -170,7 +170,7 @@ def test_a_changed_byte_is_an_error_or_a_file_that_reads(tmp_path_factory, posit
 
 
 def test_folders_hold_one_weight_file(tmp_path):
-    with pytest.raises(InputError, match="holds no .safetensors and no .bin file"):
+    with pytest.raises(InputError, match=r"holds no \.safetensors and no \.bin file"):
         open_checkpoint(tmp_path)
     write_state_dict(tmp_path / "weights.safetensors", make_state(0))
     assert open_checkpoint(tmp_path).path == tmp_path

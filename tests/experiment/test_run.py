@@ -133,7 +133,7 @@ def test_a_changed_output_is_found(finished, tmp_path):
     assert "methods/consensus/model.safetensors: sha256-tree:" in str(caught.value) and "split.json: gone" in str(
         caught.value
     )
-    with pytest.raises(InputError, match="has no record.json"):
+    with pytest.raises(InputError, match=r"has no record\.json"):
         verify_run(tmp_path)
 
 
@@ -217,11 +217,13 @@ def test_random_rows_and_a_checkpoint_as_base(finished, tmp_path):
     base = finished[0] / "base" / "model.safetensors"
     results = run(
         config(
-            base={"checkpoint": str(base)}, reference={"checkpoint": str(finished[0] / "reference" / "model.safetensors")},
-            data={"source": "digits", "forget": {"fraction": 0.05}}, methods=["consensus"],
+            base={"checkpoint": str(base)},
+            reference={"checkpoint": str(finished[0] / "reference" / "model.safetensors")},
+            data={"source": "digits", "forget": {"fraction": 0.05}},
+            methods=["consensus"],
         ),
         tmp_path / "random",
-    )  # fmt: skip
+    )
     assert results["task"]["kind"] == "random" and results["task"]["rows"]["test_forget"] == 0
     assert "themselves" in results["selection"]["forget_is"]
     assert results["methods"]["consensus"]["gap"] is not None

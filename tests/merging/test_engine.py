@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 import torch
-from conftest import drift, make_state
 from safetensors.torch import load_file
 
+from conftest import drift, make_state
 from negmerge.checkpoints import read_state_dict, write_state_dict
 from negmerge.errors import InputError, NegmergeError
 from negmerge.merging import streaming
@@ -284,7 +284,7 @@ def test_what_may_be_overwritten(pool, tmp_path):
 
 
 def test_a_listing_of_many_problems_has_ten_lines(pool, tmp_path):
-    base, members = pool
+    base, _members = pool
     write_state_dict(base.parent / "bad.safetensors", {f"other{i}": torch.ones(1) for i in range(30)})
     with pytest.raises(InputError) as caught:
         merge_checkpoints(base, [base.parent / "bad.safetensors"], tmp_path / "o.safetensors")

@@ -36,8 +36,16 @@ def test_schedules_by_hand():
 
 @pytest.mark.parametrize(
     "settings",
-    [{"lr": 0}, {"lr": float("nan")}, {"epochs": 0}, {"optimizer": "adam"}, {"augment": "rotate"}, {"label_smoothing": 1}, {"lrr": 1}],
-)  # fmt: skip
+    [
+        {"lr": 0},
+        {"lr": float("nan")},
+        {"epochs": 0},
+        {"optimizer": "adam"},
+        {"augment": "rotate"},
+        {"label_smoothing": 1},
+        {"lrr": 1},
+    ],
+)
 def test_settings_are_checked(settings):
     with pytest.raises((ValidationError, InputError)):
         TrainSettings(**settings)
@@ -131,10 +139,16 @@ def make_job(tmp_path):
 
     def make(name, **more):
         values = {
-            "name": name, "directory": tmp_path / name, "classifier": Classifier("small-cnn", {"width": 8}, 10, (1, 8, 8)),
-            "store": store.directory, "rows": tuple(range(300)), "settings": {"epochs": 4, "lr": 0.01, "augment": "crop1"},
-            "seed": 5, "device": "cpu", "resumable": True,
-        }  # fmt: skip
+            "name": name,
+            "directory": tmp_path / name,
+            "classifier": Classifier("small-cnn", {"width": 8}, 10, (1, 8, 8)),
+            "store": store.directory,
+            "rows": tuple(range(300)),
+            "settings": {"epochs": 4, "lr": 0.01, "augment": "crop1"},
+            "seed": 5,
+            "device": "cpu",
+            "resumable": True,
+        }
         return TrainingJob(**{**values, **more})
 
     return make
