@@ -1,6 +1,7 @@
 """Every source on files made here, and on the real images where a checkout has them."""
 
 import io
+import logging
 
 import datasets
 import numpy as np
@@ -134,6 +135,21 @@ def test_digits_are_fixed_and_stratified():
     assert source.test.labels.bincount().tolist() == [36] * 10
     assert source.train.images.max() == 255 and source.train.images.shape[1:] == (1, 8, 8)
     assert source.train.fingerprint() == load("digits").train.fingerprint() != source.test.fingerprint()
+
+
+def test_the_retries_of_an_unreachable_hub_are_not_printed(monkeypatch):
+    client = logging.getLogger("huggingface_hub")
+    levels = []
+
+    def unreachable(*_, **__):
+        levels.append(client.getEffectiveLevel())
+        raise ConnectionError("no\nnetwork")
+
+    monkeypatch.setattr(datasets, "load_dataset", unreachable)
+    before = client.level
+    with pytest.raises(InputError, match=r"\(ConnectionError: no network\); check the id, the splits and the network"):
+        load("hub", path="uoft-cs/cifar10")
+    assert levels == [logging.ERROR] and client.level == before
 
 
 def test_the_hub_takes_other_split_names(parquet):

@@ -1,5 +1,6 @@
 """Tables of the `datasets` library as image sets."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -21,16 +22,20 @@ class TableSettings(DecodingSettings):
 
 
 @contextmanager
-def no_progress_bars() -> Iterator[None]:
-    """Keep the `datasets` library from drawing on stderr; afterwards it does as before."""
+def quiet() -> Iterator[None]:
+    """Keep `datasets` and the hub's client from writing bars and retries to stderr; afterwards they do as before."""
     import datasets
 
-    before = datasets.is_progress_bar_enabled()
+    bars = datasets.is_progress_bar_enabled()
+    client = logging.getLogger("huggingface_hub")
+    level = client.level
     datasets.disable_progress_bars()
+    client.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        if before:
+        client.setLevel(level)
+        if bars:
             datasets.enable_progress_bars()
 
 

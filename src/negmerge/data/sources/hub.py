@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from negmerge.data import Source
-from negmerge.data.tables import TableSettings, no_progress_bars, to_source
+from negmerge.data.tables import TableSettings, quiet, to_source
 from negmerge.errors import InputError
 
 SUMMARY = "a data set of the Hugging Face hub by its id, or a local folder of the same format"
@@ -44,7 +44,7 @@ def _fetch(settings: Settings, split: str) -> Any:
     import datasets
 
     try:
-        with no_progress_bars():
+        with quiet():
             return datasets.load_dataset(settings.path, settings.config, split=split, revision=settings.revision)
     except Exception as error:  # the library raises its own, requests', httpx' and builtin errors
         reason = " ".join(str(error).split())[:200]

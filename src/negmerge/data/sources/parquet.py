@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import Field
 
 from negmerge.data import Source
-from negmerge.data.tables import TableSettings, no_progress_bars, to_source
+from negmerge.data.tables import TableSettings, quiet, to_source
 from negmerge.errors import InputError
 
 SUMMARY = "a folder with train*.parquet and test*.parquet, as the Hugging Face hub stores image data sets"
@@ -27,7 +27,7 @@ def load(settings: Settings) -> Source:
     import pyarrow
 
     files = {part: _files(settings.path, part) for part in ("train", "test")}
-    with no_progress_bars(), tempfile.TemporaryDirectory() as cache:  # nothing is left in the user's cache
+    with quiet(), tempfile.TemporaryDirectory() as cache:  # nothing is left in the user's cache
         try:
             train, test = (
                 datasets.Dataset.from_parquet([str(file) for file in files[part]], cache_dir=cache, keep_in_memory=True)
