@@ -14,7 +14,7 @@ from negmerge import __version__
 from negmerge.checkpoints import hash_file, write_bytes_atomic
 from negmerge.errors import InputError, listing
 
-PACKAGES = ("torch", "numpy", "safetensors", "numba", "scikit-learn", "datasets", "pillow")
+PACKAGES = ("torch", "numpy", "safetensors", "scikit-learn", "datasets", "pillow")
 
 
 def versions() -> dict[str, str]:
