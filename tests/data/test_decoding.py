@@ -85,8 +85,14 @@ def test_what_cannot_be_decoded_says_where(items, message):
         run(items)
 
 
-def test_the_first_bad_image_is_named_whatever_thread_meets_one():
-    items = [grey(0)] * 2000
+def test_large_images_keep_their_order_on_threads():
+    values = [i % 256 for i in range(900)]
+    assert run([grey(value, (150, 140)) for value in values], image_size=2)[:, 0, 0, 0].tolist() == values
+
+
+@pytest.mark.parametrize("size", [(3, 2), (150, 140)], ids=["one thread", "threads"])
+def test_the_first_bad_image_is_named_whatever_thread_meets_one(size):
+    items = [grey(0, size)] * 2000
     for bad in (700, 1900):
         items[bad] = b"nothing"
     for _ in range(5):

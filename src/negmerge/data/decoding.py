@@ -14,6 +14,7 @@ from torch import Tensor
 
 from negmerge.errors import InputError
 
+SMALL = 128 * 128  # pixels: below, Python's share of the work holds the interpreter lock, and threads only wait for it
 SLICE = 256  # images a task decodes: small enough to share evenly, large enough that handing out costs nothing
 GREY = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N")
 
@@ -28,7 +29,9 @@ class DecodingSettings(BaseModel):
 
 
 def decode(items: Sequence[Any], settings: DecodingSettings, where: str) -> Tensor:
-    """Return uint8 images [n, C, H, W] of encoded bytes, paths or PIL images, in their order, decoded by threads.
+    """Return uint8 images [n, C, H, W] of encoded bytes, paths or PIL images, in their order.
+
+    Images of more than 128 × 128 pixels are decoded by threads.
 
     Grey images (1, 8 or 16 bits) give one channel, all others three, unless `mode` says otherwise; alpha is dropped.
     Raises InputError for an image that cannot be decoded, for images of different sizes without `image_size`, and for
@@ -46,7 +49,8 @@ def decode(items: Sequence[Any], settings: DecodingSettings, where: str) -> Tens
                 raise InputError(_differ(first, pixels, _place(items[index], where, index)))
             images[index] = pixels
 
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
+    width, height = _open(items[0]).size
+    with ThreadPoolExecutor(1 if width * height <= SMALL else os.cpu_count()) as threads:
         for _ in threads.map(fill, range(0, len(items), SLICE)):  # the first failure, in the order of the images
             pass
     return torch.from_numpy(images)
@@ -77,7 +81,7 @@ def _pixels(item: Any, settings: DecodingSettings, where: str, index: int) -> np
         wanted = {"rgb": "RGB", "gray": "L", None: "L" if image.mode in GREY else "RGB"}[settings.mode]
         if image.mode.startswith("I"):  # 16 bits: Pillow's own conversion clips everything above 255
             image = Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
-        image = image.convert(wanted)
+        image = image if image.mode == wanted else image.convert(wanted)
         if settings.image_size is not None:
             image = image.resize((settings.image_size,) * 2, Image.Resampling.BILINEAR)
     except Exception as error:  # the decoders raise whatever a broken file makes them stumble over
