@@ -1,11 +1,16 @@
 """What tests share: a small pool on disk, and the real images and models, where a checkout has them beside it."""
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
 from negmerge.checkpoints import write_state_dict
+
+# Tests run side by side, and models this small lose by more threads than one; processes started here inherit it.
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

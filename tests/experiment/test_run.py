@@ -66,7 +66,7 @@ def test_the_numbers_of_a_class_forgetting(finished):
     assert results["methods"]["retrain"]["gap"] == 0.0
     assert results["task"]["forget_classes"] == ["3"] and base["per_class"][3] > 80 and consensus["per_class"][3] < 20
     rows = results["task"]["rows"]
-    assert sum(rows[k] for k in ("retain", "forget", "validation", "validation_forget")) == 1438
+    assert sum(rows.values()) == 1797
     single = results["methods"]["best-single"]
     assert single["member"] in [m["name"] for m in results["pool"]["members"]]
     assert single["seconds"] >= single["seconds_parts"]["pool"] == consensus["seconds_parts"]["pool"] > 0
