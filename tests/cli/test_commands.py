@@ -127,6 +127,27 @@ def test_debug_shows_the_traceback(pool):
         main(["merge", str(pool[0]), "-o", "o.safetensors", "--debug"])
 
 
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (
+            ModuleNotFoundError("no", name="sklearn"),
+            2,
+            "needs the package sklearn: pip install 'negmerge[experiments]'",
+        ),
+        (OSError(28, "No space left on device", "out"), 1, "negmerge: out: No space left on device"),
+        (RuntimeError("odd"), 1, "unexpected RuntimeError: odd; with --debug it shows where"),
+    ],
+)
+def test_no_error_shows_a_traceback(negmerge, pool, monkeypatch, error, code, message):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("negmerge.merging.statistics.inspect_checkpoints", fail)
+    found, out, err = negmerge("inspect", pool[0], pool[1][0])
+    assert found == code and message in err and err.count("\n") == 1 and out == ""
+
+
 def test_verify(negmerge, pool, tmp_path):
     base, members = pool
     negmerge("merge", base, *members, "-o", tmp_path / "out")

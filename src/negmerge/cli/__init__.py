@@ -60,15 +60,22 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     words = [word for word in words if word != "--debug"]
     try:
         app(words, standalone_mode=True)
-    except NegmergeError as error:
+    except Exception as error:
         if debug:
             raise
-        print(f"negmerge: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except OSError as error:
-        if debug:
-            raise
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"negmerge: {where}{error.strerror or error}", file=sys.stderr)
-        sys.exit(1)
+        message, code = _explain(error)
+        print(f"negmerge: {message}", file=sys.stderr)
+        sys.exit(code)
     sys.exit(0)
+
+
+def _explain(error: Exception) -> tuple[str, int]:
+    """Return one line for an error, and the exit code."""
+    if isinstance(error, NegmergeError):
+        return str(error), error.exit_code
+    if isinstance(error, ModuleNotFoundError):
+        return f"this command needs the package {error.name}: pip install 'negmerge[experiments]'", 2
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or error}", 1
+    return f"unexpected {type(error).__name__}: {error}; with --debug it shows where", 1
