@@ -1,20 +1,20 @@
-"""A state dict in memory, seen as a checkpoint."""
+"""A state dict, seen as a checkpoint."""
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from negmerge.checkpoints.torch_file import shared_names
-
 
 class StateDict:
-    """Tensors in memory under the interface of a checkpoint; `name` stands for the path in messages."""
+    """Tensors, in memory or memory-mapped, under the interface of a checkpoint; `path` is how messages name them."""
 
-    def __init__(self, tensors: Mapping[str, Tensor], name: str) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor], path: Path, file: Path | None = None) -> None:
         self._tensors = {key: value.detach().cpu() for key, value in tensors.items()}
-        self.path = self.file = Path(name)
+        self.path = path
+        self.file = file or path
         self.metadata: dict[str, str] = {}
         self.names = tuple(self._tensors)
         self.tied = shared_names(self._tensors)
@@ -32,4 +32,18 @@ class StateDict:
         return self._tensors[name].reshape(-1)[start:stop].clone()
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Let go of the tensors."""
+        self._tensors = {}
+
+
+def shared_names(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Return the names that are views of all of an earlier tensor's memory, each with that tensor's name."""
+    first: dict[tuple[Any, ...], str] = {}
+    tied = {}
+    for name, tensor in tensors.items():
+        if tensor.numel() == 0:
+            continue
+        key = (tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
+        if first.setdefault(key, name) != name:
+            tied[name] = first[key]
+    return tied

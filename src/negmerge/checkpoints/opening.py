@@ -6,7 +6,7 @@ from torch import Tensor
 
 from negmerge.checkpoints.base import Checkpoint
 from negmerge.checkpoints.safetensors_file import SafetensorsFile
-from negmerge.checkpoints.torch_file import TorchFile
+from negmerge.checkpoints.torch_file import open_torch_file
 from negmerge.errors import InputError
 
 TORCH_ENDINGS = (".pt", ".pth", ".bin")
@@ -52,7 +52,7 @@ def _open_file(file: Path, shown: Path) -> Checkpoint:
     if file.suffix == ".safetensors":
         return SafetensorsFile(file, shown)
     if file.suffix in TORCH_ENDINGS:
-        return TorchFile(file, shown)
+        return open_torch_file(file, shown)
     raise InputError(
         f"{file}: {file.suffix or 'no ending'} is not a format that can be read; "
         f"there are .safetensors, {', '.join(TORCH_ENDINGS)}"

@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from negmerge import registry
-from negmerge.errors import InputError, nearest
-from negmerge.merging.streaming import Merger, method_settings
+from negmerge.errors import InputError
+from negmerge.merging.streaming import Merger, check_names, method_settings
 from negmerge.unlearning import Context, Outcome
 from negmerge.unlearning._negation import negate
 
@@ -42,11 +42,7 @@ def check_settings(name: str, settings: Mapping[str, Any]) -> None:
     if _merges(module):
         Merger(name, settings)
         return
-    known = describe(name).settings
-    for key in settings:
-        if key not in known:
-            takes = ", ".join(known) or "none"
-            raise InputError(f"method {name} does not take {key!r}{nearest(key, known)}; its settings: {takes}")
+    check_names(name, describe(name).settings, settings)
     try:
         module.Settings(**settings)
     except ValidationError as error:

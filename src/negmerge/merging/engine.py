@@ -217,10 +217,10 @@ def merge_state_dicts(
     """
     check_alpha(alpha)
     merger = Merger(method, settings or {})
-    opened = [StateDict(member, f"members[{i}]") for i, member in enumerate(members)]
+    opened = [StateDict(member, Path(f"members[{i}]")) for i, member in enumerate(members)]
     if len({id(member) for member in members}) < len(members):
         raise InputError("a member is given twice; a repeated member would count double")
-    pool = fit_pool(StateDict(base, "base"), opened, include, exclude)
+    pool = fit_pool(StateDict(base, Path("base")), opened, include, exclude)
     result = {name: tensor.detach().clone() for name, tensor in base.items()}
     flat = {name: torch.empty(base[name].numel(), dtype=base[name].dtype) for name in pool.merged}
 

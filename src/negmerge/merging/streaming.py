@@ -43,7 +43,7 @@ class Merger:
         module = registry.load("methods", method)
         if not hasattr(module, "merge"):
             raise InputError(f"method {method!r} does not merge checkpoints; it belongs to `negmerge run`")
-        check_names(method, module, settings)
+        check_names(method, method_settings(module), settings)
         self.name = method
         self.settings = dict(settings)
         self._with_mask = getattr(module, "merge_with_mask", None)
@@ -59,9 +59,8 @@ class Merger:
         return merged.cpu(), int(torch.count_nonzero(mask))
 
 
-def check_names(method: str, module: ModuleType, settings: Mapping[str, Any]) -> None:
-    """Raise InputError for a setting that a merge method does not take."""
-    known = method_settings(module)
+def check_names(method: str, known: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Raise InputError for a setting that is not among those the method takes."""
     for key in settings:
         if key not in known:
             takes = ", ".join(known) or "none"
