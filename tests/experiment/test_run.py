@@ -244,6 +244,7 @@ def test_forgetting_another_source(tmp_path):
                 image.save(folder / f"{i}.png")
     forget = {"source": "image-folder", "path": str(tmp_path / "squares")}
     results = run(config(data={"source": "digits", "forget": forget}, methods=["consensus"]), tmp_path / "run")
+    assert results["task"]["text"] == "forget squares, keep digits"
     assert results["task"]["kind"] == "source" and results["task"]["rows"]["test_forget"] == 20
     assert results["task"]["classes"][-1] == "light" and len(results["task"]["classes"]) == 11
     assert results["base"]["forget"] > 90 and results["methods"]["consensus"]["forget"] < 60

@@ -1,5 +1,7 @@
 """From what the stages wrote to `results.json`: rows, gaps, warnings."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from negmerge import __version__
@@ -36,7 +38,7 @@ def collect(config: Config, material: Material, finished: Finished) -> dict[str,
         "task": {
             "kind": kind,
             "text": _text(config, material),
-            "source": config.data.source,
+            "source": _source_name(config.data.source, config.data.source_settings),
             "forget_classes": [material.classes[i] for i in _forgotten(material)],
             "classes": list(material.classes),
             "rows": material.split.describe(),
@@ -111,12 +113,20 @@ def _forgotten(material: Material) -> list[int]:
     return sorted({int(label) for label in labels})
 
 
+def _source_name(source: str, settings: Mapping[str, Any]) -> str:
+    """Return what a reader calls a source: the hub id, the name of the folder, or else the source's own name."""
+    path = settings.get("path")
+    if path is None:
+        return source
+    return str(path) if source == "hub" else Path(path).resolve().name
+
+
 def _text(config: Config, material: Material) -> str:
     split, rule = material.split, config.data.forget
-    source = config.data.source
+    source = _source_name(config.data.source, config.data.source_settings)
     if split.kind == "class":
         names = ", ".join(material.classes[i] for i in _forgotten(material))
         return f"forget class {names} of {source}"
     if rule is not None and rule.source is not None:
-        return f"forget {rule.source}, keep {source}"
+        return f"forget {_source_name(rule.source, rule.source_settings)}, keep {source}"
     return f"forget {len(split.forget):,} rows of {source}"
