@@ -19,7 +19,8 @@ from negmerge.errors import InputError, NegmergeError
 from negmerge.experiment.config import check_config
 from negmerge.experiment.pipeline import run
 from negmerge.experiment.record import verify_run
-from negmerge.merging.engine import merge_checkpoints
+from negmerge.experiment.warnings import curve_warnings, leave_one_out_warnings, pool_warnings
+from negmerge.merging.engine import merge_checkpoints, merge_vector
 
 TINY = {
     "name": "tiny",
@@ -248,6 +249,41 @@ def test_forgetting_another_source(tmp_path):
     assert results["task"]["kind"] == "source" and results["task"]["rows"]["test_forget"] == 20
     assert results["task"]["classes"][-1] == "light" and len(results["task"]["classes"]) == 11
     assert results["base"]["forget"] > 90 and results["methods"]["consensus"]["forget"] < 60
+
+
+def test_leaving_one_member_out(finished, tmp_path):
+    base = str(finished[0] / "base" / "model.safetensors")
+    pool = {**TINY["pool"], "leave_one_out": True}
+    changed = config(base={"checkpoint": base}, reference="none", methods=["consensus"], pool=pool)
+    results = run(changed, tmp_path / "loo")
+    names = [member["name"] for member in results["pool"]["members"]]
+    assert list(results["pool"]["leave_one_out"]) == names and len(names) == 4
+    place = tmp_path / "loo" / "private"
+    merge_vector(
+        base, [place / "pool" / name / "model.safetensors" for name in names[1:]], tmp_path / "tau.safetensors"
+    )
+    ours = place / "methods" / f"consensus-without-{names[0]}" / "merged.safetensors"
+    assert ours.read_bytes() == (tmp_path / "tau.safetensors").read_bytes()
+
+
+def test_an_alpha_that_hangs_on_one_member_is_warned_of():
+    assert leave_one_out_warnings(1.0, {"a": 1.5, "b": 0.5, "c": 1.0}) == []
+    found = leave_one_out_warnings(1.0, {"a": 1.0, "b": 0.45, "c": 1.55})
+    assert [w["name"] for w in found] == ["unstable-signs"] * 2
+    assert "without member b the chosen α is 0.45 instead of 1" in found[0]["text"]
+
+
+def test_pool_and_curve_warnings():
+    assert pool_warnings(0.5, 0.25, [[1, 0.1], [0.1, 1]], ["a", "b"]) == []
+    near = pool_warnings(0.3, 0.25, [[1, -0.1], [-0.1, 1]], ["a", "b"])
+    assert [w["name"] for w in near] == ["unstable-signs"] * 3 and "30.0 %" in near[0]["text"]
+    base = {"alpha": 0.0, "forget": 80.0, "retain": 90.0}
+    together = [base, {"alpha": 0.5, "forget": 72.0, "retain": 84.0}]
+    assert [w["name"] for w in curve_warnings("m", together, 0.0, False)] == ["weak-forgetting", "retain-damage"]
+    clean = [base, {"alpha": 0.5, "forget": 10.0, "retain": 88.0}, {"alpha": 1.0, "forget": 2.0, "retain": 80.0}]
+    assert curve_warnings("m", clean, 0.5, False) == []
+    weak = curve_warnings("m", [base, {"alpha": 64.0, "forget": 70.0, "retain": 90.0}], 64.0, True)
+    assert [w["name"] for w in weak] == ["weak-forgetting"] and "α = 64" in weak[0]["text"]
 
 
 def test_a_base_that_does_not_fit_is_refused(finished, tmp_path):

@@ -88,6 +88,7 @@ class PoolConfig(_Strict):
 
     train: dict[str, Any] = Field(default_factory=dict, description="training settings that all members share")
     grid: dict[str, list[Any]] = Field(description="training setting → its values")
+    leave_one_out: bool = Field(False, description="choose α again without each member, for the consensus row")
 
 
 class MethodConfig(BaseModel):
@@ -205,7 +206,9 @@ def check_config(raw: Mapping[str, Any], where: str = "config") -> Config:
         check_settings(method.name, method.settings)
         if method.name == "retrain" and not (method.settings.get("train") or _scratch_settings(config)):
             raise InputError(f"{where}: retrain needs training settings: {{name: retrain, train: …}}, or base.train")
-    expand_grid(config.pool.train, config.pool.grid)
+    members = expand_grid(config.pool.train, config.pool.grid)
+    if config.pool.leave_one_out and (len(members) < 3 or all(m.name != "consensus" for m in config.methods)):
+        raise InputError(f"{where}: pool.leave_one_out needs the method consensus and at least 3 members")
     if config.reference and config.reference.train == "base" and config.base.train is None:
         raise InputError(f"{where}: reference: train: base needs base.train; give settings or a checkpoint")
     return config

@@ -9,7 +9,7 @@ from negmerge.experiment.config import Config, MethodConfig
 from negmerge.experiment.methods import describe
 from negmerge.experiment.prepare import Material
 from negmerge.experiment.stages import Finished
-from negmerge.experiment.warnings import curve_warnings, pool_warnings
+from negmerge.experiment.warnings import curve_warnings, leave_one_out_warnings, pool_warnings
 from negmerge.metrics import average_gap
 
 GAP_NUMBERS = ("retain", "forget", "test", "membership")
@@ -53,7 +53,11 @@ def collect(config: Config, material: Material, finished: Finished) -> dict[str,
         "base": base,
         "reference": reference,
         "methods": methods,
-        "pool": {**finished.pool, "members": [_member(m) for m in finished.members]},
+        "pool": {
+            **finished.pool,
+            "leave_one_out": finished.leave_one_out,
+            "members": [_member(m) for m in finished.members],
+        },
         "warnings": _warnings(finished, methods),
     }
 
@@ -98,6 +102,9 @@ def _warnings(finished: Finished, methods: dict[str, dict[str, Any]]) -> list[di
     pool = finished.pool
     names = [facts["name"] for facts in finished.members]
     found = pool_warnings(pool["consensus"], pool["chance"], pool["cosine"], names)
+    if finished.leave_one_out:
+        whole = next(row["alpha"] for row in methods.values() if row["method"] == "consensus")
+        found += leave_one_out_warnings(whole, finished.leave_one_out)
     for label, row in methods.items():
         if row.get("curve"):
             found += curve_warnings(label, row["curve"], row["alpha"], row["open_end"])

@@ -35,6 +35,7 @@ class Finished:
     pool: dict[str, Any]
     members: list[dict[str, Any]]
     methods: dict[str, dict[str, Any]]
+    leave_one_out: dict[str, float]
 
 
 class SeedRun:
@@ -64,12 +65,16 @@ class SeedRun:
         for method in self.config.methods:
             with self.place.stage(f"method {method.row}", method=method.row):
                 methods[method.row] = self._make_method(method, members, pool["seconds"])
+        left_out: dict[str, float] = {}
+        if self.config.pool.leave_one_out:
+            with self.place.stage("leave one out"):
+                left_out = self._leave_one_out(members)
         with self.place.stage("evaluation"):
             base = {**self._scores("base", self.base), **self._seconds("base")}
             reference = None
             if self.reference:
                 reference = {**self._scores("reference", self.reference), **self._seconds("reference")}
-        return Finished(base, reference, pool, [job.facts() for job in members], methods)
+        return Finished(base, reference, pool, [job.facts() for job in members], methods, left_out)
 
     # base and reference
 
@@ -177,20 +182,38 @@ class SeedRun:
         outcome_file = folder / "outcome.json"
         checkpoint = folder / "model.safetensors"
         if not outcome_file.exists():
-            private = self.place.private / "methods" / method.row
-            context = Context(
-                base=self.base,
-                members=tuple(job.checkpoint for job in members),
-                pool_seconds=pool_seconds,
-                directory=private,
-                choose=partial(self._choose, method.row),
-                retrain=partial(self._retrain, private),
-            )
-            outcome = run_method(method.name, method.settings, context)
+            outcome = run_method(method.name, method.settings, self._context(method.row, members, pool_seconds))
             folder.mkdir(parents=True, exist_ok=True)
             self._write_model(outcome, checkpoint)
             write_json(outcome_file, _facts(outcome))
         return {**read_json(outcome_file), **self._scores(f"methods/{method.row}", checkpoint)}
+
+    def _context(self, row: str, members: Sequence[TrainingJob], pool_seconds: float) -> Context:
+        private = self.place.private / "methods" / row
+        return Context(
+            base=self.base,
+            members=tuple(job.checkpoint for job in members),
+            pool_seconds=pool_seconds,
+            directory=private,
+            choose=partial(self._choose, row),
+            retrain=partial(self._retrain, private),
+        )
+
+    def _leave_one_out(self, members: list[TrainingJob]) -> dict[str, float]:
+        """Return the α chosen for the consensus without each member, by the member's name."""
+        file = self.place.path / "leave-one-out.json"
+        if not file.exists():
+            method = next(m for m in self.config.methods if m.name == "consensus")
+            chosen = {}
+            for left in members:
+                others = [job for job in members if job is not left]
+                context = self._context(f"{method.row}-without-{left.directory.name}", others, 0.0)
+                outcome = run_method(method.name, method.settings, context)
+                assert outcome.selection is not None
+                chosen[left.directory.name] = outcome.selection.alpha
+            write_json(file, chosen)
+        found: dict[str, float] = read_json(file)
+        return found
 
     def _choose(self, row: str, vector: Path, curve_file: Path) -> Selection:
         def tell(alpha: float, scores: dict[str, float]) -> None:

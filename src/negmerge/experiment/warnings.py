@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 NEAR_CHANCE = 1.5  # consensus below this multiple of the chance level says that signs hardly agree
+SENSITIVITY = 0.5  # α may move by this share of itself when one member is left out
 SELECTIVITY = 2.0  # forget accuracy must fall at least this much faster than retain accuracy
 
 
@@ -34,6 +35,19 @@ def pool_warnings(
                 _warning("unstable-signs", "pool", f"member {name} points away from the others (mean cosine ≤ 0)")
             )
     return found
+
+
+def leave_one_out_warnings(alpha: float, without: Mapping[str, float]) -> list[dict[str, str]]:
+    """Return `unstable-signs` for every member without which the chosen α changes by more than half."""
+    return [
+        _warning(
+            "unstable-signs",
+            "pool",
+            f"without member {name} the chosen α is {other:g} instead of {alpha:g}: the result hangs on one member",
+        )
+        for name, other in without.items()
+        if abs(other - alpha) > SENSITIVITY * alpha
+    ]
 
 
 def curve_warnings(
