@@ -7,29 +7,31 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from negmerge.errors import NegmergeError
+from negmerge.errors import InputError, NegmergeError
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path, replace: bool = True) -> Iterator[BinaryIO]:
     """Give a binary file to write and read; when the block ends without an error, it becomes `path`.
 
     The file is `.NAME.partial` beside the target, locked while in use, synced, then renamed over the target. After
     an error it is removed; one left behind by a killed process is taken over. Raises NegmergeError where another
-    process is writing the same target, or the place cannot be written.
+    process is writing the same target, or the place cannot be written, and, without `replace`, InputError where the
+    target exists once it is locked.
     """
     partial = partial_path(path)
-    file = _open_locked(partial, path)
-    try:
-        with file:
+    with _open_locked(partial, path) as file:
+        try:
+            if not replace and os.path.lexists(path):
+                raise InputError(f"{path} exists by now: another process wrote it; choose another OUT")
             file.truncate(0)
             yield file
             file.flush()
             os.fsync(file.fileno())
             partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+        except BaseException:  # removed while still locked: nobody else's file is taken away
+            partial.unlink(missing_ok=True)
+            raise
     sync_folder(path.parent)
 
 

@@ -20,8 +20,8 @@ class Checkpoint(Protocol):
         ...
 
     @property
-    def file(self) -> Path:
-        """The file that holds the weights."""
+    def files(self) -> tuple[Path, ...]:
+        """The files that hold the weights."""
         ...
 
     @property
@@ -49,6 +49,13 @@ class Checkpoint(Protocol):
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> Tensor:
         """Return elements start … stop of the flattened tensor, in its own dtype, as a new 1-D tensor."""
+        ...
+
+    def locate(self, name: str) -> tuple[int, int] | None:
+        """Return where the plain bytes of a tensor lie: file descriptor and offset, or −1 and an address in memory.
+
+        None for a tensor that is not stored as its elements one after the other.
+        """
         ...
 
     def close(self) -> None:

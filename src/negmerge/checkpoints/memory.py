@@ -11,10 +11,10 @@ from torch import Tensor
 class StateDict:
     """Tensors, in memory or memory-mapped, under the interface of a checkpoint; `path` is how messages name them."""
 
-    def __init__(self, tensors: Mapping[str, Tensor], path: Path, file: Path | None = None) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor], path: Path, files: tuple[Path, ...] = ()) -> None:
         self._tensors = {key: value.detach().cpu() for key, value in tensors.items()}
         self.path = path
-        self.file = file or path
+        self.files = files
         self.metadata: dict[str, str] = {}
         self.names = tuple(self._tensors)
         self.tied = shared_names(self._tensors)
@@ -30,6 +30,11 @@ class StateDict:
     def read(self, name: str, start: int = 0, stop: int | None = None) -> Tensor:
         """Return elements start … stop of the flattened tensor as a new 1-D tensor."""
         return self._tensors[name].reshape(-1)[start:stop].clone()
+
+    def locate(self, name: str) -> tuple[int, int] | None:
+        """Return −1 and the address of a tensor that is contiguous."""
+        tensor = self._tensors[name]
+        return (-1, tensor.data_ptr()) if tensor.is_contiguous() else None
 
     def close(self) -> None:
         """Let go of the tensors."""

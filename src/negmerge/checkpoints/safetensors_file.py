@@ -45,7 +45,7 @@ class SafetensorsFile:
 
     def __init__(self, path: Path, shown: Path | None = None) -> None:
         self.path = shown or path
-        self.file = path
+        self.files = (path,)
         self.tied: dict[str, str] = {}
         try:
             self._descriptor = os.open(path, os.O_RDONLY)
@@ -77,6 +77,10 @@ class SafetensorsFile:
         if stop > start:
             self._read_into(tensor.view(torch.uint8).numpy().data, offset + start * dtype.itemsize, name)
         return tensor
+
+    def locate(self, name: str) -> tuple[int, int] | None:
+        """Return the file descriptor and the offset of a tensor's bytes."""
+        return self._descriptor, self._entries[name][2]
 
     def close(self) -> None:
         """Release the file."""

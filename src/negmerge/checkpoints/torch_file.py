@@ -22,7 +22,7 @@ def open_torch_file(path: Path, shown: Path) -> StateDict:
     A dict under `state_dict`, `model_state_dict` or `model` is unwrapped, and a `module.` before every name taken
     off. Raises InputError for a file that is damaged, holds other objects than tensors, or would execute code.
     """
-    return StateDict(_unwrap(_load(path, shown), shown), shown, path)
+    return StateDict(_unwrap(_load(path, shown), shown), shown, (path,))
 
 
 def _load(path: Path, shown: Path) -> Any:

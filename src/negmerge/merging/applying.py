@@ -1,6 +1,9 @@
 """The one place where a merged vector meets the weights."""
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -29,3 +32,36 @@ def check_alpha(alpha: float) -> None:
     """Raise InputError unless α is finite."""
     if not math.isfinite(alpha):
         raise InputError(f"alpha must be a finite number, got {alpha}")
+
+
+@dataclass(frozen=True)
+class Outlet:
+    """What becomes of a merged chunk: τ itself, or θ₀ ∓ α·τ in the dtype of the output, handed to `write`."""
+
+    operation: Literal["delta", "subtract", "add"]
+    dtype: Callable[[str], torch.dtype]
+    write: Callable[[str, int, Tensor], None]
+    alpha: float = 1.0
+
+    def put(self, name: str, start: int, base: Tensor, delta: Tensor) -> None:
+        """Write what becomes of a chunk of τ. Raises InputError where it leaves the range of the dtype."""
+        if self.operation == "delta":
+            self.write(name, start, delta)
+            return
+        values = apply_delta(base, delta, self.alpha, self.operation == "add", self.dtype(name))
+        self._check(name, values)
+        self.write(name, start, values)
+
+    def put_ready(self, name: str, start: int, values: Tensor) -> None:
+        """Write finite values that only lack the cast to the dtype of the output, and the check of its range."""
+        cast = values.to(self.dtype(name))
+        if cast.dtype != values.dtype:
+            self._check(name, cast)
+        self.write(name, start, cast)
+
+    def _check(self, name: str, values: Tensor) -> None:
+        if not torch.isfinite(values).all():
+            raise InputError(
+                f"tensor {name}: the result with alpha {self.alpha:g} leaves the range of {values.dtype}; "
+                "choose a smaller alpha or another --dtype"
+            )

@@ -1,14 +1,16 @@
 """Where a merged model goes: one file, or a folder with what belongs to the base beside the weights."""
 
+import fcntl
+import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from negmerge.checkpoints import sync_folder
+from negmerge.checkpoints import sync_folder, write_bytes_atomic
 from negmerge.errors import InputError, NegmergeError
 from negmerge.merging.record import read_record
 
-WEIGHTS = "model.safetensors"
 CARD = "README.md"
 WEIGHT_ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx")
 
@@ -41,43 +43,74 @@ def _is_ours(output: Path) -> bool:
 
 
 def recover_folder(output: Path) -> None:
-    """Finish what a killed swap of folders left: the old folder comes back, or goes for good."""
-    aside = _aside(output)
-    if aside.exists():
-        if output.exists():
-            shutil.rmtree(aside)
-        else:
-            aside.rename(output)
+    """Finish what a killed swap of folders left: the old folder comes back, or goes for good.
 
-
-def write_folder(output: Path, base: Path, card: str, write_weights: Callable[[Path], None]) -> None:
-    """Write a folder beside OUT, then swap it in by renames: weights, the base's small files, a model card.
-
-    Raises NegmergeError where the folder cannot be made.
+    Raises NegmergeError while another process is writing OUT.
     """
-    staging = output.with_name(f".{output.name}.partial")
-    if staging.exists():
-        shutil.rmtree(staging)
-    try:
-        staging.mkdir(parents=True)
-    except OSError as error:
-        raise NegmergeError(f"{output} cannot be written: {error.strerror}; choose another place") from None
-    try:
-        write_weights(staging / WEIGHTS)
-        if base.is_dir():
-            for file in sorted(base.iterdir()):
-                if _belongs_beside(file):
-                    shutil.copyfile(file, staging / file.name)
-        (staging / CARD).write_text(card)
-        sync_folder(staging)
+    aside = _aside(output)
+    if not aside.exists():
+        return
+    with _locked_staging(output) as staging:
         if output.exists():
-            output.rename(_aside(output))
-        staging.rename(output)
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
-    sync_folder(output.parent)
-    shutil.rmtree(_aside(output), ignore_errors=True)
+            shutil.rmtree(aside, ignore_errors=True)
+        elif aside.exists():
+            aside.rename(output)
+        shutil.rmtree(staging)
+
+
+@contextmanager
+def written_folder(output: Path, base: Path, card: str, overwrite: bool) -> Iterator[Path]:
+    """Give a folder to write the weights into; at the end the base's small files and a model card join them.
+
+    It lies beside OUT, locked, and is swapped in by renames. After an error it is removed; one that a killed process
+    left is emptied and taken over. Raises NegmergeError where it cannot be made, or another process is writing OUT.
+    """
+    with _locked_staging(output) as staging:
+        try:
+            check_output(output, [], overwrite)
+            yield staging
+            if base.is_dir():
+                for file in sorted(base.iterdir()):
+                    if _belongs_beside(file):
+                        write_bytes_atomic(staging / file.name, file.read_bytes())
+            write_bytes_atomic(staging / CARD, card.encode())
+            sync_folder(staging)
+            if output.exists():
+                output.rename(_aside(output))
+            staging.rename(output)
+        except BaseException:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
+        sync_folder(output.parent)
+        shutil.rmtree(_aside(output), ignore_errors=True)
+
+
+@contextmanager
+def _locked_staging(output: Path) -> Iterator[Path]:
+    staging = output.with_name(f".{output.name}.partial")
+    while True:
+        try:
+            staging.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(staging, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except FileNotFoundError:  # its owner has just renamed or removed it
+            continue
+        except OSError as error:
+            raise NegmergeError(f"{output} cannot be written: {error.strerror}; choose another place") from None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            raise NegmergeError(f"{output} is being written by another process; wait for it to end") from None
+        # Between opening and locking, the folder may have become OUT.
+        if staging.exists() and staging.stat().st_ino == os.fstat(descriptor).st_ino:
+            break
+        os.close(descriptor)
+    try:
+        for left in staging.iterdir():
+            shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+        yield staging
+    finally:
+        os.close(descriptor)
 
 
 def _aside(output: Path) -> Path:

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from negmerge.checkpoints import Checkpoint, is_tied, open_checkpoint
@@ -13,11 +13,15 @@ from negmerge.merging.selecting import select_tensors
 
 @dataclass(frozen=True)
 class Pool:
-    """A base and members that fit it; `merged` are the names that merge, all others pass through from the base."""
+    """A base and members that fit it; `merged` are the names that merge, all others pass through from the base.
+
+    `order` are the places that the members had in the list as it was given.
+    """
 
     base: Checkpoint
     members: tuple[Checkpoint, ...]
     merged: tuple[str, ...]
+    order: tuple[int, ...]
 
     @property
     def passed(self) -> tuple[str, ...]:
@@ -44,7 +48,7 @@ def fit_pool(
         for name in merged:
             if not member.dtype(name).is_floating_point:
                 raise InputError(f"{member.path}: {name} is {member.dtype(name)}, in the base {base.dtype(name)}")
-    return Pool(base, tuple(members), tuple(merged))
+    return Pool(base, tuple(members), tuple(merged), tuple(range(len(members))))
 
 
 @contextmanager
@@ -55,7 +59,9 @@ def open_pool(
 
     Raises InputError for a member given twice, for the base given as a member, and as `fit_pool` does.
     """
-    resolved = sorted(((Path(member).resolve(), Path(member)) for member in members), key=lambda pair: str(pair[0]))
+    places = [(Path(member).resolve(), Path(member)) for member in members]
+    order = sorted(range(len(places)), key=lambda i: str(places[i][0]))
+    resolved = [places[i] for i in order]
     for (a, _), (b, shown) in itertools.pairwise(resolved):
         if a == b:
             raise InputError(f"member {shown} is given twice; a repeated member would count double")
@@ -66,7 +72,7 @@ def open_pool(
     try:
         for path in (base, *(shown for _, shown in resolved)):
             opened.append(open_checkpoint(path))
-        yield fit_pool(opened[0], opened[1:], include, exclude)
+        yield replace(fit_pool(opened[0], opened[1:], include, exclude), order=tuple(order))
     finally:
         for checkpoint in opened:
             checkpoint.close()

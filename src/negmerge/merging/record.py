@@ -1,5 +1,6 @@
 """What a merged model says of itself: inputs, method, hash of its data; and the check of it."""
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from negmerge import __version__
-from negmerge.checkpoints import hash_file, open_checkpoint
+from negmerge.checkpoints import Checkpoint, hash_file, open_checkpoint
 from negmerge.checkpoints.safetensors_file import SafetensorsFile
 from negmerge.errors import InputError
 
@@ -15,14 +16,23 @@ KEY = "negmerge"
 PLACEHOLDER = "sha256-tree:" + "0" * 64
 
 
-def file_facts(path: Path, shown: Path, hashed: bool) -> dict[str, Any]:
-    """Return name (folder and file, not the whole path), size and, if asked for, hash of an input."""
-    resolved = shown.resolve()
+def file_facts(checkpoint: Checkpoint, hashed: bool) -> dict[str, Any]:
+    """Return name (folder and file, not the whole path), size and, if asked for, hash of an input.
+
+    The hash of several files is that of the lines `hash  name` of each.
+    """
+    resolved = checkpoint.path.resolve()
     facts: dict[str, Any] = {
         "name": f"{resolved.parent.name}/{resolved.name}",
-        "bytes": path.stat().st_size,
+        "bytes": sum(file.stat().st_size for file in checkpoint.files),
     }
-    return {**facts, "hash": hash_file(path)} if hashed else facts
+    if not hashed:
+        return facts
+    hashes = [hash_file(file) for file in checkpoint.files]
+    if len(hashes) == 1:
+        return {**facts, "hash": hashes[0]}
+    lines = "".join(f"{found}  {file.name}\n" for found, file in zip(hashes, checkpoint.files, strict=True))
+    return {**facts, "hash": f"sha256-list:{hashlib.sha256(lines.encode()).hexdigest()}"}
 
 
 def metadata(facts: Mapping[str, Any]) -> dict[str, str]:
@@ -48,20 +58,24 @@ def read_record(path: Path) -> dict[str, Any] | None:
 
 
 def verify_model(path: Path) -> int:
-    """Compare the data of a merged model with the hash in its record, and return how many hashes were compared.
+    """Compare the data of a merged model with the hashes in its record, and return how many hashes were compared.
 
     Raises InputError for a model without a record, and one whose data are not those that were written.
     """
-    record = read_record(path)
-    if record is None or not re.fullmatch(r"sha256-tree:[0-9a-f]{64}", str(record.get("data"))):
-        raise InputError(f"{path} carries no record of negmerge; give a run directory or a merged model")
     checkpoint = open_checkpoint(path)
-    assert isinstance(checkpoint, SafetensorsFile)
+    files = checkpoint.files
     checkpoint.close()
-    found = hash_file(checkpoint.file, checkpoint.data_start)
-    if found != record["data"]:
-        raise InputError(f"{path}: the data have hash {found}, the record says {record['data']}; it was changed")
-    return 1
+    for file in files:
+        shown = path if len(files) == 1 else file
+        record = read_record(file)
+        if record is None or not re.fullmatch(r"sha256-tree:[0-9a-f]{64}", str(record.get("data"))):
+            raise InputError(f"{shown} carries no record of negmerge; give a run directory or a merged model")
+        opened = SafetensorsFile(file)
+        opened.close()
+        found = hash_file(file, opened.data_start)
+        if found != record["data"]:
+            raise InputError(f"{shown}: the data have hash {found}, the record says {record['data']}; it was changed")
+    return len(files)
 
 
 def model_card(facts: Mapping[str, Any]) -> str:

@@ -1,0 +1,249 @@
+"""The fused loops: read a block of every member, subtract, count signs, sum, apply, all while it stays in cache.
+
+Compiled by numba where it is installed; `AVAILABLE` says so. Members are folded into running sums one at a time, so a
+job needs the same few blocks of memory whatever the size of the pool. No fast-math: every sum runs in the order of the
+members, in float32, and gives the bits of the plain functions in `merging.methods`. Compiled code is cached on disk.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+try:
+    import numba
+    from numba import types
+
+    AVAILABLE = True
+except Exception:  # pragma: no cover  (absent, or built for another numpy: the plain functions do the work)
+    AVAILABLE = False
+
+BLOCK = 2**15  # elements: five float32 blocks of this length fit the second-level cache
+FLOAT32, BFLOAT16, FLOAT16 = 0, 1, 2
+SUM, STRICT, COUNT_ALL, COUNT_AGREEING = 0, 1, 2, 3
+DELTA, SUBTRACT, ADD = 0, 1, 2
+FINE, UNREADABLE, NOT_FINITE = 0, 1, 2
+
+
+def _compiled(function: Callable[..., Any]) -> Any:
+    """Compile a loop; division by zero gives inf, as in torch, and the lock of the interpreter is let go."""
+    return numba.njit(nogil=True, cache=True, error_model="numpy")(function) if AVAILABLE else function
+
+
+if AVAILABLE:
+    _pread: Any = types.ExternalFunction("pread", types.intp(types.int32, types.intp, types.intp, types.int64))
+    _memcpy: Any = types.ExternalFunction("memcpy", types.intp(types.intp, types.intp, types.intp))
+
+
+@_compiled
+def _fetch(descriptor, offset, address, count):  # type: ignore[no-untyped-def]
+    # Bytes of an open file, or (descriptor −1) of this process's memory at address `offset`, to `address`.
+    if descriptor < 0:
+        _memcpy(address, offset, count)
+        return True
+    done = 0
+    while done < count:
+        got = _pread(np.int32(descriptor), address + done, count - done, offset + done)
+        if got <= 0:
+            return False
+        done += got
+    return True
+
+
+@_compiled
+def _load(descriptor, offset, kind, first, raw, values):  # type: ignore[no-untyped-def]
+    # Elements of one checkpoint, from element `first` on, as float32 in `values`.
+    count = len(values)
+    if kind == FLOAT32:
+        return _fetch(descriptor, offset + 4 * first, values.ctypes.data, 4 * count)
+    if not _fetch(descriptor, offset + 2 * first, raw.ctypes.data, 2 * count):
+        return False
+    bits = values.view(np.uint32)
+    if kind == BFLOAT16:
+        for j in range(count):
+            bits[j] = np.uint32(raw[j]) << np.uint32(16)
+        return True
+    scale = np.float32(2.0**112)  # moves the exponent of a half to that of a float; exact, denormals included
+    for j in range(count):
+        half = np.uint32(raw[j])
+        bits[j] = (half & np.uint32(0x7FFF)) << np.uint32(13)
+        values[j] *= scale
+        if (half & np.uint32(0x7C00)) == np.uint32(0x7C00):
+            values[j] = np.inf
+        bits[j] |= (half & np.uint32(0x8000)) << np.uint32(16)
+    return True
+
+
+@_compiled
+def _differs(base, member):  # type: ignore[no-untyped-def]
+    for j in range(len(base)):  # noqa: SIM110  (compiled loops have no generators)
+        if base[j] != member[j]:
+            return True
+    return False
+
+
+@_compiled
+def _add_sum(base, member, total):  # type: ignore[no-untyped-def]
+    for j in range(len(base)):
+        total[j] += member[j] - base[j]
+
+
+@_compiled
+def _add_strict(base, member, total, low, high):  # type: ignore[no-untyped-def]
+    for j in range(len(base)):
+        d = member[j] - base[j]
+        total[j] += d
+        low[j] = d if d < low[j] else low[j]
+        high[j] = d if d > high[j] else high[j]
+
+
+@_compiled
+def _add_counts(base, member, total, up, down):  # type: ignore[no-untyped-def]
+    for j in range(len(base)):
+        d = member[j] - base[j]
+        total[j] += d
+        up[j] += np.int32(d > 0)
+        down[j] += np.int32(d < 0)
+
+
+@_compiled
+def _add_agreeing(base, member, positive, negative, up, down):  # type: ignore[no-untyped-def]
+    zero = np.float32(0)
+    for j in range(len(base)):
+        d = member[j] - base[j]
+        # A NaN belongs to neither sign; `not` sends it to the negative sum, where it is found.
+        positive[j] += d if d > 0 else zero
+        negative[j] += zero if d > 0 else d
+        up[j] += np.int32(d > 0)
+        down[j] += np.int32(d < 0)
+
+
+@_compiled
+def _finish_sum(total, members):  # type: ignore[no-untyped-def]
+    bad = 0
+    for j in range(len(total)):
+        bad += not (abs(total[j]) < np.inf)
+        total[j] /= members
+    return len(total), bad
+
+
+@_compiled
+def _finish_strict(total, low, high, members):  # type: ignore[no-untyped-def]
+    kept, bad = 0, 0
+    zero = np.float32(0)
+    for j in range(len(total)):
+        bad += not (abs(total[j]) < np.inf)
+        keep = (low[j] > 0) | (high[j] < 0)
+        kept += keep
+        mean = total[j] / members
+        total[j] = mean if keep else zero
+    return kept, bad
+
+
+@_compiled
+def _finish_counts(total, up, down, need, members):  # type: ignore[no-untyped-def]
+    kept, bad = 0, 0
+    zero = np.float32(0)
+    for j in range(len(total)):
+        bad += not (abs(total[j]) < np.inf)
+        enough = need[up[j] + down[j]]
+        keep = (up[j] >= enough) != (down[j] >= enough)
+        kept += keep
+        mean = total[j] / members
+        total[j] = mean if keep else zero
+    return kept, bad
+
+
+@_compiled
+def _finish_agreeing(positive, negative, up, down, need):  # type: ignore[no-untyped-def]
+    kept, bad = 0, 0
+    zero, one = np.float32(0), np.int32(1)
+    for j in range(len(positive)):
+        bad += not (positive[j] - negative[j] < np.inf)
+        enough = need[up[j] + down[j]]
+        rises, falls = up[j] >= enough, down[j] >= enough
+        kept += rises != falls
+        winner = positive[j] if rises else negative[j]
+        voters = max(up[j] if rises else down[j], one)
+        mean = winner / np.float32(voters)
+        positive[j] = mean if rises != falls else zero
+    return kept, bad
+
+
+@_compiled
+def _apply(base, delta, operation, alpha, out):  # type: ignore[no-untyped-def]
+    bad = 0
+    if operation == DELTA:
+        out[:] = delta
+        return bad
+    for j in range(len(base)):
+        step = delta[j] * alpha
+        out[j] = base[j] + step if operation == ADD else base[j] - step
+        bad += not (abs(out[j]) < np.inf)
+    return bad
+
+
+@_compiled
+def merge_pieces(  # type: ignore[no-untyped-def]  # noqa: C901
+    descriptors, offsets, kinds, starts, lengths, rule, need, operation, alpha, floats, counts, raw, differs, out, kept
+):
+    """Merge pieces of tensors, and return the state of each: fine, unreadable, or not finite.
+
+    Checkpoint 0 is the base. descriptors, offsets, kinds: [pieces, 1 + N], where each tensor begins and how it is
+    stored; starts, lengths: [pieces]; out: float32, all pieces one after the other; kept: [pieces]; differs: [N], set
+    where a member is found to differ from the base; floats [5, BLOCK], counts [2, BLOCK], raw [BLOCK] are scratch.
+    """
+    states = np.zeros(len(lengths), np.uint8)
+    count = descriptors.shape[1] - 1
+    members = np.float32(count)
+    at = 0
+    for p in range(len(lengths)):
+        kept[p] = 0
+        for first in range(0, lengths[p], BLOCK):
+            n = min(BLOCK, lengths[p] - first)
+            base, member, total = floats[0, :n], floats[1, :n], floats[2, :n]
+            low, high = floats[3, :n], floats[4, :n]
+            up, down = counts[0, :n], counts[1, :n]
+            begin = starts[p] + first
+            if not _load(descriptors[p, 0], offsets[p, 0], kinds[p, 0], begin, raw, base):
+                states[p] = UNREADABLE
+                break
+            total[:] = 0
+            if rule == STRICT:
+                low[:] = np.inf
+                high[:] = -np.inf
+            elif rule != SUM:
+                up[:] = 0
+                down[:] = 0
+                low[:] = 0
+            for i in range(1, count + 1):
+                if not _load(descriptors[p, i], offsets[p, i], kinds[p, i], begin, raw, member):
+                    states[p] = UNREADABLE
+                    break
+                if not differs[i - 1] and _differs(base, member):
+                    differs[i - 1] = 1
+                if rule == STRICT:
+                    _add_strict(base, member, total, low, high)
+                elif rule == SUM:
+                    _add_sum(base, member, total)
+                elif rule == COUNT_ALL:
+                    _add_counts(base, member, total, up, down)
+                else:
+                    _add_agreeing(base, member, total, low, up, down)
+            if states[p] != FINE:
+                break
+            if rule == STRICT:
+                keeps, bad = _finish_strict(total, low, high, members)
+            elif rule == SUM:
+                keeps, bad = _finish_sum(total, members)
+            elif rule == COUNT_ALL:
+                keeps, bad = _finish_counts(total, up, down, need, members)
+            else:
+                keeps, bad = _finish_agreeing(total, low, up, down, need)
+            bad += _apply(base, total, operation, alpha, out[at + first : at + first + n])
+            if bad:
+                states[p] = NOT_FINITE
+                break
+            kept[p] += keeps
+        at += lengths[p]
+    return states

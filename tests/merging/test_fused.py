@@ -1,0 +1,169 @@
+"""The compiled way against the plain one: the same bits, whatever the rule, the dtype and the format."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from negmerge.checkpoints import read_state_dict, write_state_dict
+from negmerge.errors import InputError
+from negmerge.merging import fused, kernels, passes, streaming
+from negmerge.merging.engine import merge_checkpoints, merge_state_dicts, merge_vector
+
+pytestmark = pytest.mark.skipif(not kernels.AVAILABLE, reason="needs numba")
+
+COUNT = 3 * 2**15 + 77  # more than one block
+RULES = [
+    ("uniform", {}),
+    ("consensus", {}),
+    ("consensus", {"mean": "agreeing"}),
+    ("consensus", {"threshold": 0.6}),
+    ("consensus", {"threshold": 0.5, "mean": "agreeing"}),
+    ("consensus", {"zeros": "abstain"}),
+    ("consensus", {"threshold": 0.6, "zeros": "abstain", "mean": "agreeing"}),
+]
+
+
+def big_state(seed, dtypes):
+    """Weights with zeros, denormals and every sign pattern among the members."""
+    g = torch.Generator().manual_seed(seed)
+    state = {}
+    for i, dtype in enumerate(dtypes):
+        values = 0.02 * torch.randint(-2, 3, (COUNT,), generator=g) * torch.rand(COUNT, generator=g)
+        values[::5] = 0.0
+        values[1::97] *= 1e-6
+        state[f"w{i}"] = values.to(dtype)
+        state[f"small{i}"] = torch.randn(3, generator=g).to(dtype)
+    return state
+
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """A base and four members of all dtypes; one member is a .pt file, one has other dtypes than the base."""
+    folder = tmp_path_factory.mktemp("large")
+    write_state_dict(folder / "base.safetensors", big_state(0, DTYPES))
+    members = []
+    for i in range(1, 5):
+        dtypes = (torch.float16, torch.float32, torch.bfloat16, torch.float64) if i == 2 else DTYPES
+        state = big_state(i, dtypes)
+        members.append(folder / (f"{i}.pt" if i == 3 else f"{i}.safetensors"))
+        torch.save(state, members[-1]) if i == 3 else write_state_dict(members[-1], state)
+    return folder / "base.safetensors", members
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """Take the compiled way for small pools too, and count how often it was taken."""
+    taken = []
+    original = fused.merge_fused
+
+    def watched(pool, names, *rest, **more):
+        taken.append(list(names))
+        return original(pool, names, *rest, **more)
+
+    monkeypatch.setattr(passes, "WORTH", 0)
+    monkeypatch.setattr(fused, "merge_fused", watched)
+    return taken
+
+
+def same(a, b):
+    assert set(a) == set(b)
+    for name in a:
+        assert a[name].dtype == b[name].dtype and torch.equal(a[name], b[name]), name
+
+
+@pytest.mark.parametrize(("method", "settings"), RULES)
+@pytest.mark.parametrize("add", [False, True])
+def test_compiled_equals_plain(large, tmp_path, compiled, monkeypatch, method, settings, add):
+    base, members = large
+    options = {"method": method, "settings": settings, "alpha": 0.37, "add": add}
+    first = merge_checkpoints(base, members, tmp_path / "a.safetensors", workers=3, **options)
+    assert len(compiled) == 1 and set(compiled[0]) == {f"{kind}{i}" for kind in ("w", "small") for i in range(3)}
+    monkeypatch.setattr(passes, "WORTH", 2**60)
+    second = merge_checkpoints(base, members, tmp_path / "b.safetensors", **options)
+    assert len(compiled) == 1
+    assert first.tensors == second.tensors and first.kept > 0
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
+def test_vectors_and_memory_too(large, tmp_path, compiled, monkeypatch):
+    base, members = large
+    first = merge_vector(base, members, tmp_path / "a.safetensors")
+    states = [read_state_dict(path) for path in (base, *members)]
+    third = merge_state_dicts(states[0], states[1:], alpha=0.5)
+    assert len(compiled) == 2
+    monkeypatch.setattr(passes, "WORTH", 2**60)
+    second = merge_vector(base, members, tmp_path / "b.safetensors")
+    assert first == second
+    same(load_file(tmp_path / "a.safetensors"), load_file(tmp_path / "b.safetensors"))
+    same(third, merge_state_dicts(states[0], states[1:], alpha=0.5))
+
+
+@pytest.mark.parametrize("chunk", [100, 2**15 - 3, 2**16])
+def test_chunks_do_not_change_the_bytes(large, tmp_path, compiled, monkeypatch, chunk):
+    base, members = large
+    merge_checkpoints(base, members, tmp_path / "a.safetensors")
+    for module in (fused, streaming):
+        monkeypatch.setattr(module, "CHUNK", chunk)
+    merge_checkpoints(base, members, tmp_path / "b.safetensors", workers=1)
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", ["w0", "w1", "w2", "small0"])
+@pytest.mark.parametrize(("method", "settings"), [RULES[0], RULES[1], RULES[2], RULES[3]])
+def test_what_is_not_finite_is_found(large, tmp_path, compiled, value, name, method, settings):
+    base, members = large
+    state = read_state_dict(members[0])
+    state[name][-1] = value
+    write_state_dict(tmp_path / "bad.safetensors", state)
+    with pytest.raises(InputError, match=rf"bad.safetensors: tensor {name} holds NaN or Inf"):
+        merge_checkpoints(
+            base, [tmp_path / "bad.safetensors", *members[1:]], tmp_path / "o.safetensors", method=method,
+            settings=settings,
+        )  # fmt: skip
+    assert not (tmp_path / "o.safetensors").exists() and len(compiled) == 1
+
+
+def test_a_member_equal_to_the_base_is_found(large, tmp_path, compiled):
+    base, members = large
+    state = read_state_dict(base)
+    write_state_dict(tmp_path / "copy.safetensors", state, {"note": "other bytes"})
+    with pytest.raises(InputError, match=r"copy.safetensors equals the base in every merged tensor"):
+        merge_checkpoints(base, [members[0], tmp_path / "copy.safetensors"], tmp_path / "o.safetensors")
+
+
+@pytest.mark.parametrize("alpha", [1e300, 3e38, -1e38])
+def test_a_result_out_of_range_is_refused(large, tmp_path, compiled, monkeypatch, alpha):
+    base, members = large
+    for worth in (0, 2**60):
+        monkeypatch.setattr(passes, "WORTH", worth)
+        with pytest.raises(InputError, match=r"leaves the range of torch.float.*; choose a smaller alpha"):
+            merge_checkpoints(base, members, tmp_path / "o.safetensors", method="uniform", alpha=alpha)
+    assert not (tmp_path / "o.safetensors").exists()
+
+
+def test_a_sum_that_overflows_only_where_nothing_is_kept(tmp_path, compiled):
+    high, low = torch.full((5,), 3e38), torch.full((5,), -3e38)
+    states = [{"w": torch.zeros(5)}, {"w": high}, {"w": high.clone()}, {"w": low}]
+    assert merge_state_dicts(states[0], states[1:])["w"].tolist() == [0.0] * 5
+
+
+def test_a_file_cut_while_it_is_read(large, tmp_path, compiled, monkeypatch):
+    base, members = large
+    state = read_state_dict(members[0])
+    write_state_dict(tmp_path / "short.safetensors", state)
+    original = kernels.merge_pieces
+
+    def cutting(*arguments):
+        with (tmp_path / "short.safetensors").open("r+b") as file:
+            file.truncate(1000)
+        return original(*arguments)
+
+    monkeypatch.setattr(kernels, "merge_pieces", cutting)
+    with pytest.raises(InputError, match="it changed while it was read"):
+        merge_checkpoints(
+            base, [tmp_path / "short.safetensors", *members[1:]], tmp_path / "o.safetensors", hash_inputs=False
+        )
