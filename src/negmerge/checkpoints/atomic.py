@@ -17,17 +17,17 @@ def atomic_write(path: Path, replace: bool = True) -> Iterator[BinaryIO]:
     The file is `.NAME.partial` beside the target, locked while in use, synced, then renamed over the target. After
     an error it is removed; one left behind by a killed process is taken over. Raises NegmergeError where another
     process is writing the same target, or the place cannot be written, and, without `replace`, InputError where the
-    target exists once it is locked.
+    target exists by then.
     """
     partial = partial_path(path)
     with _open_locked(partial, path) as file:
         try:
-            if not replace and os.path.lexists(path):
-                raise InputError(f"{path} exists by now: another process wrote it; choose another OUT")
+            _check_absent(path, replace)
             file.truncate(0)
             yield file
             file.flush()
             os.fsync(file.fileno())
+            _check_absent(path, replace)
             partial.replace(path)
         except BaseException:  # removed while still locked: nobody else's file is taken away
             partial.unlink(missing_ok=True)
@@ -53,6 +53,11 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _check_absent(path: Path, replace: bool) -> None:
+    if not replace and os.path.lexists(path):
+        raise InputError(f"{path} exists by now: another process wrote it; choose another OUT")
 
 
 def _open_locked(partial: Path, path: Path) -> BinaryIO:

@@ -4,25 +4,62 @@ from pathlib import Path
 
 from torch import Tensor
 
+from negmerge.checkpoints import adapter
+from negmerge.checkpoints.adapter import Adapter
 from negmerge.checkpoints.base import Checkpoint
+from negmerge.checkpoints.foreign import refuse_foreign
+from negmerge.checkpoints.hub import fetch, looks_like_hub_id
 from negmerge.checkpoints.safetensors_file import SafetensorsFile
+from negmerge.checkpoints.sharded import Sharded
 from negmerge.checkpoints.torch_file import open_torch_file
 from negmerge.errors import InputError
 
 TORCH_ENDINGS = (".pt", ".pth", ".bin")
+# What a folder may hold, best first; the names are those of transformers.
+IN_FOLDERS = (
+    "model.safetensors", "model.safetensors.index.json", "*.safetensors.index.json", "*.safetensors",
+    "pytorch_model.bin", "model.bin", "pytorch_model.bin.index.json", "*.bin.index.json", "*.bin",
+)  # fmt: skip
 
 
 def open_checkpoint(path: Path | str) -> Checkpoint:
-    """Open a safetensors file, a PyTorch state dict, or a Hugging Face folder that holds one of them.
+    """Open a safetensors file, a PyTorch state dict, a Hugging Face folder (sharded or not), or a model of the hub.
 
     Raises InputError for a path that is none of these, and whatever the format's own check finds.
     """
-    place = Path(path)
-    if place.is_dir():
-        return _open_file(_weights_in(place), place)
-    if not place.exists():
-        raise InputError(f"{place}: no such file or folder; give a checkpoint that exists")
-    return _open_file(place, place)
+    place, shown = find(Path(path))
+    if not place.is_dir():
+        return _open_file(place, shown)
+    refuse_foreign(place, shown)
+    if adapter.is_adapter(place):
+        raise InputError(f"{shown} is an adapter, which is no model of its own; give it as a member beside its base")
+    weights = _weights_in(place, shown)
+    if weights.name.endswith(".index.json"):
+        return Sharded(weights, shown, _open_file)
+    return _open_file(weights, shown)
+
+
+def open_adapter(place: Path, shown: Path) -> Adapter:
+    """Open the folder of a LoRA adapter.
+
+    Raises InputError for one without weights, and for a kind that is not read.
+    """
+    for name in adapter.WEIGHTS:
+        if (place / name).is_file():
+            return Adapter(place, shown, _open_file(place / name, shown))
+    raise InputError(f"{shown} has an {adapter.CONFIG} but none of {', '.join(adapter.WEIGHTS)}; save it again")
+
+
+def find(path: Path) -> tuple[Path, Path]:
+    """Return where a checkpoint lies on this machine, and how messages name it; a hub id is fetched.
+
+    Raises InputError where there is nothing.
+    """
+    if path.exists():
+        return path, path
+    if looks_like_hub_id(path):
+        return fetch(path)
+    raise InputError(f"{path}: no such file or folder; give a checkpoint that exists")
 
 
 def read_state_dict(path: Path | str) -> dict[str, Tensor]:
@@ -34,18 +71,15 @@ def read_state_dict(path: Path | str) -> dict[str, Tensor]:
         checkpoint.close()
 
 
-def _weights_in(folder: Path) -> Path:
-    for pattern in ("*.safetensors", "*.bin"):
+def _weights_in(folder: Path, shown: Path) -> Path:
+    for pattern in IN_FOLDERS:
         found = sorted(file for file in folder.glob(pattern) if not file.name.startswith("."))
         if len(found) == 1:
             return found[0]
-        named = folder / pattern.replace("*", "model")
-        if named in found:
-            return named
         if found:
             names = ", ".join(file.name for file in found[:3])
-            raise InputError(f"{folder} holds {len(found)} weight files ({names}, …); name the one that is meant")
-    raise InputError(f"{folder} holds no .safetensors and no .bin file; give the folder of a saved model")
+            raise InputError(f"{shown} holds {len(found)} weight files ({names}, …) and no index; name the one meant")
+    raise InputError(f"{shown} holds no .safetensors and no .bin file; give the folder of a saved model")
 
 
 def _open_file(file: Path, shown: Path) -> Checkpoint:

@@ -104,7 +104,7 @@ def merge_checkpoints(
         if is_file_output(output):
             counts = write(weights_file(output, layout, metadata(facts), replace=overwrite))
         else:
-            with written_folder(output, pool.base.path, model_card(facts), overwrite) as folder:
+            with written_folder(output, _folder_of(pool.base), model_card(facts), overwrite) as folder:
                 counts = write(weights_folder(folder, layout, metadata(facts), most))
         return MergeReport(
             output=output,
@@ -117,6 +117,7 @@ def merge_checkpoints(
             seconds=time.perf_counter() - started,
             bytes_read=total,
             tensors=tuple(counts),
+            warnings=pool.warnings,
         )
 
 
@@ -187,6 +188,11 @@ def merge_state_dicts(
     for name, values in flat.items():
         result[name] = values.reshape(base[name].shape).to(base[name].device)
     return result
+
+
+def _folder_of(base: Checkpoint) -> Path | None:
+    """Return the folder whose config and tokenizer belong to the base; a base that is one file has none."""
+    return None if base.path.is_file() else base.files[0].parent
 
 
 def _telling(on_event: OnEvent | None, total: int) -> OnBytes | None:

@@ -59,7 +59,7 @@ def recover_folder(output: Path) -> None:
 
 
 @contextmanager
-def written_folder(output: Path, base: Path, card: str, overwrite: bool) -> Iterator[Path]:
+def written_folder(output: Path, base: Path | None, card: str, overwrite: bool) -> Iterator[Path]:
     """Give a folder to write the weights into; at the end the base's small files and a model card join them.
 
     It lies beside OUT, locked, and is swapped in by renames. After an error it is removed; one that a killed process
@@ -69,7 +69,7 @@ def written_folder(output: Path, base: Path, card: str, overwrite: bool) -> Iter
         try:
             check_output(output, [], overwrite)
             yield staging
-            if base.is_dir():
+            if base is not None:
                 for file in sorted(base.iterdir()):
                     if _belongs_beside(file):
                         write_bytes_atomic(staging / file.name, file.read_bytes())

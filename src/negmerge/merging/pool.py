@@ -1,12 +1,14 @@
 """A base and its members, opened and held against each other before a number is computed."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from negmerge.checkpoints import Checkpoint, is_tied, open_checkpoint
+from negmerge.checkpoints import Checkpoint, find, is_tied, open_adapter, open_checkpoint
+from negmerge.checkpoints.adapter import BoundAdapter, is_adapter
+from negmerge.checkpoints.alias import Aliased
 from negmerge.errors import InputError, listing
 from negmerge.merging.selecting import select_tensors
 
@@ -29,57 +31,105 @@ class Pool:
         merged = frozenset(self.merged)
         return tuple(name for name in self.base.names if name not in merged)
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is odd about the members: adapters that say they were trained on another model than the base."""
+        known = self.base.path.resolve().name.partition("@")[0]
+        declared = [(m.path, m.declared_base) for m in self.members if isinstance(m, BoundAdapter)]
+        return tuple(
+            f"{path} says that it was trained on {base}, the base given is {self.base.path}"
+            for path, base in declared
+            if base and Path(base).name != known
+        )
+
 
 def fit_pool(
     base: Checkpoint, members: Sequence[Checkpoint], include: Sequence[str] = (), exclude: Sequence[str] = ()
 ) -> Pool:
     """Return the pool, once every member has exactly the base's tensors in the base's shapes.
 
-    A name that a member has more is dropped if it shares its memory with one that the base has (tied weights).
-    Raises InputError that lists every missing, extra and misshapen tensor.
+    A name that a member has more is dropped if it shares its memory with one that the base has (tied weights); one
+    that it has less stands for the tensor that it is tied to in the base. Of a pool of adapters only the tensors
+    that one of them touches merge. Raises InputError that lists every missing, extra and misshapen tensor.
     """
     if not members:
         raise InputError("the pool is empty: give at least one member beside the base")
-    problems = [line for member in members for line in _differences(base, member)]
+    fitted = [_with_tied_names(base, member) for member in members]
+    problems = [line for member in fitted for line in _differences(base, member)]
     if problems:
         raise InputError(listing(f"{len(problems)} tensors do not fit the base {base.path}:", problems))
-    merged = select_tensors({name: base.dtype(name) for name in base.names}, include, exclude)
-    for member in members:
+    candidates = base.names
+    adapters = [member for member in members if isinstance(member, BoundAdapter)]
+    if len(adapters) == len(members):
+        touched = frozenset[str]().union(*(adapter.touched for adapter in adapters))
+        candidates = tuple(name for name in base.names if name in touched)
+    merged = select_tensors({name: base.dtype(name) for name in candidates}, include, exclude)
+    for member in fitted:
         for name in merged:
             if not member.dtype(name).is_floating_point:
                 raise InputError(f"{member.path}: {name} is {member.dtype(name)}, in the base {base.dtype(name)}")
-    return Pool(base, tuple(members), tuple(merged), tuple(range(len(members))))
+    return Pool(base, tuple(fitted), tuple(merged), tuple(range(len(members))))
 
 
 @contextmanager
 def open_pool(
     base: Path, members: Sequence[Path], include: Sequence[str] = (), exclude: Sequence[str] = ()
 ) -> Iterator[Pool]:
-    """Open a base and its members, the members in the order of their resolved paths.
+    """Open a base and its members, the members in the order of their resolved paths (hub: id@commit).
 
     Raises InputError for a member given twice, for the base given as a member, and as `fit_pool` does.
     """
-    places = [(Path(member).resolve(), Path(member)) for member in members]
-    order = sorted(range(len(places)), key=lambda i: str(places[i][0]))
-    resolved = [places[i] for i in order]
-    for (a, _), (b, shown) in itertools.pairwise(resolved):
-        if a == b:
-            raise InputError(f"member {shown} is given twice; a repeated member would count double")
-    for place, shown in resolved:
-        if place == Path(base).resolve():
-            raise InputError(f"member {shown} is the base itself; give the fine-tuned model")
+    places = [find(Path(member)) for member in members]
+    keys = [str(shown if place != shown else place.resolve()) for place, shown in places]
+    order = sorted(range(len(places)), key=keys.__getitem__)
+    for a, b in itertools.pairwise(order):
+        if keys[a] == keys[b]:
+            raise InputError(f"member {places[b][1]} is given twice; a repeated member would count double")
     opened: list[Checkpoint] = []
     try:
-        for path in (base, *(shown for _, shown in resolved)):
-            opened.append(open_checkpoint(path))
+        opened.append(open_checkpoint(base))
+        taken = {find(Path(base))[0].resolve(), *(file.resolve() for file in opened[0].files)}
+        for i in order:
+            place, shown = places[i]
+            if place.resolve() in taken:
+                raise InputError(f"member {shown} is the base itself; give the fine-tuned model")
+            opened.append(open_adapter(place, shown).bind(opened[0]) if is_adapter(place) else open_checkpoint(place))
+        _refuse_same_files(opened)
         yield replace(fit_pool(opened[0], opened[1:], include, exclude), order=tuple(order))
     finally:
         for checkpoint in opened:
             checkpoint.close()
 
 
+def _refuse_same_files(opened: Sequence[Checkpoint]) -> None:
+    """Raise InputError where a folder and the file in it were both given."""
+    seen: dict[tuple[Path, ...], Path] = {}
+    for checkpoint in opened:
+        files = tuple(file.resolve() for file in checkpoint.files)
+        first = seen.setdefault(files, checkpoint.path)
+        if first is not checkpoint.path:
+            raise InputError(f"{checkpoint.path} and {first} are the same weights; leave one of them out")
+
+
+def _with_tied_names(base: Checkpoint, member: Checkpoint) -> Checkpoint:
+    """Give a member the names that it lacks only because the base's format writes tied weights twice."""
+    has = frozenset(member.names)
+    groups: dict[str, list[str]] = {}
+    for name in base.names:
+        groups.setdefault(base.tied.get(name, name), []).append(name)
+    alias = {
+        name: present[0]
+        for group in groups.values()
+        if len(group) > 1 and (present := [name for name in group if name in has])
+        for name in group
+        if name not in has
+    }
+    return Aliased(member, alias) if alias else member
+
+
 def _differences(base: Checkpoint, member: Checkpoint) -> list[str]:
-    ours, theirs = dict.fromkeys(base.names), dict.fromkeys(member.names)
+    ours: Mapping[str, None] = dict.fromkeys(base.names)
+    theirs: Mapping[str, None] = dict.fromkeys(member.names)
     lines = [f"{member.path}: {name} is missing" for name in ours if name not in theirs]
     lines += [
         f"{member.path}: {name} is not in the base"

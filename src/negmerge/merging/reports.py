@@ -23,6 +23,7 @@ class MergeReport:
     seconds: float
     bytes_read: int
     tensors: tuple[TensorCount, ...]
+    warnings: tuple[str, ...] = ()
 
     @property
     def consensus(self) -> float:

@@ -9,6 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from negmerge.checkpoints.adapter import BoundAdapter
 from negmerge.checkpoints.base import elements
 from negmerge.errors import InputError
 from negmerge.execution import torch_threads
@@ -137,7 +138,10 @@ def read_deltas(pool: Pool, name: str, start: int, stop: int) -> tuple[Tensor, T
     origin = base.to(exact)
     deltas = torch.empty(len(pool.members), stop - start, dtype=exact)
     for i, member in enumerate(pool.members):
-        torch.sub(member.read(name, start, stop).to(exact), origin, out=deltas[i])
+        if isinstance(member, BoundAdapter):
+            deltas[i] = member.read_delta(name, start, stop)
+        else:
+            torch.sub(member.read(name, start, stop).to(exact), origin, out=deltas[i])
     if not torch.isfinite(deltas).all():
         _blame(pool, name, start, stop)
     return base, deltas

@@ -1,0 +1,39 @@
+"""A checkpoint that lacks the second name of tied weights, seen with that name."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from negmerge.checkpoints.base import Checkpoint
+
+
+class Aliased:
+    """A checkpoint with further names for tensors that it has; `alias` maps each to the name it stands for."""
+
+    def __init__(self, inner: Checkpoint, alias: Mapping[str, str]) -> None:
+        self._inner = inner
+        self._alias = alias
+        self.path, self.files, self.metadata = inner.path, inner.files, inner.metadata
+        self.names = (*inner.names, *alias)
+        self.tied = {**inner.tied, **alias}
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a tensor."""
+        return self._inner.shape(self._alias.get(name, name))
+
+    def dtype(self, name: str) -> torch.dtype:
+        """Return the dtype of a tensor."""
+        return self._inner.dtype(self._alias.get(name, name))
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> Tensor:
+        """Return elements start … stop of the flattened tensor as a new 1-D tensor."""
+        return self._inner.read(self._alias.get(name, name), start, stop)
+
+    def locate(self, name: str) -> tuple[int, int] | None:
+        """Return where the plain bytes of a tensor lie."""
+        return self._inner.locate(self._alias.get(name, name))
+
+    def close(self) -> None:
+        """Release the file."""
+        self._inner.close()
