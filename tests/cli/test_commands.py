@@ -102,6 +102,10 @@ def test_inspect(negmerge, pool):
         (["--threshold", "0.3"], "threshold must be from 0.5 to 1"),
         (["--method", "tie"], "unknown method 'tie'"),
         (["--set", "density"], "--set density: write KEY=VALUE"),
+        (["--set", "[x]=1"], "write KEY=VALUE or KEY[REGEX]=VALUE"),
+        (["--set", "threshold[nothing]=0.6"], "threshold[nothing] matches none of the 8 merged names"),
+        (["--seed", "3"], "method consensus draws nothing"),
+        (["--max-shard-size", "1GB"], "is one file, which has no shards"),
         (["--set", "density=0.2"], "does not take 'density'"),
         (["--set", "threshold=0.6", "--threshold", "0.6"], "threshold is given twice"),
     ],
@@ -112,6 +116,28 @@ def test_a_wrong_request_exits_2_with_one_line(negmerge, pool, tmp_path, words, 
     assert code == 2 and out == "" and message in err
     assert err.startswith("negmerge: ") and err.count("\n") == 1
     assert not (tmp_path / "o.safetensors").exists()
+
+
+def test_every_merge_method_is_a_command(negmerge, pool, tmp_path):
+    base, members = pool
+    code, out, _ = negmerge("list", "methods")
+    assert code == 0
+    names = [line.split()[0] for line in out.splitlines() if "  merge   " in line]
+    assert len(names) == 12
+    for name in names:
+        weights = ["--set", "weights=[1, 0.5, 0.2, 0.2, -0.3]"] if name == "task-arithmetic" else []
+        code, out, err = negmerge("merge", base, *members, "-o", tmp_path / name, "--method", name, *weights, "--json")
+        assert code == 0 and json.loads(out)["method"] == name, err
+
+
+def test_settings_for_some_tensors_seed_and_shards(negmerge, pool, tmp_path):
+    base, members = pool
+    words = ["--method", "dare", "--set", "density=0.5", "--set", "density[^(stem|head)=?.*]=1.0", "--seed", "7"]
+    code, out, _ = negmerge("merge", base, *members, "-o", tmp_path / "o", *words, "--max-shard-size", "100", "--json")
+    assert code == 0 and 0.5 < json.loads(out)["consensus"] <= 1.0
+    assert len(list((tmp_path / "o").glob("model-*-of-*.safetensors"))) > 3
+    card = (tmp_path / "o" / "README.md").read_text()
+    assert "density[^(stem|head)=?.*] = 1.0" in card and "seed = 7" in card
 
 
 def test_usage_errors_exit_2(negmerge, pool):

@@ -242,7 +242,7 @@ def test_equal_to_the_base_is_found_without_hashes_too(pool, tmp_path):
         ({"method": "uniform", "settings": {"threshold": 0.6}}, "method uniform does not take 'threshold'.*none"),
         ({"method": "uniformm"}, r"unknown method 'uniformm' \(did you mean 'uniform'\?\)"),
         ({"method": "best-single"}, "does not merge checkpoints"),
-        ({"method": "task-arithmetic"}, "task-arithmetic takes one member, got 5"),
+        ({"method": "task-arithmetic"}, "task-arithmetic takes one member, or one weight for each, got 5"),
         ({"include": ["nothing"]}, "'nothing' is found in none of the 8 names, such as"),
         ({"exclude": ["("]}, r"'\(' is not a regular expression"),
         ({"exclude": ["."]}, "no tensor is left to merge"),

@@ -1,12 +1,13 @@
 """`negmerge merge`: checkpoints in, one checkpoint out."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-Base = Annotated[Path, typer.Argument(help="The original model: .safetensors, .pt, or a Hugging Face folder.")]
+Base = Annotated[Path, typer.Argument(help="The original model: a file, a Hugging Face folder, or a hub id.")]
 Members = Annotated[list[Path] | None, typer.Argument(help="The models fine-tuned from it on the forget set.")]
 Include = Annotated[
     list[str] | None, typer.Option(metavar="REGEX", help="Merge only tensors whose name matches; repeatable.")
@@ -32,11 +33,16 @@ def merge(
     include: Include = None,
     exclude: Exclude = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the method; repeatable.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting; KEY[REGEX]=VALUE for some tensors; repeatable."),
     ] = None,
+    seed: Annotated[int, typer.Option(help="Of the methods that draw at random.")] = 0,
     device: Annotated[str, typer.Option(help="Where the arithmetic runs: cpu or cuda.")] = "cpu",
     dtype: Annotated[str, typer.Option(help="Of the output's floats: base, float32, float16, bfloat16.")] = "base",
     workers: Annotated[int | None, typer.Option(min=1, help="Threads.  [up to 8]")] = None,
+    max_shard_size: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Of the weight files of a folder, such as 500MB.  [5GB]")
+    ] = None,
     no_hash: Annotated[bool, typer.Option("--no-hash", help="Record sizes of the inputs only.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an OUT that negmerge wrote.")] = False,
     as_json: AsJson = False,
@@ -56,14 +62,18 @@ def merge(
             add=add,
             include=include or (),
             exclude=exclude or (),
+            seed=seed,
             device=device,
             dtype=dtype,
             workers=workers,
+            max_shard_size=max_shard_size,
             hash_inputs=not no_hash,
             overwrite=overwrite,
             on_event=bar.listen,
         )
     facts = report.as_json()
+    for warning in report.warnings:
+        print(f"negmerge: warning: {warning}", file=sys.stderr)
     if as_json:
         print(json.dumps(facts))
         return
@@ -74,16 +84,19 @@ def merge(
 
 
 def method_settings(pairs: list[str] | None, **named: Any) -> dict[str, Any]:
-    """Return the settings given by their own options and by --set KEY=VALUE (YAML values)."""
+    """Return the settings given by their own options and by --set KEY=VALUE or KEY[REGEX]=VALUE (YAML values)."""
+    import re
+
     import yaml
 
     from negmerge.errors import InputError
 
     chosen = {key: value for key, value in named.items() if value is not None}
     for pair in pairs or []:
-        key, equals, text = pair.partition("=")
-        if not key or not equals:
-            raise InputError(f"--set {pair}: write KEY=VALUE, for example --set threshold=0.8")
+        found = re.fullmatch(r"(\w+(?:\[.*\])?)=(.*)", pair, re.DOTALL)
+        if not found:
+            raise InputError(f"--set {pair}: write KEY=VALUE or KEY[REGEX]=VALUE, for example --set threshold=0.8")
+        key, text = found.groups()
         if key in chosen:
             raise InputError(f"--set {pair}: {key} is given twice")
         try:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from negmerge import registry
 from negmerge.errors import InputError
-from negmerge.merging.streaming import Merger, check_names, method_settings
+from negmerge.merging.merger import Merger, check_names, method_settings
 from negmerge.unlearning import Context, Outcome
 from negmerge.unlearning._negation import negate
 

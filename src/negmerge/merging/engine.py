@@ -15,12 +15,13 @@ from negmerge.checkpoints.base import elements
 from negmerge.checkpoints.memory import StateDict
 from negmerge.errors import InputError
 from negmerge.merging.applying import Outlet, apply_delta, check_alpha
+from negmerge.merging.merger import Merger
 from negmerge.merging.output import check_output, is_file_output, recover_folder, written_folder
-from negmerge.merging.passes import merge_pool, pool_bytes
+from negmerge.merging.passes import bytes_to_read, merge_pool
 from negmerge.merging.pool import Pool, fit_pool, open_pool
 from negmerge.merging.record import file_facts, metadata, model_card
 from negmerge.merging.reports import MergeReport, VectorReport
-from negmerge.merging.streaming import CHUNK, Merger, OnBytes, TensorCount, work_dtype
+from negmerge.merging.streaming import CHUNK, OnBytes, TensorCount, work_dtype
 from negmerge.merging.weights import WeightsWriter, parse_size, weights_file, weights_folder
 
 __all__ = ["MergeReport", "VectorReport", "apply_delta", "merge_checkpoints", "merge_state_dicts", "merge_vector"]
@@ -73,7 +74,7 @@ def merge_checkpoints(
     recover_folder(output)
     check_output(output, [base, *paths], overwrite)
     with open_pool(base, paths, include, exclude) as pool:
-        merger = merger.ordered(pool.order)
+        merger = merger.fitted(pool.merged, pool.order)
         facts: dict[str, Any] = {
             "method": method,
             "settings": merger.settings,
@@ -92,7 +93,7 @@ def merge_checkpoints(
             return target if target is not None and own.is_floating_point else own
 
         layout = [(name, out_dtype(name), pool.base.shape(name)) for name in pool.base.names]
-        total = pool_bytes(pool)
+        total = bytes_to_read(pool, merger)
 
         def write(weights: AbstractContextManager[WeightsWriter]) -> list[TensorCount]:
             with weights as writer:
@@ -147,7 +148,7 @@ def merge_vector(
         layout = [(name, exact(name), pool.base.shape(name)) for name in pool.merged]
         with weights_file(Path(output), layout, {}) as writer:
             outlet = Outlet("delta", exact, writer.write)
-            counts = merge_pool(pool, merger.ordered(pool.order), outlet, workers, device)
+            counts = merge_pool(pool, merger.fitted(pool.merged, pool.order), outlet, workers, device)
     return VectorReport(tuple(counts))
 
 
@@ -184,7 +185,7 @@ def merge_state_dicts(
         flat[name][start : start + len(values)] = values
 
     outlet = Outlet("add" if add else "subtract", pool.base.dtype, keep, alpha)
-    merge_pool(pool, merger.ordered(pool.order), outlet)
+    merge_pool(pool, merger.fitted(pool.merged, pool.order), outlet)
     for name, values in flat.items():
         result[name] = values.reshape(base[name].shape).to(base[name].device)
     return result

@@ -1,7 +1,8 @@
 """A merge method with its settings: looked up, checked, and called on chunks."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -10,33 +11,35 @@ from torch import Tensor
 
 from negmerge import registry
 from negmerge.errors import InputError, nearest
-from negmerge.merging.methods import Place
+from negmerge.merging.methods import GIVEN, WHOLE, Place
 
-WHOLE = Place()
+FOR_SOME = re.compile(r"(\w+)\[(.*)\]", re.DOTALL)
 
 
 class Merger:
-    """A merge method with its settings checked.
+    """A merge method with its settings checked; `KEY[REGEX]` is a setting for the tensors whose name matches.
 
-    Raises InputError for an unknown method, a setting that it does not take, or a value that it refuses, and for a
-    `seed` other than 0 where the method draws nothing.
+    Where several patterns match a name, the last one given holds. Raises InputError for an unknown method, a setting
+    that it does not take, or a value that it refuses, and for a `seed` other than 0 where the method draws nothing.
     """
 
     def __init__(self, method: str, settings: Mapping[str, Any], seed: int = 0) -> None:
         module = registry.load("methods", method)
         if not hasattr(module, "merge"):
             raise InputError(f"method {method!r} does not merge checkpoints; it belongs to `negmerge run`")
-        check_names(method, method_settings(module), settings)
         self.name = method
         self.settings = dict(settings)
+        self._module = module
+        self._common, self._special = _split(self.settings)
+        check_names(method, method_settings(module), [*self._common, *(key for key, _, _ in self._special)])
         self.random: bool = getattr(module, "RANDOM", False)
         if seed and not self.random:
             raise InputError(f"method {method} draws nothing, so it takes no seed; leave --seed out")
         self.seed = seed
-        self._module = module
+        self._check_scope()
         # The method is the judge of its values: ask it before files are opened.
-        members = len(self.settings[self.per_member[0]]) if self._has_per_member() else 1
-        self.merge(torch.ones(members, 1))
+        for _, _, extra in [("", None, {}), *self._special]:
+            self._ask({**self._common, **extra})
 
     @property
     def per_member(self) -> tuple[str, ...]:
@@ -44,40 +47,83 @@ class Merger:
         names: tuple[str, ...] = getattr(self._module, "PER_MEMBER", ())
         return names
 
-    def with_settings(self, settings: Mapping[str, Any]) -> "Merger":
-        """Return the same method with other settings."""
-        return Merger(self.name, settings, self.seed)
+    @property
+    def statistics(self) -> ModuleType | None:
+        """The module, where its method wants something known of whole tensors first."""
+        return self._module if self._module.REACH == "statistics" else None
 
-    def ordered(self, order: Sequence[int]) -> "Merger":
-        """Return the same method with its lists for the members put in another order.
+    @property
+    def scope(self) -> str:
+        """What the statistics are of: each tensor, or the model."""
+        return str(self._common.get("scope", "tensor"))
 
-        Raises InputError for a list that is not as long as the pool.
+    def at(self, name: str) -> dict[str, Any]:
+        """Return the settings for one tensor."""
+        found = dict(self._common)
+        for _, pattern, extra in self._special:
+            if name and pattern.search(name):
+                found.update(extra)
+        return found
+
+    def groups(self, names: Iterable[str]) -> list[tuple["Merger", list[str]]]:
+        """Return the method with the settings of each group of tensors that share theirs, in the names' order."""
+        if not self._special:
+            return [(self, list(names))]
+        found: dict[str, tuple[Merger, list[str]]] = {}
+        for name in names:
+            settings = self.at(name)
+            found.setdefault(repr(settings), (Merger(self.name, settings, self.seed), []))[1].append(name)
+        return list(found.values())
+
+    def fitted(self, names: Sequence[str], order: Sequence[int]) -> "Merger":
+        """Return the method for a pool: its lists for the members put in the pool's order.
+
+        Raises InputError for a list that is not as long as the pool, and a pattern that is found in no name.
         """
-        if not self._has_per_member():
-            return self
+        for key, pattern, _ in self._special:
+            if not any(pattern.search(name) for name in names):
+                example = f", such as {names[0]!r}" if names else ""
+                raise InputError(f"{key}[{pattern.pattern}] matches none of the {len(names)} merged names{example}")
         changed = dict(self.settings)
-        for key in self.per_member:
-            values = changed[key]
+        for key, values in self.settings.items():
+            if key.partition("[")[0] not in self.per_member or values is None:
+                continue
             if len(values) != len(order):
                 raise InputError(f"{self.name}: {key} has {len(values)} entries for {len(order)} members")
             changed[key] = [values[i] for i in order]
-        return self.with_settings(changed)
+        return Merger(self.name, changed, self.seed)
 
-    def merge(self, deltas: Tensor, device: str = "cpu", place: Place = WHOLE) -> tuple[Tensor, int]:
+    def merge(
+        self, deltas: Tensor, device: str = "cpu", place: Place = WHOLE, statistic: Tensor | None = None
+    ) -> tuple[Tensor, int]:
         """Return the merged delta [n], on the CPU, of deltas [N, n], and how many elements were kept."""
         deltas = deltas.to(device)
-        more = {"place": Place(place.tensor, place.start, self.seed)} if self.random else {}
+        given: dict[str, Any] = {}
+        if self.random:
+            given["place"] = Place(place.tensor, place.start, self.seed)
+        if statistic is not None:
+            given["statistic"] = statistic.to(device)
+        settings = self.at(place.tensor)
         with_mask = getattr(self._module, "merge_with_mask", None)
         if with_mask is None:
-            return self._module.merge(deltas, **more, **self.settings).cpu(), deltas.shape[1]
-        merged, mask = with_mask(deltas, **more, **self.settings)
+            return self._module.merge(deltas, **given, **settings).cpu(), deltas.shape[1]
+        merged, mask = with_mask(deltas, **given, **settings)
         return merged.cpu(), int(torch.count_nonzero(mask))
 
-    def _has_per_member(self) -> bool:
-        return any(self.settings.get(key) is not None for key in self.per_member)
+    def _ask(self, settings: Mapping[str, Any]) -> None:
+        lists = [settings[key] for key in self.per_member if isinstance(settings.get(key), list | tuple)]
+        self._module.merge(torch.ones(len(lists[0]) if lists else 1, 1), **settings)
+
+    def _check_scope(self) -> None:
+        if any(key == "scope" for key, _, _ in self._special):
+            raise InputError(f"method {self.name}: scope holds for all tensors; give it without [REGEX]")
+        if self._special and self.scope == "model":
+            raise InputError(
+                f"method {self.name}: with scope=model the settings hold for all tensors; leave [REGEX] out"
+            )
 
 
-def check_names(method: str, known: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+def check_names(method: str, known: Mapping[str, Any], settings: Iterable[str]) -> None:
     """Raise InputError for a setting that a method does not take; `known` are those that it takes."""
     for key in settings:
         if key not in known:
@@ -86,6 +132,22 @@ def check_names(method: str, known: Mapping[str, Any], settings: Mapping[str, An
 
 
 def method_settings(module: ModuleType) -> dict[str, Any]:
-    """Return the settings of a merge method with their defaults: its keyword-only parameters, `place` left out."""
+    """Return the settings of a merge method with their defaults: its keyword-only parameters but those it is given."""
     parameters = inspect.signature(module.merge).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY and p.name != "place"}
+    return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY and p.name not in GIVEN}
+
+
+def _split(settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, re.Pattern[str], dict[str, Any]]]]:
+    """Return the settings for all tensors, and those for some: name, pattern, and the setting itself."""
+    common: dict[str, Any] = {}
+    special = []
+    for key, value in settings.items():
+        found = FOR_SOME.fullmatch(key)
+        if not found:
+            common[key] = value
+            continue
+        try:
+            special.append((found[1], re.compile(found[2]), {found[1]: value}))
+        except re.error as error:
+            raise InputError(f"{key}: {found[2]!r} is not a regular expression: {error}") from None
+    return common, special

@@ -6,6 +6,7 @@ from torch import Tensor
 from negmerge.checkpoints.base import elements
 from negmerge.errors import InputError
 from negmerge.merging.applying import Outlet
+from negmerge.merging.collecting import collect, passes_of
 from negmerge.merging.merger import Merger
 from negmerge.merging.methods import Place
 from negmerge.merging.pool import Pool
@@ -28,11 +29,12 @@ def merge_pool(
     Raises InputError for whatever is wrong in the numbers of the inputs, and a device that is not there.
     """
     check_device(device)
+    statistics = collect(pool, merger, device, workers, on_bytes)
     tally = Tally(pool)
     fused = _merge_compiled(pool, merger, outlet, tally, workers, on_bytes) if device == "cpu" else frozenset()
 
     def visit(name: str, start: int, base: Tensor, deltas: Tensor) -> int:
-        delta, kept = merger.merge(deltas, device, Place(name, start))
+        delta, kept = merger.merge(deltas, device, Place(name, start), statistics.get(name))
         outlet.put(name, start, base, delta)
         return kept
 
@@ -50,23 +52,29 @@ def check_device(device: str) -> None:
         raise InputError(f"--device {device} cannot be used: {reason}; choose cpu") from None
 
 
-def pool_bytes(pool: Pool) -> int:
-    """Return how many bytes the merged tensors of the base and all members have."""
+def bytes_to_read(pool: Pool, merger: Merger) -> int:
+    """Return how many bytes of base and members a merge reads, those of its first passes included."""
     every = (pool.base, *pool.members)
-    return sum(elements(c.shape(name)) * c.dtype(name).itemsize for c in every for name in pool.merged)
+    more = passes_of(pool, merger)
+    return sum(
+        (1 + more.get(name, 0)) * elements(c.shape(name)) * c.dtype(name).itemsize
+        for c in every
+        for name in pool.merged
+    )
 
 
 def _merge_compiled(
     pool: Pool, merger: Merger, outlet: Outlet, tally: Tally, workers: int | None, on_bytes: OnBytes | None
 ) -> frozenset[str]:
     """Merge what the compiled loops can, where it is worth loading them; return the names done."""
-    if merger.name not in COMPILED or pool_bytes(pool) < WORTH:
+    if merger.name not in COMPILED or bytes_to_read(pool, merger) < WORTH:
         return frozenset()
     from negmerge.merging import fused, kernels
 
-    rule = fused.rule_of(merger, len(pool.members))
-    if rule is None or not kernels.AVAILABLE:
-        return frozenset()
-    names = fused.fusible(pool)
-    fused.merge_fused(pool, names, rule, merger, outlet, tally, workers=workers, on_bytes=on_bytes)
-    return frozenset(names)
+    done: list[str] = []
+    for part, names in merger.groups(fused.fusible(pool)) if kernels.AVAILABLE else []:
+        rule = fused.rule_of(part, len(pool.members))
+        if rule is not None:
+            fused.merge_fused(pool, names, rule, part, outlet, tally, workers=workers, on_bytes=on_bytes)
+            done += names
+    return frozenset(done)

@@ -81,7 +81,8 @@ def verify_model(path: Path) -> int:
 def model_card(facts: Mapping[str, Any]) -> str:
     """Return a README.md that says what was done with which inputs."""
     operation = "added to" if facts["operation"] == "add" else "subtracted from"
-    settings = ", ".join(f"{key} = {value}" for key, value in facts["settings"].items()) or "none"
+    chosen = {**facts["settings"], **({"seed": facts["seed"]} if "seed" in facts else {})}
+    settings = ", ".join(f"{key} = {value}" for key, value in chosen.items()) or "none"
     inputs: Sequence[Mapping[str, Any]] = [facts["base"], *facts["members"]]
     rows = [
         f"| {f'member {i}' if i else 'base'} | `{item['name']}` | {item['bytes']:,} "

@@ -13,10 +13,7 @@ from negmerge.checkpoints.adapter import BoundAdapter
 from negmerge.checkpoints.base import elements
 from negmerge.errors import InputError
 from negmerge.execution import torch_threads
-from negmerge.merging.merger import Merger, check_names, method_settings
 from negmerge.merging.pool import Pool
-
-__all__ = ["CHUNK", "Merger", "Tally", "TensorCount", "check_names", "cut", "method_settings", "stream", "work_dtype"]
 
 CHUNK = 2**18  # elements of one member in a job: 1 MiB of float32
 MEMBERS_IN_FULL = 8  # with more members the chunks get shorter, so that memory stays the same
@@ -91,12 +88,16 @@ def stream(
                 on_bytes((stop - start) * pool.base.dtype(name).itemsize * (1 + len(pool.members)))
         return counts
 
-    chunk = max(1, CHUNK * MEMBERS_IN_FULL // max(MEMBERS_IN_FULL, len(pool.members)))
-    batches = cut(pool, pool.merged if names is None else names, chunk)
+    batches = cut(pool, pool.merged if names is None else names, chunk_of(pool))
     for counts in in_threads(work, batches, workers):
         for name, count in counts:
             found.kept[name] += count
     return found.counts() if tally is None else []
+
+
+def chunk_of(pool: Pool) -> int:
+    """Return how many elements of a tensor `stream` hands on at a time."""
+    return max(1, CHUNK * MEMBERS_IN_FULL // max(MEMBERS_IN_FULL, len(pool.members)))
 
 
 def in_threads(work: Callable[[Job], Result], jobs: Iterable[Job], workers: int | None = None) -> Iterator[Result]:

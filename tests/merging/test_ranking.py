@@ -1,0 +1,66 @@
+"""The k-th largest magnitude, found in chunks, against sorting."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from negmerge.merging.methods._trimming import kept_of, kth_magnitudes
+from negmerge.merging.ranking import RankSearch
+
+
+def searched(values, ranks, size, threads=1):
+    search = RankSearch(len(values), ranks, values.shape[1], values.dtype)
+    passes = 0
+    while not search.done:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(search.add, [part.contiguous() for part in values.split(size, dim=1)]))
+        passes += 1
+    return search.values, passes
+
+
+def by_sorting(values, ranks):
+    return values.abs().sort(dim=1, descending=True).values[:, [rank - 1 for rank in ranks]]
+
+
+@pytest.mark.parametrize(("dtype", "passes"), [(torch.float32, 2), (torch.float64, 4)])
+@pytest.mark.parametrize("size", [1, 64, 1000])
+def test_search_equals_sorting(dtype, passes, size):
+    values = torch.randn(4, 1000, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    values[1] *= 1e-40 if dtype == torch.float32 else 1e-310  # denormals
+    values[2, ::2] = 0.0
+    values[3] = values[3].round()  # many ties
+    ranks = (1, 2, 17, 200, 500, 999, 1000)
+    found, count = searched(values, ranks, size, threads=3)
+    assert torch.equal(found, by_sorting(values, ranks)) and count == passes
+    assert torch.equal(found, kth_magnitudes(values, ranks))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=40),
+    st.integers(1, 40),
+    st.integers(1, 40),
+)
+def test_any_numbers(numbers, rank, size):
+    values = torch.tensor([numbers], dtype=torch.float32)
+    rank = min(rank, len(numbers))
+    assert torch.equal(searched(values, (rank,), size)[0], by_sorting(values, (rank,)))
+
+
+def test_a_search_takes_memory_only_while_it_counts():
+    search = RankSearch(2, (1,), 10, torch.float32)
+    assert search._counts is None
+    search.add(torch.ones(2, 5))
+    assert search._counts is not None
+    search.add(torch.ones(2, 5))
+    assert search._counts is None
+
+
+@pytest.mark.parametrize(
+    ("density", "count", "kept"), [(0.2, 10, 2), (0.29, 100, 29), (0.7, 10, 7), (0.1, 3, 1), (1.0, 3, 3), (0.5, 0, 0)]
+)
+def test_how_many_are_kept(density, count, kept):
+    assert kept_of(density, count) == kept
