@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 
 from negmerge.checkpoints import read_state_dict, write_state_dict
 from negmerge.errors import InputError
-from negmerge.merging import fused, kernels, passes, streaming
+from negmerge.merging import fused, fused_ranks, kernels, passes, streaming
 from negmerge.merging.engine import merge_checkpoints, merge_state_dicts, merge_vector
 
 pytestmark = pytest.mark.skipif(not kernels.AVAILABLE, reason="needs numba")
@@ -20,6 +20,11 @@ RULES = [
     ("consensus", {"threshold": 0.5, "mean": "agreeing"}),
     ("consensus", {"zeros": "abstain"}),
     ("consensus", {"threshold": 0.6, "zeros": "abstain", "mean": "agreeing"}),
+    ("majority-sign", {}),
+    ("majority-sign", {"elect_by": "count"}),
+    ("ties", {}),
+    ("ties", {"density": 0.5, "elect_by": "count"}),
+    ("ties", {"density[w]": 0.05, "elect_by[0$]": "count"}),
 ]
 
 
@@ -80,12 +85,64 @@ def test_compiled_equals_plain(large, tmp_path, compiled, monkeypatch, method, s
     base, members = large
     options = {"method": method, "settings": settings, "alpha": 0.37, "add": add}
     first = merge_checkpoints(base, members, tmp_path / "a.safetensors", workers=3, **options)
-    assert len(compiled) == 1 and set(compiled[0]) == {f"{kind}{i}" for kind in ("w", "small") for i in range(3)}
+    taken = len(compiled)
+    assert sorted(name for names in compiled for name in names) == sorted(
+        f"{kind}{i}" for kind in ("w", "small") for i in range(3)
+    )
     monkeypatch.setattr(passes, "WORTH", 2**60)
     second = merge_checkpoints(base, members, tmp_path / "b.safetensors", **options)
-    assert len(compiled) == 1
+    assert len(compiled) == taken
     assert first.tensors == second.tensors and first.kept > 0
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
+RANKED = [
+    ("ties", {}),
+    ("ties", {"scope": "model"}),
+    ("breadcrumbs", {}),
+    ("breadcrumbs", {"scope": "model", "density": 0.3}),
+    ("magnitude-consensus", {"density[w1]": 0.9}),
+]
+
+
+@pytest.mark.parametrize(("method", "settings"), RANKED)
+@pytest.mark.parametrize("exclude", [(), ("3$",)])  # float64 is no dtype of the compiled loops
+def test_compiled_ranks_equal_plain(large, tmp_path, monkeypatch, method, settings, exclude):
+    base, members = large
+    options = {"method": method, "settings": settings, "exclude": exclude}
+    monkeypatch.setattr(passes, "WORTH", 2**60)
+    first = merge_checkpoints(base, members, tmp_path / "a.safetensors", **options)
+    monkeypatch.setattr(passes, "WORTH", 0)
+    for chunk in (2**18, 2**14):  # small tensors are selected in, large ones counted
+        with monkeypatch.context() as patch:
+            for module in (fused, fused_ranks, streaming):
+                patch.setattr(module, "CHUNK", chunk)
+            events = []
+            second = merge_checkpoints(
+                base, members, tmp_path / "b.safetensors", workers=3, overwrite=True, on_event=events.append, **options
+            )
+        assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+        assert first.tensors == second.tensors and 0 < first.kept < first.merged_elements
+        assert max(event["bytes"] for event in events) == second.bytes_read
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["w0", "w1", "small2"])
+@pytest.mark.parametrize("settings", [{}, {"scope": "model"}])
+@pytest.mark.parametrize("chunk", [2**14, 2**18])
+def test_ranks_find_what_is_not_finite(large, tmp_path, monkeypatch, value, name, settings, chunk):
+    base, members = large
+    state = read_state_dict(members[0])
+    state[name][-1] = value
+    write_state_dict(tmp_path / "bad.safetensors", state)
+    monkeypatch.setattr(passes, "WORTH", 0)
+    for module in (fused, fused_ranks, streaming):
+        monkeypatch.setattr(module, "CHUNK", chunk)
+    with pytest.raises(InputError, match=rf"bad.safetensors: tensor {name} holds NaN or Inf"):
+        merge_vector(
+            base, [tmp_path / "bad.safetensors", *members[1:]], tmp_path / "o", method="ties", settings=settings,
+            exclude=["3$"],
+        )  # fmt: skip
 
 
 def test_vectors_and_memory_too(large, tmp_path, compiled, monkeypatch):

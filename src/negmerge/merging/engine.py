@@ -93,7 +93,7 @@ def merge_checkpoints(
             return target if target is not None and own.is_floating_point else own
 
         layout = [(name, out_dtype(name), pool.base.shape(name)) for name in pool.base.names]
-        total = bytes_to_read(pool, merger)
+        total = bytes_to_read(pool, merger, device)
 
         def write(weights: AbstractContextManager[WeightsWriter]) -> list[TensorCount]:
             with weights as writer:

@@ -1,16 +1,17 @@
-"""The quick way for the sign consensus and the mean: whole jobs in one compiled call, outside the interpreter's lock.
+"""The quick way for the common methods: whole jobs in one compiled call, outside the interpreter's lock.
 
 It gives the same bits as the plain functions; what it cannot read (float64, adapters, tensors that are no plain bytes
 of a file or of memory) takes the plain way, and so does a pool too small to be worth loading the compiler for.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from negmerge.checkpoints import Checkpoint
 from negmerge.merging import kernels
@@ -37,6 +38,9 @@ def rule_of(merger: Merger, members: int) -> Rule | None:
     nothing = np.zeros(members + 1, np.int32)
     if merger.name == "uniform" or (merger.name == "task-arithmetic" and not merger.settings and members == 1):
         return Rule(kernels.SUM, nothing)
+    if merger.name in ("ties", "majority-sign"):
+        by_count = merger.settings.get("elect_by", "mass") == "count"
+        return Rule(kernels.ELECT_COUNT if by_count else kernels.ELECT_MASS, nothing)
     if merger.name != "consensus":
         return None
     threshold = merger.settings.get("threshold", 1.0)
@@ -68,18 +72,23 @@ def merge_fused(
     merger: Merger,
     outlet: Outlet,
     tally: Tally,
+    statistics: Mapping[str, Tensor],
     *,
     workers: int | None = None,
     on_bytes: OnBytes | None = None,
 ) -> None:
     """Merge the tensors `names` and hand them to `outlet`; what was found goes into `tally`.
 
+    `statistics` has the cutoffs [N, 1] of each tensor for a method that trims.
+
     Raises InputError, naming file and tensor, for NaN or Inf.
     """
     checkpoints = (pool.base, *pool.members)
-    places = {name: [_located(c, name) for c in checkpoints] for name in names}
+    places = {name: [located(c, name) for c in checkpoints] for name in names}
     kinds = {name: [KINDS[c.dtype(name)] for c in checkpoints] for name in names}
     width = {name: sum(c.dtype(name).itemsize for c in checkpoints) for name in names}
+    cutoffs = {name: value[:, 0].numpy() for name, value in statistics.items()}
+    untrimmed = np.zeros(len(pool.members), np.float32)
     scratch = threading.local()
     differs = np.array(tally.differs, np.uint8)
     with np.errstate(over="ignore"):  # an α beyond float32 is found by what it makes of the weights
@@ -102,6 +111,7 @@ def merge_fused(
             lengths,
             rule.kind,
             rule.need,
+            np.stack([cutoffs.get(name, untrimmed) for name, _, _ in batch]),
             OPERATIONS[outlet.operation],
             alpha,
             scratch.floats,
@@ -118,7 +128,7 @@ def merge_fused(
                 outlet.put_ready(name, start, out[at : at + stop - start])
             else:  # the plain way says what is wrong, or is right where only an intermediate sum overflowed
                 base, deltas = read_deltas(pool, name, start, stop)
-                delta, kept[k] = merger.merge(deltas)
+                delta, kept[k] = merger.merge(deltas, statistic=statistics.get(name))
                 outlet.put(name, start, base, delta)
             if on_bytes:
                 on_bytes((stop - start) * width[name])
@@ -131,6 +141,7 @@ def merge_fused(
     tally.differs[:] = [bool(flag) for flag in differs]
 
 
-def _located(checkpoint: Checkpoint, name: str) -> tuple[int, int]:
+def located(checkpoint: Checkpoint, name: str) -> tuple[int, int]:
+    """Return where the bytes of a tensor lie that is known to have a place."""
     place: Any = checkpoint.locate(name)
     return int(place[0]), int(place[1])

@@ -1,4 +1,4 @@
-"""The fused loops: read a block of every member, subtract, count signs, sum, apply, all while it stays in cache.
+"""The fused loops: read a block of every member, subtract, count, sum, apply, all while it stays in cache.
 
 Compiled by numba where it is installed; `AVAILABLE` says so. Members are folded into running sums one at a time, so a
 job needs the same few blocks of memory whatever the size of the pool. No fast-math: every sum runs in the order of the
@@ -20,12 +20,12 @@ except Exception:  # pragma: no cover  (absent, or built for another numpy: the 
 
 BLOCK = 2**15  # elements: five float32 blocks of this length fit the second-level cache
 FLOAT32, BFLOAT16, FLOAT16 = 0, 1, 2
-SUM, STRICT, COUNT_ALL, COUNT_AGREEING = 0, 1, 2, 3
+SUM, STRICT, COUNT_ALL, COUNT_AGREEING, ELECT_MASS, ELECT_COUNT = 0, 1, 2, 3, 4, 5
 DELTA, SUBTRACT, ADD = 0, 1, 2
 FINE, UNREADABLE, NOT_FINITE = 0, 1, 2
 
 
-def _compiled(function: Callable[..., Any]) -> Any:
+def compiled(function: Callable[..., Any]) -> Any:
     """Compile a loop; division by zero gives inf, as in torch, and the lock of the interpreter is let go."""
     return numba.njit(nogil=True, cache=True, error_model="numpy")(function) if AVAILABLE else function
 
@@ -35,7 +35,7 @@ if AVAILABLE:
     _memcpy: Any = types.ExternalFunction("memcpy", types.intp(types.intp, types.intp, types.intp))
 
 
-@_compiled
+@compiled
 def _fetch(descriptor, offset, address, count):  # type: ignore[no-untyped-def]
     # Bytes of an open file, or (descriptor −1) of this process's memory at address `offset`, to `address`.
     if descriptor < 0:
@@ -50,9 +50,9 @@ def _fetch(descriptor, offset, address, count):  # type: ignore[no-untyped-def]
     return True
 
 
-@_compiled
-def _load(descriptor, offset, kind, first, raw, values):  # type: ignore[no-untyped-def]
-    # Elements of one checkpoint, from element `first` on, as float32 in `values`.
+@compiled
+def load(descriptor, offset, kind, first, raw, values):  # type: ignore[no-untyped-def]
+    """Read elements of one checkpoint, from element `first` on, as float32 into `values`; False where they end."""
     count = len(values)
     if kind == FLOAT32:
         return _fetch(descriptor, offset + 4 * first, values.ctypes.data, 4 * count)
@@ -74,7 +74,7 @@ def _load(descriptor, offset, kind, first, raw, values):  # type: ignore[no-unty
     return True
 
 
-@_compiled
+@compiled
 def _differs(base, member):  # type: ignore[no-untyped-def]
     for j in range(len(base)):  # noqa: SIM110  (compiled loops have no generators)
         if base[j] != member[j]:
@@ -82,13 +82,13 @@ def _differs(base, member):  # type: ignore[no-untyped-def]
     return False
 
 
-@_compiled
+@compiled
 def _add_sum(base, member, total):  # type: ignore[no-untyped-def]
     for j in range(len(base)):
         total[j] += member[j] - base[j]
 
 
-@_compiled
+@compiled
 def _add_strict(base, member, total, low, high):  # type: ignore[no-untyped-def]
     for j in range(len(base)):
         d = member[j] - base[j]
@@ -97,7 +97,7 @@ def _add_strict(base, member, total, low, high):  # type: ignore[no-untyped-def]
         high[j] = d if d > high[j] else high[j]
 
 
-@_compiled
+@compiled
 def _add_counts(base, member, total, up, down):  # type: ignore[no-untyped-def]
     for j in range(len(base)):
         d = member[j] - base[j]
@@ -106,7 +106,7 @@ def _add_counts(base, member, total, up, down):  # type: ignore[no-untyped-def]
         down[j] += np.int32(d < 0)
 
 
-@_compiled
+@compiled
 def _add_agreeing(base, member, positive, negative, up, down):  # type: ignore[no-untyped-def]
     zero = np.float32(0)
     for j in range(len(base)):
@@ -118,7 +118,21 @@ def _add_agreeing(base, member, positive, negative, up, down):  # type: ignore[n
         down[j] += np.int32(d < 0)
 
 
-@_compiled
+@compiled
+def _add_trimmed(base, member, cutoff, total, positive, negative, up, down):  # type: ignore[no-untyped-def]
+    zero = np.float32(0)
+    for j in range(len(base)):
+        d = member[j] - base[j]
+        # A NaN is below no cutoff and belongs to neither sign: it stays in the sum, where it is found.
+        t = zero if abs(d) < cutoff else d
+        total[j] += t
+        positive[j] += t if t > 0 else zero
+        negative[j] += t if t < 0 else zero
+        up[j] += np.int32(t > 0)
+        down[j] += np.int32(t < 0)
+
+
+@compiled
 def _finish_sum(total, members):  # type: ignore[no-untyped-def]
     bad = 0
     for j in range(len(total)):
@@ -127,7 +141,7 @@ def _finish_sum(total, members):  # type: ignore[no-untyped-def]
     return len(total), bad
 
 
-@_compiled
+@compiled
 def _finish_strict(total, low, high, members):  # type: ignore[no-untyped-def]
     kept, bad = 0, 0
     zero = np.float32(0)
@@ -140,7 +154,7 @@ def _finish_strict(total, low, high, members):  # type: ignore[no-untyped-def]
     return kept, bad
 
 
-@_compiled
+@compiled
 def _finish_counts(total, up, down, need, members):  # type: ignore[no-untyped-def]
     kept, bad = 0, 0
     zero = np.float32(0)
@@ -154,7 +168,7 @@ def _finish_counts(total, up, down, need, members):  # type: ignore[no-untyped-d
     return kept, bad
 
 
-@_compiled
+@compiled
 def _finish_agreeing(positive, negative, up, down, need):  # type: ignore[no-untyped-def]
     kept, bad = 0, 0
     zero, one = np.float32(0), np.int32(1)
@@ -170,7 +184,24 @@ def _finish_agreeing(positive, negative, up, down, need):  # type: ignore[no-unt
     return kept, bad
 
 
-@_compiled
+@compiled
+def _finish_elected(total, positive, negative, up, down, by_count):  # type: ignore[no-untyped-def]
+    kept, bad = 0, 0
+    zero, one = np.float32(0), np.int32(1)
+    for j in range(len(total)):
+        bad += not (abs(total[j]) < np.inf) or not (positive[j] - negative[j] < np.inf)
+        rises = up[j] > down[j] if by_count else total[j] > 0
+        falls = down[j] > up[j] if by_count else total[j] < 0
+        winner = positive[j] if rises else negative[j]
+        voters = up[j] if rises else down[j]
+        mean = winner / np.float32(max(voters, one))
+        keep = (rises or falls) and voters > 0
+        kept += keep
+        total[j] = mean if keep else zero
+    return kept, bad
+
+
+@compiled
 def _apply(base, delta, operation, alpha, out):  # type: ignore[no-untyped-def]
     bad = 0
     if operation == DELTA:
@@ -183,19 +214,57 @@ def _apply(base, delta, operation, alpha, out):  # type: ignore[no-untyped-def]
     return bad
 
 
-@_compiled
-def merge_pieces(  # type: ignore[no-untyped-def]  # noqa: C901
-    descriptors, offsets, kinds, starts, lengths, rule, need, operation, alpha, floats, counts, raw, differs, out, kept
-):
+@compiled
+def _begin(rule, total, low, high, up, down):  # type: ignore[no-untyped-def]
+    total[:] = 0
+    low[:] = np.inf if rule == STRICT else 0
+    high[:] = -np.inf if rule == STRICT else 0
+    if rule not in (SUM, STRICT):
+        up[:] = 0
+        down[:] = 0
+
+
+@compiled
+def _fold(rule, base, member, cutoff, total, low, high, up, down):  # type: ignore[no-untyped-def]
+    if rule == STRICT:
+        _add_strict(base, member, total, low, high)
+    elif rule == SUM:
+        _add_sum(base, member, total)
+    elif rule == COUNT_ALL:
+        _add_counts(base, member, total, up, down)
+    elif rule == COUNT_AGREEING:
+        _add_agreeing(base, member, total, low, up, down)
+    else:
+        _add_trimmed(base, member, cutoff, total, low, high, up, down)
+
+
+@compiled
+def _finish(rule, total, low, high, up, down, need, members):  # type: ignore[no-untyped-def]
+    if rule == STRICT:
+        return _finish_strict(total, low, high, members)
+    if rule == SUM:
+        return _finish_sum(total, members)
+    if rule == COUNT_ALL:
+        return _finish_counts(total, up, down, need, members)
+    if rule == COUNT_AGREEING:
+        return _finish_agreeing(total, low, up, down, need)
+    return _finish_elected(total, low, high, up, down, rule == ELECT_COUNT)
+
+
+@compiled
+def merge_pieces(  # type: ignore[no-untyped-def]
+    descriptors, offsets, kinds, starts, lengths, rule, need, cutoffs, operation, alpha, floats, counts, raw, differs,
+    out, kept
+):  # fmt: skip
     """Merge pieces of tensors, and return the state of each: fine, unreadable, or not finite.
 
     Checkpoint 0 is the base. descriptors, offsets, kinds: [pieces, 1 + N], where each tensor begins and how it is
-    stored; starts, lengths: [pieces]; out: float32, all pieces one after the other; kept: [pieces]; differs: [N], set
-    where a member is found to differ from the base; floats [5, BLOCK], counts [2, BLOCK], raw [BLOCK] are scratch.
+    stored; starts, lengths: [pieces]; need: [N + 1], votes; cutoffs: [pieces, N], magnitudes to trim below; out:
+    float32, all pieces one after the other; kept: [pieces]; differs: [N], set where a member is found to differ from
+    the base; floats [5, BLOCK], counts [2, BLOCK], raw [BLOCK] are scratch.
     """
     states = np.zeros(len(lengths), np.uint8)
-    count = descriptors.shape[1] - 1
-    members = np.float32(count)
+    members = descriptors.shape[1] - 1
     at = 0
     for p in range(len(lengths)):
         kept[p] = 0
@@ -205,41 +274,19 @@ def merge_pieces(  # type: ignore[no-untyped-def]  # noqa: C901
             low, high = floats[3, :n], floats[4, :n]
             up, down = counts[0, :n], counts[1, :n]
             begin = starts[p] + first
-            if not _load(descriptors[p, 0], offsets[p, 0], kinds[p, 0], begin, raw, base):
-                states[p] = UNREADABLE
-                break
-            total[:] = 0
-            if rule == STRICT:
-                low[:] = np.inf
-                high[:] = -np.inf
-            elif rule != SUM:
-                up[:] = 0
-                down[:] = 0
-                low[:] = 0
-            for i in range(1, count + 1):
-                if not _load(descriptors[p, i], offsets[p, i], kinds[p, i], begin, raw, member):
-                    states[p] = UNREADABLE
+            whole = load(descriptors[p, 0], offsets[p, 0], kinds[p, 0], begin, raw, base)
+            _begin(rule, total, low, high, up, down)
+            for i in range(1, members + 1):
+                whole = whole and load(descriptors[p, i], offsets[p, i], kinds[p, i], begin, raw, member)
+                if not whole:
                     break
                 if not differs[i - 1] and _differs(base, member):
                     differs[i - 1] = 1
-                if rule == STRICT:
-                    _add_strict(base, member, total, low, high)
-                elif rule == SUM:
-                    _add_sum(base, member, total)
-                elif rule == COUNT_ALL:
-                    _add_counts(base, member, total, up, down)
-                else:
-                    _add_agreeing(base, member, total, low, up, down)
-            if states[p] != FINE:
+                _fold(rule, base, member, cutoffs[p, i - 1], total, low, high, up, down)
+            if not whole:
+                states[p] = UNREADABLE
                 break
-            if rule == STRICT:
-                keeps, bad = _finish_strict(total, low, high, members)
-            elif rule == SUM:
-                keeps, bad = _finish_sum(total, members)
-            elif rule == COUNT_ALL:
-                keeps, bad = _finish_counts(total, up, down, need, members)
-            else:
-                keeps, bad = _finish_agreeing(total, low, up, down, need)
+            keeps, bad = _finish(rule, total, low, high, up, down, need, np.float32(members))
             bad += _apply(base, total, operation, alpha, out[at + first : at + first + n])
             if bad:
                 states[p] = NOT_FINITE

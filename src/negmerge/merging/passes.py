@@ -6,13 +6,13 @@ from torch import Tensor
 from negmerge.checkpoints.base import elements
 from negmerge.errors import InputError
 from negmerge.merging.applying import Outlet
-from negmerge.merging.collecting import collect, passes_of
+from negmerge.merging.collecting import collect, first_reads, ranked
 from negmerge.merging.merger import Merger
 from negmerge.merging.methods import Place
 from negmerge.merging.pool import Pool
 from negmerge.merging.streaming import OnBytes, Tally, TensorCount, stream
 
-COMPILED = ("consensus", "uniform", "task-arithmetic")
+COMPILED = ("consensus", "uniform", "task-arithmetic", "ties", "majority-sign")
 WORTH = 128 * 2**20  # bytes of a pool that win back the half second of loading the compiled loops
 
 
@@ -29,16 +29,28 @@ def merge_pool(
     Raises InputError for whatever is wrong in the numbers of the inputs, and a device that is not there.
     """
     check_device(device)
-    statistics = collect(pool, merger, device, workers, on_bytes)
+    fusible = _fusible(pool, merger, device)
+    statistics = collect(pool, merger, fusible, device, workers, on_bytes)
     tally = Tally(pool)
-    fused = _merge_compiled(pool, merger, outlet, tally, workers, on_bytes) if device == "cpu" else frozenset()
+    done: set[str] = set()
+    if fusible and merger.name in COMPILED:
+        from negmerge.merging import fused
+
+        for part, names in merger.groups(fusible):
+            rule = fused.rule_of(part, len(pool.members))
+            ready = part.statistics is None or all(statistics[name].dtype == torch.float32 for name in names)
+            if rule is not None and ready:
+                fused.merge_fused(
+                    pool, names, rule, part, outlet, tally, statistics, workers=workers, on_bytes=on_bytes
+                )
+                done.update(names)
 
     def visit(name: str, start: int, base: Tensor, deltas: Tensor) -> int:
         delta, kept = merger.merge(deltas, device, Place(name, start), statistics.get(name))
         outlet.put(name, start, base, delta)
         return kept
 
-    rest = [name for name in pool.merged if name not in fused]
+    rest = [name for name in pool.merged if name not in done]
     stream(pool, visit, workers=workers, on_bytes=on_bytes, names=rest, tally=tally)
     return tally.counts()
 
@@ -52,29 +64,22 @@ def check_device(device: str) -> None:
         raise InputError(f"--device {device} cannot be used: {reason}; choose cpu") from None
 
 
-def bytes_to_read(pool: Pool, merger: Merger) -> int:
+def bytes_to_read(pool: Pool, merger: Merger, device: str = "cpu") -> int:
     """Return how many bytes of base and members a merge reads, those of its first passes included."""
-    every = (pool.base, *pool.members)
-    more = passes_of(pool, merger)
-    return sum(
-        (1 + more.get(name, 0)) * elements(c.shape(name)) * c.dtype(name).itemsize
-        for c in every
-        for name in pool.merged
-    )
+    more = first_reads(pool, merger, _fusible(pool, merger, device))
+    return sum((1 + more.get(name, 0)) * _bytes(pool, name) for name in pool.merged)
 
 
-def _merge_compiled(
-    pool: Pool, merger: Merger, outlet: Outlet, tally: Tally, workers: int | None, on_bytes: OnBytes | None
-) -> frozenset[str]:
-    """Merge what the compiled loops can, where it is worth loading them; return the names done."""
-    if merger.name not in COMPILED or bytes_to_read(pool, merger) < WORTH:
-        return frozenset()
+def _fusible(pool: Pool, merger: Merger, device: str) -> list[str]:
+    """Return the names that compiled loops can read, where it is worth loading them for this method."""
+    if device != "cpu" or not (merger.name in COMPILED or ranked(merger)):
+        return []
+    if sum(_bytes(pool, name) for name in pool.merged) < WORTH:
+        return []
     from negmerge.merging import fused, kernels
 
-    done: list[str] = []
-    for part, names in merger.groups(fused.fusible(pool)) if kernels.AVAILABLE else []:
-        rule = fused.rule_of(part, len(pool.members))
-        if rule is not None:
-            fused.merge_fused(pool, names, rule, part, outlet, tally, workers=workers, on_bytes=on_bytes)
-            done += names
-    return frozenset(done)
+    return fused.fusible(pool) if kernels.AVAILABLE else []
+
+
+def _bytes(pool: Pool, name: str) -> int:
+    return elements(pool.base.shape(name)) * sum(c.dtype(name).itemsize for c in (pool.base, *pool.members))

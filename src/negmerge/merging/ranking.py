@@ -26,8 +26,8 @@ class RankSearch:
     ranks: Sequence[int]
     total: int
     dtype: torch.dtype
-    done: bool = False
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    done: bool = field(default=False, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def __post_init__(self) -> None:
         self._bits = 63 if self.dtype == torch.float64 else 31
@@ -36,6 +36,8 @@ class RankSearch:
         self._known = torch.zeros(self.members, len(self.ranks), dtype=torch.int64)
         self._rest = torch.tensor([list(self.ranks)] * self.members, dtype=torch.int64)
         self._counts: Tensor | None = None
+        self.passes = -(-self._bits // DIGIT)
+        self.done = self.total == 0
         self._begin_pass()
 
     @property
@@ -43,25 +45,31 @@ class RankSearch:
         """The magnitudes found."""
         return self._known.to(self._integers).view(self.dtype)
 
+    @property
+    def digit(self) -> tuple[Tensor, int, int]:
+        """What this pass counts: known bits [N, queries], and the digit's bits, from `low` up to `high`."""
+        return self._known[:, : self._queries], self._low, self._low - self._width
+
     def add(self, deltas: Tensor) -> None:
         """Count a chunk [N, n] of the numbers; the last chunk of a pass ends it."""
         bits = deltas.to(self.dtype).view(self._integers) & ((1 << self._bits) - 1)
-        width = self._width
-        low = self._low - width
+        known, high, low = self.digit
+        counts = torch.zeros(self.members, self._queries, 1 << self._width, dtype=torch.int32)
         for i, row in enumerate(bits):
-            for r in range(self._queries):
-                same = row if self._low == self._bits else row[(row >> self._low) == self._known[i, r]]
-                self._count(i, r, torch.bincount((same >> low) & ((1 << width) - 1), minlength=1 << width).cpu())
-        with self._lock:
-            self._left -= deltas.shape[1]
-            if self._left == 0:
-                self._end_pass()
+            for query in range(self._queries):
+                same = row if high == self._bits else row[(row >> high) == known[i, query]]
+                counts[i, query] = torch.bincount((same >> low) & ((1 << self._width) - 1), minlength=1 << self._width)
+        self.add_counts(counts, deltas.shape[1])
 
-    def _count(self, member: int, query: int, found: Tensor) -> None:
+    def add_counts(self, counts: Tensor, size: int) -> None:
+        """Take over what was counted [N, queries, values of the digit] in a chunk of `size` numbers."""
         with self._lock:
             if self._counts is None:  # not before it is needed: a search that waits for its turn takes no memory
-                self._counts = torch.zeros(self.members, self._queries, len(found), dtype=torch.int64)
-            self._counts[member, query] += found
+                self._counts = torch.zeros(counts.shape, dtype=torch.int64)
+            self._counts += counts
+            self._left -= size
+            if self._left == 0:
+                self._end_pass()
 
     def _begin_pass(self) -> None:
         self._width = min(DIGIT, self._low)

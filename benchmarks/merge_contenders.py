@@ -1,0 +1,101 @@
+"""What `merge.py` compares negmerge with: the floor of reading and writing, and the loop of the published notebook.
+
+    python merge_contenders.py NAME THREADS OUT BASE MEMBER...
+
+runs one of them in a fresh process and prints {"seconds", "peak_rss"} as JSON; imports are not in the seconds.
+"""
+
+import json
+import os
+import resource
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+CHUNK = 2**20
+
+
+def floor(base: Path, members: list[Path], output: Path, threads: int) -> None:
+    """Read every byte of all files, write the base's to `output` and sync it: no arithmetic, no parsing."""
+    files = [os.open(path, os.O_RDONLY) for path in (base, *members)]
+    size = os.fstat(files[0]).st_size
+    target = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.ftruncate(target, size)
+
+    def work(part: int) -> None:
+        buffer = bytearray(CHUNK)  # one for each thread, used again and again
+        for offset in range(part * CHUNK, size, threads * CHUNK):
+            for descriptor in files[1:]:
+                os.preadv(descriptor, [buffer], offset)
+            count = os.preadv(files[0], [buffer], offset)
+            os.pwrite(target, memoryview(buffer)[:count], offset)
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(work, range(threads)))
+    os.fsync(target)
+
+
+def published_loop(base: Path, members: list[Path], output: Path, threads: int) -> None:
+    """Load each member whole, add up differences and their signs in dictionaries, mask, apply, save."""
+    import torch
+
+    torch.set_num_threads(threads)
+    origin = torch.load(base)
+    total = {name: torch.zeros_like(value) for name, value in origin.items()}
+    signs = {name: torch.zeros_like(value) for name, value in origin.items()}
+    for path in members:
+        for name, value in torch.load(path).items():
+            delta = value - origin[name]
+            total[name] += delta
+            signs[name] += torch.sign(delta)
+    result = {}
+    for name, value in origin.items():
+        agreed = signs[name].abs() == len(members)
+        result[name] = value - torch.where(agreed, total[name] / len(members), torch.zeros_like(value))
+    torch.save(result, output)
+
+
+def mergekit(method: str, base: Path, members: list[Path], output: Path, threads: int) -> None:
+    """What the command mergekit-pytorch does with one method, without its imports; it writes a folder."""
+    import torch
+    from mergekit.graph import Executor
+    from mergekit.options import MergeOptions
+    from mergekit.scripts.merge_raw_pytorch import RawPyTorchMergeConfig, plan_flat_merge
+
+    torch.set_num_threads(threads)
+    parameters = {"weight": -1.0 / len(members), "normalize": False, **({"density": 0.2} if method == "ties" else {})}
+    config = RawPyTorchMergeConfig(
+        merge_method=method,
+        base_model=str(base),
+        models=[{"model": str(path)} for path in members],
+        parameters=parameters,
+    )
+    options = MergeOptions(lazy_unpickle=True)
+    Executor(plan_flat_merge(config, str(output), False, False, options), math_device="cpu").execute()
+
+
+CONTENDERS = {
+    "floor": floor,
+    "published-loop": published_loop,
+    "mergekit-task-arithmetic": partial(mergekit, "task_arithmetic"),
+    "mergekit-ties": partial(mergekit, "ties"),
+}
+
+
+def main() -> None:
+    name, threads = sys.argv[1], int(sys.argv[2])
+    output, base, *members = (Path(word) for word in sys.argv[3:])
+    if name != "floor":
+        import torch  # noqa: F401
+    if name.startswith("mergekit"):
+        import mergekit.scripts.merge_raw_pytorch  # noqa: F401
+    started = time.perf_counter()
+    CONTENDERS[name](base, members, output, threads)
+    seconds = time.perf_counter() - started
+    print(json.dumps({"seconds": seconds, "peak_rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
+
+
+if __name__ == "__main__":
+    main()
