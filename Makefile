@@ -3,16 +3,20 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 STAMP   = $(VENV)/.installed
+CODE    = src tests examples benchmarks
+PEERS  ?= .venv-peers
+BENCH  ?= bench-files
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help setup demo test test-all check format clean
+.PHONY: help setup demo test test-all check format bench bench-peers clean
 
 help:
 	@echo "make demo      watch a small model forget a digit, in a minute"
 	@echo "make test      the tests, under five minutes"
 	@echo "make test-all  the tests, the long ones included"
 	@echo "make check     format, lint, types, import contract, tests"
+	@echo "make bench     how fast merging is, against the disk (bench-peers: and mergekit)"
 	@echo "make setup     only the environment (.venv)"
 	@echo "make format    let ruff format and fix the code"
 
@@ -35,15 +39,26 @@ test-all: $(STAMP)
 	$(BIN)/python -m pytest -n auto -m ''
 
 check: $(STAMP)
-	$(BIN)/ruff format --check src tests examples
-	$(BIN)/ruff check src tests examples
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(MAKE) test
 
 format: $(STAMP)
-	$(BIN)/ruff format src tests examples
-	$(BIN)/ruff check --fix src tests examples
+	$(BIN)/ruff format $(CODE)
+	$(BIN)/ruff check --fix $(CODE)
+
+# Speed of merging against the floor and the published loop; with bench-peers against mergekit too. About 25 GB in BENCH.
+bench: $(STAMP)
+	$(BIN)/python benchmarks/merge.py --folder $(BENCH)
+
+bench-peers: $(STAMP) $(PEERS)/bin/mergekit-pytorch
+	$(BIN)/python benchmarks/merge.py --folder $(BENCH) --peers $(PEERS)/bin/python
+
+$(PEERS)/bin/mergekit-pytorch: constraints.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install -q -c constraints.txt mergekit
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -65,7 +65,8 @@ def mergekit(method: str, base: Path, members: list[Path], output: Path, threads
     from mergekit.scripts.merge_raw_pytorch import RawPyTorchMergeConfig, plan_flat_merge
 
     torch.set_num_threads(threads)
-    parameters = {"weight": -1.0 / len(members), "normalize": False, **({"density": 0.2} if method == "ties" else {})}
+    # θ₀ − the mean of the task vectors, or of those that have the elected sign: what negmerge computes.
+    parameters = {"weight": 1.0, "normalize": True, "lambda": -1.0, **({"density": 0.2} if method == "ties" else {})}
     config = RawPyTorchMergeConfig(
         merge_method=method,
         base_model=str(base),
