@@ -11,7 +11,7 @@ from negmerge.checkpoints.foreign import refuse_foreign
 from negmerge.checkpoints.hub import fetch, looks_like_hub_id
 from negmerge.checkpoints.safetensors_file import SafetensorsFile
 from negmerge.checkpoints.sharded import Sharded
-from negmerge.checkpoints.torch_file import open_torch_file
+from negmerge.checkpoints.torch_file import TorchFile
 from negmerge.errors import InputError
 
 TORCH_ENDINGS = (".pt", ".pth", ".bin")
@@ -86,7 +86,7 @@ def _open_file(file: Path, shown: Path) -> Checkpoint:
     if file.suffix == ".safetensors":
         return SafetensorsFile(file, shown)
     if file.suffix in TORCH_ENDINGS:
-        return open_torch_file(file, shown)
+        return TorchFile(file, shown)
     raise InputError(
         f"{file}: {file.suffix or 'no ending'} is not a format that can be read; "
         f"there are .safetensors, {', '.join(TORCH_ENDINGS)}"

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from negmerge.checkpoints.base import elements
+from negmerge.checkpoints.plain_file import open_plain, read_into
 from negmerge.errors import InputError
 
 DTYPES = {
@@ -47,10 +48,7 @@ class SafetensorsFile:
         self.path = shown or path
         self.files = (path,)
         self.tied: dict[str, str] = {}
-        try:
-            self._descriptor = os.open(path, os.O_RDONLY)
-        except OSError as error:
-            raise InputError(f"{path}: {error.strerror}; give a checkpoint that exists and can be read") from None
+        self._descriptor = open_plain(path)
         try:
             size = os.fstat(self._descriptor).st_size
             header, self.data_start = self._header(size)
@@ -75,7 +73,8 @@ class SafetensorsFile:
         stop = elements(shape) if stop is None else stop
         tensor = torch.empty(stop - start, dtype=dtype)
         if stop > start:
-            self._read_into(tensor.view(torch.uint8).numpy().data, offset + start * dtype.itemsize, name)
+            at = offset + start * dtype.itemsize
+            read_into(self._descriptor, tensor.view(torch.uint8).numpy().data, at, f"{self.path}: tensor {name}")
         return tensor
 
     def locate(self, name: str) -> tuple[int, int] | None:
@@ -87,14 +86,6 @@ class SafetensorsFile:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
-
-    def _read_into(self, buffer: memoryview, offset: int, name: str) -> None:
-        done = 0
-        while done < len(buffer):
-            count = os.preadv(self._descriptor, [buffer[done:]], offset + done)
-            if count == 0:
-                raise InputError(f"{self.path}: the file ended inside tensor {name}; it changed while it was read")
-            done += count
 
     def _fail(self, what: str) -> InputError:
         return InputError(f"{self.path} is not a whole safetensors file: {what}; fetch or write it again")
