@@ -6,6 +6,8 @@ from pathlib import Path
 
 from negmerge.errors import InputError
 
+CONFIG_LIMIT = 10_000_000  # bytes of a config.json that are believed
+
 
 def open_plain(path: Path) -> int:
     """Return a descriptor to read a file from.

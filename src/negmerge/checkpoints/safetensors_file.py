@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from negmerge.checkpoints.base import elements
+from negmerge.checkpoints.foreign import refuse_quantised
 from negmerge.checkpoints.plain_file import open_plain, read_into
 from negmerge.errors import InputError
 
@@ -53,6 +54,8 @@ class SafetensorsFile:
             size = os.fstat(self._descriptor).st_size
             header, self.data_start = self._header(size)
             self.metadata = self._metadata(header)
+            codes = {name: entry.get("dtype") for name, entry in header.items() if isinstance(entry, dict)}
+            refuse_quantised(codes, self.path)
             self._entries = self._checked(header, size - self.data_start)
         except BaseException:
             self.close()
@@ -150,8 +153,8 @@ class SafetensorsFile:
             raise self._fail(f"the dtype of tensor {name} is not a text")
         if code not in DTYPES:
             raise InputError(
-                f"{self.path}: tensor {name} has dtype {code}, which is not supported; "
-                "convert quantised weights to float first"
+                f"{self.path}: tensor {name} has dtype {code:.20}, which is not supported; "
+                f"there are {', '.join(DTYPES)}"
             )
         if not isinstance(shape, list) or not all(map(is_count, shape)) or len(shape) > 64:
             raise self._fail(f"the shape of tensor {name} is not a list of counts")

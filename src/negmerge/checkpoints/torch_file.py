@@ -2,6 +2,7 @@
 
 import mmap
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from negmerge.checkpoints.base import elements
+from negmerge.checkpoints.foreign import refuse_quantised
 from negmerge.checkpoints.plain_file import open_plain, read_into
 from negmerge.checkpoints.safetensors_file import CODES
 from negmerge.checkpoints.torch_formats import Find, describe
@@ -39,6 +41,8 @@ class TorchFile:
         try:
             loaded, find = describe(self._descriptor)
             self._records = _unwrap(loaded, shown)
+            refuse_quantised({name: _code(record.dtype) for name, record in self._records.items()}, shown)
+            _refuse_dtypes(self._records, shown)
             self._offsets = {name: _offset(name, record, find) for name, record in self._records.items()}
         except BaseException as error:
             self.close()
@@ -117,10 +121,20 @@ def _unwrap(loaded: Any, shown: Path) -> dict[str, TensorRecord]:
         if not isinstance(name, str) or not isinstance(value, TensorRecord):
             what = name if isinstance(name, str) else f"a key that is a {type(name).__name__}"
             raise InputError(f"{shown}: {what:.80} is not a tensor; save model.state_dict() alone")
-        if value.dtype not in CODES:
-            raise InputError(f"{shown}: tensor {name} has dtype {value.dtype}, which is not supported; convert it")
     cut = len(PREFIX) if all(name.startswith(PREFIX) for name in loaded) else 0
     return {name[cut:]: value for name, value in loaded.items()}
+
+
+def _code(dtype: torch.dtype) -> str:
+    """Return the name of a dtype as safetensors writes it, those that are only recognised included."""
+    narrow = re.match(r"torch\.float(8|4)_(\w+?)(fn)?$", str(dtype))
+    return f"F{narrow[1]}_{narrow[2].upper()}" if narrow else CODES.get(dtype, str(dtype))
+
+
+def _refuse_dtypes(records: Mapping[str, TensorRecord], shown: Path) -> None:
+    for name, record in records.items():
+        if record.dtype not in CODES:
+            raise InputError(f"{shown}: tensor {name} has dtype {record.dtype}, which is not supported; convert it")
 
 
 def _offset(name: str, record: TensorRecord, find: Find) -> int:
