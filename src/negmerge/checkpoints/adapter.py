@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from negmerge.checkpoints.base import Checkpoint
+from negmerge.checkpoints.base import Checkpoint, is_name
 from negmerge.checkpoints.low_rank import LowRank, check_scales, low_ranks
 from negmerge.checkpoints.plain_file import CONFIG_LIMIT, read_small
 from negmerge.errors import InputError, listing
@@ -50,7 +50,7 @@ class Adapter:
     def declared_base(self) -> str | None:
         """The model that the adapter says it was trained on."""
         name = self.config.get("base_model_name_or_path")
-        return name if isinstance(name, str) and name else None
+        return _shown(name) if isinstance(name, str) and name else None
 
     def bind(self, base: Checkpoint) -> "BoundAdapter":
         """Return the adapter's change of each of the base's tensors that it touches.
@@ -127,20 +127,28 @@ def _read_config(path: Path, shown: Path) -> dict[str, Any]:
         raise InputError(f"{shown}: {CONFIG} is not a JSON object; save the adapter again")
     kind = config.get("peft_type")
     if kind != "LORA":
-        raise InputError(f"{shown} is an adapter of kind {kind}, only LORA is read; merge it into its base first")
+        raise InputError(f"{shown} is an adapter of kind {_shown(kind)}, only LORA is read; merge it first")
     if config.get("use_dora"):
         raise InputError(f"{shown} is a DoRA adapter, whose change is no product B·A; merge it into its base first")
     for key, value in config.items():
         if value and key not in UNDERSTOOD:
-            raise InputError(f"{shown}: the adapter uses {key}, which is not read; merge it into its base first")
+            raise InputError(
+                f"{shown}: the adapter uses {_shown(key)}, which is not read; merge it into its base first"
+            )
     check_scales(config, shown)
     init = str(config.get("init_lora_weights", "")).lower()
     if init.startswith(CHANGED_BASE):
         raise InputError(
-            f"{shown}: its initialisation ({init}) changed the base as well; convert it to a plain LoRA "
+            f"{shown}: its initialisation ({_shown(init)}) changed the base as well; convert it to a plain LoRA "
             "(peft: path_initial_model_for_weight_conversion)"
         )
     return config
+
+
+def _shown(value: object) -> str:
+    """Return a word of the config for a message of one line, whatever it holds."""
+    text = str(value)
+    return text if is_name(text) and len(text) <= 80 else f"{text!r:.80}…"
 
 
 def _changes(adapter: Adapter, base: Checkpoint) -> tuple[dict[str, LowRank | Tensor], list[str]]:

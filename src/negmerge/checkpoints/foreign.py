@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from negmerge.checkpoints.base import is_name
 from negmerge.checkpoints.plain_file import CONFIG_LIMIT, read_small
 from negmerge.errors import InputError
 
@@ -35,8 +36,10 @@ def refuse_foreign(folder: Path, shown: Path) -> None:
     quantised = _config(folder).get("quantization_config")
     if quantised is not None:
         method = quantised.get("quant_method") if isinstance(quantised, dict) else None
+        known = isinstance(method, str) and is_name(method)
+        what = method if known else "quantization_config in config.json"
         raise InputError(
-            f"{shown} is quantised ({method or 'quantization_config in config.json'!s:.80}); "
+            f"{shown} is quantised ({what:.80}); "
             "give full weights, for example by transformers' model.dequantize() and save_pretrained"
         )
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from negmerge.checkpoints.base import elements
+from negmerge.checkpoints.base import elements, is_name
 from negmerge.checkpoints.foreign import refuse_quantised
 from negmerge.checkpoints.plain_file import open_plain, read_into
 from negmerge.errors import InputError
@@ -54,6 +54,9 @@ class SafetensorsFile:
             size = os.fstat(self._descriptor).st_size
             header, self.data_start = self._header(size)
             self.metadata = self._metadata(header)
+            odd = [name for name in header if not is_name(name)]
+            if odd:
+                raise self._fail(f"no tensor can be named {odd[0]!r:.80}")
             codes = {name: entry.get("dtype") for name, entry in header.items() if isinstance(entry, dict)}
             refuse_quantised(codes, self.path)
             self._entries = self._checked(header, size - self.data_start)

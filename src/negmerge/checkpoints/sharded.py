@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from negmerge.checkpoints.base import Checkpoint
+from negmerge.checkpoints.base import Checkpoint, is_name
 from negmerge.checkpoints.foreign import refuse_quantised
 from negmerge.checkpoints.plain_file import read_small
 from negmerge.checkpoints.safetensors_file import CODES
@@ -87,9 +87,16 @@ def _weight_map(index: Path) -> dict[str, str]:
     if not isinstance(wanted, dict) or not wanted:
         raise fail("it has no weight_map")
     for name, file in wanted.items():
-        if not isinstance(file, str) or file != Path(file).name or file in ("", ".", "..") or "\0" in file:
-            raise fail(f"tensor {name} points at {file!r}, which is no file name beside it")
+        if not is_name(name):
+            raise fail(f"no tensor can be named {name!r:.80}")
+        if not _is_file_name(file):
+            raise fail(f"tensor {name} points at {file!r:.80}, which is no file name beside it")
     return wanted
+
+
+def _is_file_name(file: object) -> bool:
+    plain = isinstance(file, str) and is_name(file) and len(file.encode()) <= 255
+    return plain and file == Path(str(file)).name and file not in ("", ".", "..")
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

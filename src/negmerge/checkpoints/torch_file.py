@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from negmerge.checkpoints.base import elements
+from negmerge.checkpoints.base import UNNAMEABLE, elements, is_name
 from negmerge.checkpoints.foreign import refuse_quantised
 from negmerge.checkpoints.plain_file import open_plain, read_into
 from negmerge.checkpoints.safetensors_file import CODES
@@ -101,11 +101,12 @@ class TorchFile:
 
 
 def _explained(error: BaseException, shown: Path) -> BaseException:
+    text = UNNAMEABLE.sub("?", str(error))[:200]
     if isinstance(error, MalformedError):
-        return InputError(f"{shown} is not a whole PyTorch file: {error}; fetch or write it again")
+        return InputError(f"{shown} is not a whole PyTorch file: {text}; fetch or write it again")
     if isinstance(error, RefusedError):
         what = "and would execute code when loaded" if error.executes else "which is not read"
-        return InputError(f"{shown} holds {error}, {what}; save its state_dict() alone, full and dense")
+        return InputError(f"{shown} holds {text}, {what}; save its state_dict() alone, full and dense")
     return error
 
 
@@ -118,6 +119,8 @@ def _unwrap(loaded: Any, shown: Path) -> dict[str, TensorRecord]:
     if not isinstance(loaded, dict) or not loaded:
         raise InputError(f"{shown} holds no state dict; save model.state_dict()")
     for name, value in loaded.items():
+        if isinstance(name, str) and (name == "__metadata__" or not is_name(name)):
+            raise InputError(f"{shown}: no tensor can be named {name!r:.80}; rename it")
         if not isinstance(name, str) or not isinstance(value, TensorRecord):
             what = name if isinstance(name, str) else f"a key that is a {type(name).__name__}"
             raise InputError(f"{shown}: {what:.80} is not a tensor; save model.state_dict() alone")

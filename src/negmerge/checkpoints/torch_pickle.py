@@ -8,6 +8,7 @@ Instructions: https://docs.python.org/3/library/pickletools.html; records: torch
 """
 
 import pickletools
+import warnings
 from typing import Any, Protocol
 
 from negmerge.checkpoints.torch_names import (
@@ -50,7 +51,9 @@ def read_pickle(stream: Stream, storages: dict[str, Storage] | None = None) -> A
     Raises MalformedError for bytes that are no such pickle, and RefusedError for one that names anything else.
     """
     try:
-        return _Machine({} if storages is None else storages).run(_Bounded(stream))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of odd escapes in texts of the oldest protocol
+            return _Machine({} if storages is None else storages).run(_Bounded(stream))
     except (ValueError, IndexError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise MalformedError(" ".join(str(error).split())[:120]) from None
 
