@@ -1,6 +1,9 @@
-"""Several files and an index, hub ids, and what is recognised only to be refused."""
+"""Several files and an index, and models of the hub in its cache."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -94,30 +97,6 @@ def test_a_shard_that_is_gone_or_cut(tmp_path):
         open_checkpoint(tmp_path / "m")
 
 
-def config(**content):
-    return lambda folder: (folder / "config.json").write_text(json.dumps(content))
-
-
-def touch(*names):
-    return lambda folder: [(folder / name).write_bytes(b"") for name in names]
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (config(quantization_config={"quant_method": "bitsandbytes"}), r"is quantised \(bitsandbytes\).*dequantize"),
-        (touch(".metadata", "__0_0.distcp"), r"distributed checkpoint \(DCP\).*dcp_to_torch"),
-        (touch("zero_to_fp32.py"), "DeepSpeed ZeRO.*zero_to_fp32.py"),
-        (touch("adapter_config.json"), "is an adapter, which is no model of its own"),
-    ],
-)
-def test_what_holds_no_plain_weights_is_refused_by_name(tmp_path, make, message):
-    write_state_dict(tmp_path / "model.safetensors", make_state(0))
-    make(tmp_path)
-    with pytest.raises(InputError, match=message):
-        open_checkpoint(tmp_path)
-
-
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     """A cache of the hub with one model, and no network."""
@@ -131,6 +110,11 @@ def hub(tmp_path, monkeypatch):
     (place / "refs" / "main").write_text(commit)
     (place / "snapshots" / commit).mkdir(parents=True)
     write_state_dict(place / "snapshots" / commit / "model.safetensors", make_state(0))
+    other = commit[::-1]
+    (place / "refs" / "pr").mkdir()
+    (place / "refs" / "pr" / "7").write_text(other)
+    (place / "snapshots" / other).mkdir()
+    write_state_dict(place / "snapshots" / other / "model.safetensors", make_state(1))
     return commit
 
 
@@ -139,6 +123,29 @@ def test_a_model_of_the_hub_comes_from_its_cache(hub):
         checkpoint = open_checkpoint(name)
         assert str(checkpoint.path) == f"owner/tiny@{hub}" and "brain" in checkpoint.names
         checkpoint.close()
+
+
+def test_a_revision_is_a_branch_or_a_commit(hub):
+    for name in ("owner/tiny@pr/7", f"owner/tiny@{hub[::-1]}"):
+        checkpoint = open_checkpoint(name)
+        assert str(checkpoint.path) == f"owner/tiny@{hub[::-1]}"
+        assert torch.equal(checkpoint.read("brain"), make_state(1)["brain"].flatten())
+        checkpoint.close()
+    with pytest.raises(InputError, match="owner/tiny@v9: no such file or folder, and the hub does not give it"):
+        open_checkpoint("owner/tiny@v9")
+
+
+def test_a_merge_of_models_of_the_hub_through_the_command_line(hub, tmp_path):
+    """Two revisions of one model, with the client's own switch for no network."""
+    words = ["merge", "owner/tiny", "owner/tiny@pr/7", "-o", "out", "--exclude", "^exact", "--json"]
+    environment = {**os.environ, "HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "negmerge", *words], capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["members"] == [f"owner/tiny@{hub[::-1]}"]
+    record = json.loads(open_checkpoint(tmp_path / "out").metadata["negmerge"])
+    assert record["base"]["name"] == f"owner/tiny@{hub}"
 
 
 def test_a_hub_model_that_is_not_there(hub):

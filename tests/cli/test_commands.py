@@ -174,12 +174,37 @@ def test_no_error_shows_a_traceback(negmerge, pool, monkeypatch, error, code, me
     assert found == code and message in err and err.count("\n") == 1 and out == ""
 
 
-def test_verify(negmerge, pool, tmp_path):
+@pytest.mark.parametrize(("out", "more", "hashes"), [("o.safetensors", [], 1), ("out", [], 1), ("out", ["100"], None)])
+def test_verify_a_file_a_folder_and_shards(negmerge, pool, tmp_path, out, more, hashes):
+    from negmerge.merging.engine import merge_checkpoints
+
     base, members = pool
-    negmerge("merge", base, *members, "-o", tmp_path / "out")
-    assert negmerge("verify", tmp_path / "out")[:2] == (0, f"{tmp_path / 'out'}: 1 hashes are as recorded\n")
-    code, _, err = negmerge("verify", base)
+    place = tmp_path / out
+    merge_checkpoints(base, members, place, max_shard_size=more[0] if more else None)
+    files = sorted(place.glob("*.safetensors")) if place.is_dir() else [place]
+    assert hashes == len(files) or (hashes is None and len(files) > 3)
+    assert negmerge("verify", place)[:2] == (0, f"{place}: {len(files)} hashes are as recorded\n")
+    data = bytearray(files[-1].read_bytes())
+    data[-1] ^= 1
+    files[-1].write_bytes(data)
+    code, out, err = negmerge("verify", place)
+    assert code == 2 and out == "" and "it was changed" in err and err.count("\n") == 1
+    if len(files) > 1:
+        files[0].unlink()
+        code, _, err = negmerge("verify", place)
+        assert code == 2 and "1 shards are missing" in err
+
+
+def test_verify_what_was_not_merged(negmerge, pool, tmp_path):
+    code, _, err = negmerge("verify", pool[0])
     assert code == 2 and "carries no record" in err
+    code, _, err = negmerge("verify", tmp_path / "pool")
+    assert code == 2 and "holds 6 weight files" in err
+    code, _, err = negmerge("verify", tmp_path / "nowhere")
+    assert code == 2 and "no such file or folder" in err
+    (tmp_path / "empty").mkdir()
+    code, _, err = negmerge("verify", tmp_path / "empty")
+    assert code == 2 and "no record.json" in err and "no .safetensors" in err
 
 
 @pytest.mark.parametrize("kind", ["methods", "sources", "families"])

@@ -6,21 +6,20 @@ Hu et al., LoRA (arXiv 2106.09685); Kalajdzievski, rsLoRA (arXiv 2312.03732); ht
 """
 
 import json
-import math
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from negmerge.checkpoints.base import Checkpoint
+from negmerge.checkpoints.base import Checkpoint, is_name
+from negmerge.checkpoints.low_rank import LowRank, check_scales, low_ranks
+from negmerge.checkpoints.plain_file import CONFIG_LIMIT, read_small
 from negmerge.errors import InputError, listing
 
 CONFIG = "adapter_config.json"
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
-BLOCK = 2**15  # elements of ΔW computed at a time; fixed, so that no sum depends on how the engine cuts
 # Keys of the config that do not change what ΔW is, or are handled here. Any other that is set is refused by its name.
 UNDERSTOOD = (
     "task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode",
@@ -30,25 +29,8 @@ UNDERSTOOD = (
     "ensure_weight_tying",
 )  # fmt: skip
 CHANGED_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+OWN_WRAPPING = re.compile(r"\.(base_layer|modules_to_save(\.default)?)\.")
 FACTOR = re.compile(r"(?P<module>.+)\.(?P<part>lora_(?:embedding_)?[AB])(?:\.weight)?")
-
-
-@dataclass(frozen=True)
-class LowRank:
-    """ΔW = scale · left @ right, of shape [rows, columns] when the base's tensor is seen as a matrix; float32."""
-
-    left: Tensor
-    right: Tensor
-    scale: float
-
-    def read(self, start: int, stop: int) -> Tensor:
-        """Return elements start … stop of the flattened ΔW."""
-        columns = self.right.shape[1]
-        rows = max(1, BLOCK // columns)
-        first = start // columns // rows * rows
-        last = -(-stop // columns)
-        blocks = [self.left[r : r + rows] @ self.right * self.scale for r in range(first, last, rows)]
-        return torch.cat(blocks).reshape(-1)[start - first * columns : stop - first * columns]
 
 
 class Adapter:
@@ -68,7 +50,7 @@ class Adapter:
     def declared_base(self) -> str | None:
         """The model that the adapter says it was trained on."""
         name = self.config.get("base_model_name_or_path")
-        return name if isinstance(name, str) and name else None
+        return _shown(name) if isinstance(name, str) and name else None
 
     def bind(self, base: Checkpoint) -> "BoundAdapter":
         """Return the adapter's change of each of the base's tensors that it touches.
@@ -92,6 +74,7 @@ class BoundAdapter:
         self.names = base.names
         self._base = base
         self._changes, problems = _changes(adapter, base)
+        _spread_over_ties(self._changes, base)
         if problems:
             headline = f"{adapter.path} does not fit the base {base.path} in {len(problems)} places:"
             raise InputError(listing(headline, problems))
@@ -137,88 +120,105 @@ def is_adapter(place: Path) -> bool:
 
 def _read_config(path: Path, shown: Path) -> dict[str, Any]:
     try:
-        config = json.loads(path.read_bytes())
+        config = json.loads(read_small(path, CONFIG_LIMIT))
     except (ValueError, RecursionError):
         raise InputError(f"{shown}: {CONFIG} is not JSON; save the adapter again") from None
     if not isinstance(config, dict):
         raise InputError(f"{shown}: {CONFIG} is not a JSON object; save the adapter again")
     kind = config.get("peft_type")
     if kind != "LORA":
-        raise InputError(f"{shown} is an adapter of kind {kind}, only LORA is read; merge it into its base first")
+        raise InputError(f"{shown} is an adapter of kind {_shown(kind)}, only LORA is read; merge it first")
     if config.get("use_dora"):
         raise InputError(f"{shown} is a DoRA adapter, whose change is no product B·A; merge it into its base first")
     for key, value in config.items():
         if value and key not in UNDERSTOOD:
-            raise InputError(f"{shown}: the adapter uses {key}, which is not read; merge it into its base first")
+            raise InputError(
+                f"{shown}: the adapter uses {_shown(key)}, which is not read; merge it into its base first"
+            )
+    check_scales(config, shown)
     init = str(config.get("init_lora_weights", "")).lower()
     if init.startswith(CHANGED_BASE):
         raise InputError(
-            f"{shown}: its initialisation ({init}) changed the base as well; convert it to a plain LoRA "
+            f"{shown}: its initialisation ({_shown(init)}) changed the base as well; convert it to a plain LoRA "
             "(peft: path_initial_model_for_weight_conversion)"
         )
     return config
+
+
+def _shown(value: object) -> str:
+    """Return a word of the config for a message of one line, whatever it holds."""
+    text = str(value)
+    return text if is_name(text) and len(text) <= 80 else f"{text!r:.80}…"
 
 
 def _changes(adapter: Adapter, base: Checkpoint) -> tuple[dict[str, LowRank | Tensor], list[str]]:
     factors: dict[str, dict[str, Tensor]] = {}
     changes: dict[str, LowRank | Tensor] = {}
     problems: list[str] = []
+    places = _Places(base)
     for key in adapter.weights.names:
-        value = adapter.weights.read(key).float().reshape(adapter.weights.shape(key))
-        if not torch.isfinite(value).all():
-            raise InputError(f"{adapter.path}: tensor {key} holds NaN or Inf; a diverged run cannot be merged")
+        value = _values(adapter, key)
         plain = key.removeprefix("base_model.model.")
         found = FACTOR.fullmatch(plain)
         if found:
-            factors.setdefault(found["module"], {})[found["part"][-1]] = value
+            factors.setdefault(found["module"], {})[found["part"].removeprefix("lora_")] = value
             continue
         # modules_to_save and biases: the whole tensor, in the place of the base's
-        name = _name_in(base, plain.replace(".base_layer.", ".").replace(".modules_to_save.default.", "."))
+        name = places.of(OWN_WRAPPING.sub(".", plain))
         if name is None:
             problems.append(f"{key} has no place in the base")
         elif base.shape(name) != tuple(value.shape):
             problems.append(f"{key} has shape {list(value.shape)}, {name} has {list(base.shape(name))}")
         else:
             changes[name] = value.reshape(-1)
-    for module, pair in factors.items():
-        name = _name_in(base, f"{module}.weight")
-        if set(pair) != {"A", "B"}:
-            problems.append(f"{module} has only factor {next(iter(pair))}")
-        elif name is None:
-            problems.append(f"{module} has no place in the base")
-        elif (change := _low_rank(adapter.config, module, pair["A"], pair["B"], base.shape(name))) is None:
-            shapes = f"{list(pair['B'].shape)} · {list(pair['A'].shape)}"
-            problems.append(f"{module}: {shapes} does not give the shape {list(base.shape(name))} of {name}")
-        else:
-            changes[name] = change
-    return changes, problems
+    found_places = {module: places.of(f"{module}.weight") for module in factors}
+    products, more = low_ranks(adapter.config, factors, found_places, base.shape)
+    for name, product in products.items():
+        # With an adapted embedding PEFT saves the base's own weights too.
+        if name in changes and not torch.equal(changes[name], base.read(name).float()):  # type: ignore[arg-type]
+            more.append(f"{name} has factors and is changed as a whole as well")
+        changes[name] = product
+    return changes, problems + more
 
 
-def _low_rank(config: dict[str, Any], module: str, a: Tensor, b: Tensor, shape: tuple[int, ...]) -> LowRank | None:
-    rank = a.shape[0]
-    if not shape or b.dim() < 2 or a.dim() < 2 or b[0].numel() != rank:
-        return None
-    a, b = a.reshape(rank, -1), b.reshape(-1, rank)
-    alpha = _of_module(config.get("alpha_pattern"), module, config.get("lora_alpha", 8))
-    scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
-    rows, columns = shape[0], math.prod(shape[1:])
-    straight, turned = (rows, columns) == (len(b), a.shape[1]), (rows, columns) == (a.shape[1], len(b))
-    # Conv1D layers and embeddings are stored the other way round; a square one only the config can tell.
-    if turned and (config.get("fan_in_fan_out") or not straight):
-        return LowRank(a.T.contiguous(), b.T.contiguous(), scale)
-    return LowRank(b.contiguous(), a.contiguous(), scale) if straight else None
+def _values(adapter: Adapter, key: str) -> Tensor:
+    dtype = adapter.weights.dtype(key)
+    if not dtype.is_floating_point:
+        raise InputError(f"{adapter.path}: tensor {key} is {dtype}, factors are floats; save the adapter again")
+    value = adapter.weights.read(key).float().reshape(adapter.weights.shape(key))
+    if not torch.isfinite(value).all():
+        raise InputError(f"{adapter.path}: tensor {key} holds NaN or Inf; a diverged run cannot be merged")
+    return value
 
 
-def _of_module(patterns: Any, module: str, default: float) -> float:
-    for key, value in (patterns or {}).items():
-        if re.match(rf"(.*\.)?({key})$", module):
-            return float(value)
-    return float(default)
+def _spread_over_ties(changes: dict[str, LowRank | Tensor], base: Checkpoint) -> None:
+    """Change every name of tied weights, where the adapter names one of them."""
+    groups: dict[str, list[str]] = {}
+    for name in base.names:
+        groups.setdefault(base.tied.get(name, name), []).append(name)
+    for group in groups.values():
+        changed = [name for name in group if name in changes]
+        if len(changed) == 1:
+            changes.update(dict.fromkeys(group, changes[changed[0]]))
 
 
-def _name_in(base: Checkpoint, name: str) -> str | None:
-    """Return the base's name of a tensor: the same, or the only one that is the same but for a prefix."""
-    if name in base.names:
-        return name
-    found = [own for own in base.names if own.endswith("." + name) or name.endswith("." + own)]
-    return found[0] if len(found) == 1 else None
+class _Places:
+    """The base's names, found with and without up to four parts before them."""
+
+    def __init__(self, base: Checkpoint) -> None:
+        self._names = frozenset(base.names)
+        self._short: dict[str, list[str]] = {}
+        for own in base.names:
+            for short in _without_prefix(own):
+                self._short.setdefault(short, []).append(own)
+
+    def of(self, name: str) -> str | None:
+        """Return the base's name of a tensor: the same, or the only one that is the same but for a prefix."""
+        if name in self._names:
+            return name
+        found = [*self._short.get(name, []), *(short for short in _without_prefix(name) if short in self._names)]
+        return found[0] if len(found) == 1 else None
+
+
+def _without_prefix(name: str) -> list[str]:
+    return [".".join(name.split(".", i)[i:]) for i in range(1, 1 + min(4, name.count(".")))]

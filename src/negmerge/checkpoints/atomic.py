@@ -1,5 +1,6 @@
 """Files that appear whole or not at all."""
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -8,6 +9,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from negmerge.errors import InputError, NegmergeError
+
+# What a disk answers when it is full, or has turned read-only or bad, and what a name that has become a folder gives.
+WHILE_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EISDIR, errno.ENOTEMPTY)
 
 
 @contextmanager
@@ -29,10 +33,25 @@ def atomic_write(path: Path, replace: bool = True) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
             _check_absent(path, replace)
             partial.replace(path)
-        except BaseException:  # removed while still locked: nobody else's file is taken away
+        except BaseException as error:  # removed while still locked: nobody else's file is taken away
             partial.unlink(missing_ok=True)
-            raise
+            raise write_error(error, path) from None
     sync_folder(path.parent)
+
+
+def write_error(error: BaseException, path: Path) -> BaseException:
+    """Return the error itself or, for one that the disk raised while `path` was written, a line that says so."""
+    if not isinstance(error, OSError) or error.errno not in WHILE_WRITING:
+        return error
+    return NegmergeError(f"{path} cannot be written: {error.strerror}; free some space or choose another place")
+
+
+def is_same(path: Path, descriptor: int) -> bool:
+    """Whether a path still leads to what was opened."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def partial_path(path: Path) -> Path:
@@ -74,6 +93,6 @@ def _open_locked(partial: Path, path: Path) -> BinaryIO:
             file.close()
             raise NegmergeError(f"{path} is being written by another process; wait for it to end") from None
         # Between opening and locking, the file may have been renamed to its target by the one who held it.
-        if partial.exists() and partial.stat().st_ino == os.fstat(file.fileno()).st_ino:
+        if is_same(partial, file.fileno()):
             return file
         file.close()

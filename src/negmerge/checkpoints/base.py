@@ -1,11 +1,14 @@
 """What every opened checkpoint offers, whatever its format."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+UNNAMEABLE = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 class Checkpoint(Protocol):
@@ -69,6 +72,14 @@ def elements(shape: tuple[int, ...]) -> int:
     for size in shape:
         count *= size
     return count
+
+
+def is_name(name: str) -> bool:
+    """Whether a tensor can be named so: at most 1,000 letters, none of them a control character or half a surrogate.
+
+    Such names can be written into any header, and shown in a message of one line.
+    """
+    return len(name) <= 1000 and not UNNAMEABLE.search(name)
 
 
 def is_tied(checkpoint: Checkpoint, name: str, present: Mapping[str, object]) -> bool:

@@ -7,11 +7,11 @@ from torch import Tensor
 from negmerge.checkpoints import adapter
 from negmerge.checkpoints.adapter import Adapter
 from negmerge.checkpoints.base import Checkpoint
-from negmerge.checkpoints.foreign import refuse_foreign
+from negmerge.checkpoints.foreign import refuse_ending, refuse_foreign
 from negmerge.checkpoints.hub import fetch, looks_like_hub_id
 from negmerge.checkpoints.safetensors_file import SafetensorsFile
 from negmerge.checkpoints.sharded import Sharded
-from negmerge.checkpoints.torch_file import open_torch_file
+from negmerge.checkpoints.torch_file import TorchFile
 from negmerge.errors import InputError
 
 TORCH_ENDINGS = (".pt", ".pth", ".bin")
@@ -27,12 +27,16 @@ def open_checkpoint(path: Path | str) -> Checkpoint:
 
     Raises InputError for a path that is none of these, and whatever the format's own check finds.
     """
-    place, shown = find(Path(path))
+    return open_found(*find(Path(path)))
+
+
+def open_found(place: Path, shown: Path) -> Checkpoint:
+    """Open a checkpoint where `find` found it. Raises InputError as `open_checkpoint` does."""
     if not place.is_dir():
         return _open_file(place, shown)
-    refuse_foreign(place, shown)
     if adapter.is_adapter(place):
         raise InputError(f"{shown} is an adapter, which is no model of its own; give it as a member beside its base")
+    refuse_foreign(place, shown)
     weights = _weights_in(place, shown)
     if weights.name.endswith(".index.json"):
         return Sharded(weights, shown, _open_file)
@@ -73,7 +77,7 @@ def read_state_dict(path: Path | str) -> dict[str, Tensor]:
 
 def _weights_in(folder: Path, shown: Path) -> Path:
     for pattern in IN_FOLDERS:
-        found = sorted(file for file in folder.glob(pattern) if not file.name.startswith("."))
+        found = sorted(file for file in folder.glob(pattern) if file.is_file() and not file.name.startswith("."))
         if len(found) == 1:
             return found[0]
         if found:
@@ -83,10 +87,11 @@ def _weights_in(folder: Path, shown: Path) -> Path:
 
 
 def _open_file(file: Path, shown: Path) -> Checkpoint:
+    refuse_ending(file, shown)
     if file.suffix == ".safetensors":
         return SafetensorsFile(file, shown)
     if file.suffix in TORCH_ENDINGS:
-        return open_torch_file(file, shown)
+        return TorchFile(file, shown)
     raise InputError(
         f"{file}: {file.suffix or 'no ending'} is not a format that can be read; "
         f"there are .safetensors, {', '.join(TORCH_ENDINGS)}"

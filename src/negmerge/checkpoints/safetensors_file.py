@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from negmerge.checkpoints.base import elements
+from negmerge.checkpoints.base import elements, is_name
+from negmerge.checkpoints.foreign import refuse_quantised
+from negmerge.checkpoints.plain_file import open_plain, read_into
 from negmerge.errors import InputError
 
 DTYPES = {
@@ -47,14 +49,16 @@ class SafetensorsFile:
         self.path = shown or path
         self.files = (path,)
         self.tied: dict[str, str] = {}
-        try:
-            self._descriptor = os.open(path, os.O_RDONLY)
-        except OSError as error:
-            raise InputError(f"{path}: {error.strerror}; give a checkpoint that exists and can be read") from None
+        self._descriptor = open_plain(path)
         try:
             size = os.fstat(self._descriptor).st_size
             header, self.data_start = self._header(size)
             self.metadata = self._metadata(header)
+            odd = [name for name in header if not is_name(name)]
+            if odd:
+                raise self._fail(f"no tensor can be named {odd[0]!r:.80}")
+            codes = {name: entry.get("dtype") for name, entry in header.items() if isinstance(entry, dict)}
+            refuse_quantised(codes, self.path)
             self._entries = self._checked(header, size - self.data_start)
         except BaseException:
             self.close()
@@ -75,7 +79,8 @@ class SafetensorsFile:
         stop = elements(shape) if stop is None else stop
         tensor = torch.empty(stop - start, dtype=dtype)
         if stop > start:
-            self._read_into(tensor.view(torch.uint8).numpy().data, offset + start * dtype.itemsize, name)
+            at = offset + start * dtype.itemsize
+            read_into(self._descriptor, tensor.view(torch.uint8).numpy().data, at, f"{self.path}: tensor {name}")
         return tensor
 
     def locate(self, name: str) -> tuple[int, int] | None:
@@ -87,14 +92,6 @@ class SafetensorsFile:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
-
-    def _read_into(self, buffer: memoryview, offset: int, name: str) -> None:
-        done = 0
-        while done < len(buffer):
-            count = os.preadv(self._descriptor, [buffer[done:]], offset + done)
-            if count == 0:
-                raise InputError(f"{self.path}: the file ended inside tensor {name}; it changed while it was read")
-            done += count
 
     def _fail(self, what: str) -> InputError:
         return InputError(f"{self.path} is not a whole safetensors file: {what}; fetch or write it again")
@@ -159,8 +156,8 @@ class SafetensorsFile:
             raise self._fail(f"the dtype of tensor {name} is not a text")
         if code not in DTYPES:
             raise InputError(
-                f"{self.path}: tensor {name} has dtype {code}, which is not supported; "
-                "convert quantised weights to float first"
+                f"{self.path}: tensor {name} has dtype {code:.20}, which is not supported; "
+                f"there are {', '.join(DTYPES)}"
             )
         if not isinstance(shape, list) or not all(map(is_count, shape)) or len(shape) > 64:
             raise self._fail(f"the shape of tensor {name} is not a list of counts")

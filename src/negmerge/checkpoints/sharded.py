@@ -7,7 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from negmerge.checkpoints.base import Checkpoint
+from negmerge.checkpoints.base import Checkpoint, is_name
+from negmerge.checkpoints.foreign import refuse_quantised
+from negmerge.checkpoints.plain_file import read_small
+from negmerge.checkpoints.safetensors_file import CODES
 from negmerge.errors import InputError, listing
 
 INDEX_LIMIT = 100_000_000
@@ -42,6 +45,7 @@ class Sharded:
             problems += [f"{name} is not in {file}" for name, file in wanted.items() if name not in self._of]
             if problems:
                 raise InputError(listing(f"{index} does not fit its shards; fetch or write them again:", problems))
+            refuse_quantised({name: CODES[file.dtype(name)] for name, file in self._of.items()}, shown)
         except BaseException:
             self.close()
             raise
@@ -75,19 +79,24 @@ def _weight_map(index: Path) -> dict[str, str]:
     def fail(what: str) -> InputError:
         return InputError(f"{index} is no index of shards: {what}; fetch or write it again")
 
-    if index.stat().st_size > INDEX_LIMIT:
-        raise fail("it is larger than 100 MB")
     try:
-        content = json.loads(index.read_bytes(), object_pairs_hook=_unique)
+        content = json.loads(read_small(index, INDEX_LIMIT), object_pairs_hook=_unique)
     except (ValueError, RecursionError):
         raise fail("it is not JSON, or names a tensor twice") from None
     wanted = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(wanted, dict) or not wanted:
         raise fail("it has no weight_map")
     for name, file in wanted.items():
-        if not isinstance(file, str) or file != Path(file).name or file in ("", ".", "..") or "\0" in file:
-            raise fail(f"tensor {name} points at {file!r}, which is no file name beside it")
+        if not is_name(name):
+            raise fail(f"no tensor can be named {name!r:.80}")
+        if not _is_file_name(file):
+            raise fail(f"tensor {name} points at {file!r:.80}, which is no file name beside it")
     return wanted
+
+
+def _is_file_name(file: object) -> bool:
+    plain = isinstance(file, str) and is_name(file) and len(file.encode()) <= 255
+    return plain and file == Path(str(file)).name and file not in ("", ".", "..")
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -1,71 +1,171 @@
 """PyTorch's own files (.pt, .pth, .bin), weights only: nothing in them is executed."""
 
-import pickle
-import warnings
+import mmap
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from negmerge.checkpoints.memory import StateDict
+from negmerge.checkpoints.base import UNNAMEABLE, elements, is_name
+from negmerge.checkpoints.foreign import refuse_quantised
+from negmerge.checkpoints.plain_file import open_plain, read_into
+from negmerge.checkpoints.safetensors_file import CODES
+from negmerge.checkpoints.torch_formats import Find, describe
+from negmerge.checkpoints.torch_names import MalformedError, RefusedError, TensorRecord
 from negmerge.errors import InputError
 
 NESTS = ("state_dict", "model_state_dict", "model")
+DEEPEST = 8  # a pickle can put a dict into itself
 PREFIX = "module."
+REPEATED = 2**20  # elements up to which a tensor may show the stored ones more than once (torch.expand)
 
 
-def open_torch_file(path: Path, shown: Path) -> StateDict:
-    """Open a state dict saved by torch.save, memory-mapped where its format allows.
+class TorchFile:
+    """A state dict saved by torch.save, read from where it lies in the file, piece by piece.
 
     A dict under `state_dict`, `model_state_dict` or `model` is unwrapped, and a `module.` before every name taken
     off. Raises InputError for a file that is damaged, holds other objects than tensors, or would execute code.
     """
-    return StateDict(_unwrap(_load(path, shown), shown), shown, (path,))
+
+    def __init__(self, path: Path, shown: Path) -> None:
+        self.path = shown
+        self.files = (path,)
+        self.metadata: dict[str, str] = {}
+        self._map: mmap.mmap | None = None
+        self._descriptor = open_plain(path)
+        try:
+            loaded, find = describe(self._descriptor)
+            self._records = _unwrap(loaded, shown)
+            refuse_quantised({name: _code(record.dtype) for name, record in self._records.items()}, shown)
+            _refuse_dtypes(self._records, shown)
+            self._offsets = {name: _offset(name, record, find) for name, record in self._records.items()}
+        except BaseException as error:
+            self.close()
+            raise _explained(error, shown) from None
+        self.names = tuple(self._records)
+        self.tied = _shared(self._records)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a tensor."""
+        return self._records[name].shape
+
+    def dtype(self, name: str) -> torch.dtype:
+        """Return the dtype of a tensor."""
+        return self._records[name].dtype
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> Tensor:
+        """Return elements start … stop of the flattened tensor as a new 1-D tensor."""
+        record = self._records[name]
+        stop = elements(record.shape) if stop is None else stop
+        if stop > start and not _is_plain(record):
+            return self._gather(record, self._offsets[name], start, stop)
+        tensor = torch.empty(stop - start, dtype=record.dtype)
+        if stop > start:
+            at = self._offsets[name] + start * record.dtype.itemsize
+            read_into(self._descriptor, tensor.view(torch.uint8).numpy().data, at, f"{self.path}: tensor {name}")
+        return tensor
+
+    def locate(self, name: str) -> tuple[int, int] | None:
+        """Return the file descriptor and the offset of the bytes of a tensor that is contiguous."""
+        return (self._descriptor, self._offsets[name]) if _is_plain(self._records[name]) else None
+
+    def close(self) -> None:
+        """Release the file."""
+        self._map = None
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _gather(self, record: TensorRecord, offset: int, start: int, stop: int) -> Tensor:
+        """Read the rows of a transposed or otherwise strided tensor that hold elements start … stop."""
+        sides = [(size, step) for size, step in zip(record.shape, record.stride, strict=True) if size != 1]
+        row = elements(tuple(size for size, _ in sides[1:]))
+        first, last = start // row, -(-stop // row)
+        width = record.dtype.itemsize
+        if self._map is None:
+            self._map = mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_READ)
+        rows: np.ndarray = np.ndarray(
+            (last - first, *(size for size, _ in sides[1:])),
+            f"u{width}",
+            self._map,
+            offset + first * sides[0][1] * width,
+            tuple(step * width for _, step in sides),
+        )
+        values = np.array(rows, order="C").reshape(-1)[start - first * row : stop - first * row]
+        return torch.from_numpy(values.copy()).view(record.dtype)
 
 
-def _load(path: Path, shown: Path) -> Any:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; give a checkpoint that exists")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols, of files that are refused anyway
-            return _load_lazily(path)
-    except pickle.UnpicklingError as error:
-        if any(word in str(error) for word in ("Unsupported global", "Unsupported class", "GLOBAL")):
-            raise InputError(
-                f"{shown} holds more than tensors and would execute code when loaded; save its state_dict() alone"
-            ) from None
-        raise _damaged(shown) from None
-    except Exception:  # a damaged file makes torch raise whatever its bytes lead to, AssertionError included
-        raise _damaged(shown) from None
+def _explained(error: BaseException, shown: Path) -> BaseException:
+    text = UNNAMEABLE.sub("?", str(error))[:200]
+    if isinstance(error, MalformedError):
+        return InputError(f"{shown} is not a whole PyTorch file: {text}; fetch or write it again")
+    if isinstance(error, RefusedError):
+        what = "and would execute code when loaded" if error.executes else "which is not read"
+        return InputError(f"{shown} holds {text}, {what}; save its state_dict() alone, full and dense")
+    return error
 
 
-def _damaged(shown: Path) -> InputError:
-    return InputError(f"{shown} is not a whole PyTorch file; fetch or write it again")
-
-
-def _unwrap(loaded: Any, shown: Path) -> dict[str, Tensor]:
-    while isinstance(loaded, Mapping):
-        inner = next((loaded[key] for key in NESTS if isinstance(loaded.get(key), Mapping)), None)
-        if inner is None:
+def _unwrap(loaded: Any, shown: Path) -> dict[str, TensorRecord]:
+    for _ in range(DEEPEST):
+        inner = [loaded[key] for key in NESTS if isinstance(loaded, dict) and isinstance(loaded.get(key), dict)]
+        if not inner:
             break
-        loaded = inner
-    if not isinstance(loaded, Mapping) or not loaded:
+        loaded = inner[0]
+    if not isinstance(loaded, dict) or not loaded:
         raise InputError(f"{shown} holds no state dict; save model.state_dict()")
-    wrong = [str(name) for name, value in loaded.items() if not isinstance(value, Tensor)]
-    if wrong:
-        raise InputError(f"{shown}: {wrong[0]} is not a tensor; save model.state_dict() alone")
-    names = [str(name) for name in loaded]
-    cut = len(PREFIX) if all(name.startswith(PREFIX) for name in names) else 0
-    return {str(name)[cut:]: value.detach() for name, value in loaded.items()}
+    for name, value in loaded.items():
+        if isinstance(name, str) and (name == "__metadata__" or not is_name(name)):
+            raise InputError(f"{shown}: no tensor can be named {name!r:.80}; rename it")
+        if not isinstance(name, str) or not isinstance(value, TensorRecord):
+            what = name if isinstance(name, str) else f"a key that is a {type(name).__name__}"
+            raise InputError(f"{shown}: {what:.80} is not a tensor; save model.state_dict() alone")
+    cut = len(PREFIX) if all(name.startswith(PREFIX) for name in loaded) else 0
+    return {name[cut:]: value for name, value in loaded.items()}
 
 
-def _load_lazily(path: Path) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except RuntimeError as error:
-        if "mmap" not in str(error):
-            raise
-        return torch.load(path, map_location="cpu", weights_only=True)  # the format before torch 1.6
+def _code(dtype: torch.dtype) -> str:
+    """Return the name of a dtype as safetensors writes it, those that are only recognised included."""
+    narrow = re.match(r"torch\.float(8|4)_(\w+?)(fn)?$", str(dtype))
+    return f"F{narrow[1]}_{narrow[2].upper()}" if narrow else CODES.get(dtype, str(dtype))
+
+
+def _refuse_dtypes(records: Mapping[str, TensorRecord], shown: Path) -> None:
+    for name, record in records.items():
+        if record.dtype not in CODES:
+            raise InputError(f"{shown}: tensor {name} has dtype {record.dtype}, which is not supported; convert it")
+
+
+def _offset(name: str, record: TensorRecord, find: Find) -> int:
+    """Return the byte at which a tensor begins, once all of it lies in its storage."""
+    begin, count = find(record.storage)
+    width = record.dtype.itemsize
+    stored = count // width
+    total = elements(record.shape)
+    at = record.storage.start + record.offset
+    last = sum((size - 1) * step for size, step in zip(record.shape, record.stride, strict=True)) if total else -1
+    if at + last >= stored or at > stored:
+        raise MalformedError(f"tensor {name} goes beyond its storage")
+    if total > max(stored, REPEATED):
+        raise RefusedError(f"tensor {name}, of which {total:,} elements show {stored:,} stored ones")
+    return begin + at * width
+
+
+def _is_plain(record: TensorRecord) -> bool:
+    step = 1
+    for size, own in zip(reversed(record.shape), reversed(record.stride), strict=True):
+        if size != 1 and own != step:
+            return elements(record.shape) == 0
+        step *= size
+    return True
+
+
+def _shared(records: Mapping[str, TensorRecord]) -> dict[str, str]:
+    """Return the names that show the same elements as an earlier one, each with that name."""
+    first: dict[TensorRecord, str] = {}
+    found = {name: first.setdefault(record, name) for name, record in records.items() if elements(record.shape)}
+    return {name: origin for name, origin in found.items() if name != origin}

@@ -8,11 +8,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from negmerge.checkpoints import sync_folder, write_bytes_atomic
+from negmerge.checkpoints.atomic import is_same, write_error
+from negmerge.checkpoints.plain_file import read_small
 from negmerge.errors import InputError, NegmergeError
 from negmerge.merging.record import read_record
 
 CARD = "README.md"
-WEIGHT_ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx")
+# What belongs to a model beside its weights: configs, tokenizers, templates, code of its own, its licence.
+BESIDE = (".json", ".txt", ".model", ".jinja", ".py", ".tiktoken", ".spm", ".vocab", ".bpe")
+LICENSES = ("LICENSE", "NOTICE")
+BESIDE_LIMIT = 2**28  # bytes; tokenizers have some 2**25
 
 
 def is_file_output(output: Path) -> bool:
@@ -21,16 +26,26 @@ def is_file_output(output: Path) -> bool:
 
 
 def check_output(output: Path, inputs: Sequence[Path], overwrite: bool) -> None:
-    """Raise InputError for an OUT that is an input, or that exists and may not be replaced."""
+    """Raise InputError for an OUT that is an input or a file in one, or that exists and may not be replaced."""
+    _check_name(output)
     for path in inputs:
-        if output.resolve() == path.resolve() or path.resolve().is_relative_to(output.resolve()):
-            raise InputError(f"OUT {output} is the input {path}; choose another place")
-    if not output.exists() and not output.is_symlink():
+        inside = is_file_output(output) and output.parent.resolve() == path.resolve()
+        if inside or output.resolve() == path.resolve() or path.resolve().is_relative_to(output.resolve()):
+            raise InputError(f"OUT {output} is {'in ' if inside else ''}the input {path}; choose another place")
+    if not os.path.lexists(output):
         return
     if not overwrite:
         raise InputError(f"{output} exists; choose another OUT, or replace it with --overwrite")
     if not _is_ours(output):
         raise InputError(f"{output} was not written by negmerge, so --overwrite leaves it alone; choose another OUT")
+
+
+def _check_name(output: Path) -> None:
+    """Raise InputError for an OUT that has no name of its own, or one that no file can have."""
+    if output.name in ("", ".."):
+        raise InputError(f"OUT {output} has no name of its own; give a path that ends in one")
+    if len(os.fsencode(output.name)) > 240 or "\0" in str(output):
+        raise InputError(f"OUT {str(output)!r:.80}… cannot be the name of a file; choose a shorter one")
 
 
 def _is_ours(output: Path) -> bool:
@@ -47,15 +62,16 @@ def recover_folder(output: Path) -> None:
 
     Raises NegmergeError while another process is writing OUT.
     """
+    _check_name(output)
     aside = _aside(output)
-    if not aside.exists():
+    if not os.path.lexists(aside):
         return
     with _locked_staging(output) as staging:
-        if output.exists():
-            shutil.rmtree(aside, ignore_errors=True)
-        elif aside.exists():
+        if os.path.lexists(output):
+            _remove(aside)
+        elif os.path.lexists(aside):
             aside.rename(output)
-        shutil.rmtree(staging)
+        _remove(staging)
 
 
 @contextmanager
@@ -69,20 +85,20 @@ def written_folder(output: Path, base: Path | None, card: str, overwrite: bool) 
         try:
             check_output(output, [], overwrite)
             yield staging
-            if base is not None:
-                for file in sorted(base.iterdir()):
-                    if _belongs_beside(file):
-                        write_bytes_atomic(staging / file.name, file.read_bytes())
+            for file in sorted(base.iterdir()) if base is not None else ():
+                if _belongs_beside(file):
+                    write_bytes_atomic(staging / file.name, read_small(file, BESIDE_LIMIT))
             write_bytes_atomic(staging / CARD, card.encode())
             sync_folder(staging)
-            if output.exists():
+            if os.path.lexists(output):
+                _remove(_aside(output))
                 output.rename(_aside(output))
             staging.rename(output)
-        except BaseException:
-            shutil.rmtree(staging, ignore_errors=True)
-            raise
+        except BaseException as error:
+            _remove(staging)
+            raise write_error(error, output) from None
         sync_folder(output.parent)
-        shutil.rmtree(_aside(output), ignore_errors=True)
+        _remove(_aside(output))
 
 
 @contextmanager
@@ -102,12 +118,12 @@ def _locked_staging(output: Path) -> Iterator[Path]:
             os.close(descriptor)
             raise NegmergeError(f"{output} is being written by another process; wait for it to end") from None
         # Between opening and locking, the folder may have become OUT.
-        if staging.exists() and staging.stat().st_ino == os.fstat(descriptor).st_ino:
+        if is_same(staging, descriptor):
             break
         os.close(descriptor)
     try:
         for left in staging.iterdir():
-            shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+            _remove(left)
         yield staging
     finally:
         os.close(descriptor)
@@ -117,12 +133,21 @@ def _aside(output: Path) -> Path:
     return output.with_name(f".{output.name}.old")
 
 
+def _remove(path: Path) -> None:
+    """Remove a file, a folder, or a link and never what it points at; what is not there is fine."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def _belongs_beside(file: Path) -> bool:
     """Whether a file of the base's folder is config, tokenizer or the like: neither weights nor their index or card."""
     name = file.name
     return (
         file.is_file()
         and not name.startswith(".")
-        and name not in (CARD, "LICENSE.md")
-        and not name.endswith((*WEIGHT_ENDINGS, ".index.json"))
+        and name != CARD
+        and not name.endswith(".index.json")
+        and (name.endswith(BESIDE) or name.startswith(LICENSES))
     )

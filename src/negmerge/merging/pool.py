@@ -6,9 +6,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from negmerge.checkpoints import Checkpoint, find, is_tied, open_adapter, open_checkpoint
+from negmerge.checkpoints import Checkpoint, find, is_tied, open_adapter
 from negmerge.checkpoints.adapter import BoundAdapter, is_adapter
 from negmerge.checkpoints.alias import Aliased
+from negmerge.checkpoints.opening import open_found
 from negmerge.errors import InputError, listing
 from negmerge.merging.selecting import select_tensors
 
@@ -85,15 +86,17 @@ def open_pool(
     for a, b in itertools.pairwise(order):
         if keys[a] == keys[b]:
             raise InputError(f"member {places[b][1]} is given twice; a repeated member would count double")
+    origin = find(Path(base))
     opened: list[Checkpoint] = []
     try:
-        opened.append(open_checkpoint(base))
-        taken = {find(Path(base))[0].resolve(), *(file.resolve() for file in opened[0].files)}
+        opened.append(open_found(*origin))
+        taken = {origin[0].resolve(), *(file.resolve() for file in opened[0].files)}
         for i in order:
             place, shown = places[i]
             if place.resolve() in taken:
                 raise InputError(f"member {shown} is the base itself; give the fine-tuned model")
-            opened.append(open_adapter(place, shown).bind(opened[0]) if is_adapter(place) else open_checkpoint(place))
+            adapter = is_adapter(place)
+            opened.append(open_adapter(place, shown).bind(opened[0]) if adapter else open_found(place, shown))
         _refuse_same_files(opened)
         yield replace(fit_pool(opened[0], opened[1:], include, exclude), order=tuple(order))
     finally:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,7 +24,8 @@ def file_facts(checkpoint: Checkpoint, hashed: bool) -> dict[str, Any]:
     """
     resolved = checkpoint.path.resolve()
     facts: dict[str, Any] = {
-        "name": f"{resolved.parent.name}/{resolved.name}",
+        # A name may hold bytes that are no text, which no header can.
+        "name": os.fsencode(f"{resolved.parent.name}/{resolved.name}").decode(errors="replace"),
         "bytes": sum(file.stat().st_size for file in checkpoint.files),
     }
     if not hashed:
@@ -52,7 +54,7 @@ def read_record(path: Path) -> dict[str, Any] | None:
         return None
     try:
         record = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
 
