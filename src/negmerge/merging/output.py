@@ -107,11 +107,11 @@ def _locked_staging(output: Path) -> Iterator[Path]:
     while True:
         try:
             staging.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(staging, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        except FileNotFoundError:  # its owner has just renamed or removed it
-            continue
+            descriptor = _opened(staging)
         except OSError as error:
             raise NegmergeError(f"{output} cannot be written: {error.strerror}; choose another place") from None
+        if descriptor is None:  # its owner has just renamed or removed it
+            continue
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -127,6 +127,13 @@ def _locked_staging(output: Path) -> Iterator[Path]:
         yield staging
     finally:
         os.close(descriptor)
+
+
+def _opened(folder: Path) -> int | None:
+    try:
+        return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
 
 
 def _aside(output: Path) -> Path:
