@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 
 _PLACES = {
     "merge": ("negmerge.merging.engine", "merge_checkpoints"),
+    "merge_as_adapter": ("negmerge.merging.as_adapter", "merge_as_adapter"),
     "merge_state_dicts": ("negmerge.merging.engine", "merge_state_dicts"),
     "inspect": ("negmerge.merging.statistics", "inspect_checkpoints"),
     "unlearn": ("negmerge.experiment.unlearn", "unlearn"),
@@ -26,6 +27,7 @@ __all__ = [
     "choose_alpha",
     "inspect",
     "merge",
+    "merge_as_adapter",
     "merge_state_dicts",
     "run",
     "unlearn",
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from negmerge.errors import InputError, NegmergeError
     from negmerge.experiment.pipeline import run
     from negmerge.experiment.unlearn import unlearn
+    from negmerge.merging.as_adapter import merge_as_adapter
     from negmerge.merging.engine import merge_checkpoints as merge
     from negmerge.merging.engine import merge_state_dicts
     from negmerge.merging.statistics import inspect_checkpoints as inspect

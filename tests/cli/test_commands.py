@@ -262,3 +262,21 @@ def test_module_and_output_agree(pool, tmp_path):
     words = ["merge", str(base), *map(str, members), "-o", str(tmp_path / "o.safetensors")]
     done = subprocess.run([sys.executable, "-m", "negmerge", *words], capture_output=True, text=True, check=True)
     assert "kept" in done.stdout and len(load_file(tmp_path / "o.safetensors")) == 12
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_merge_writes_an_adapter(negmerge, tmp_path):
+    adapters = pytest.importorskip("adapters")
+    model = adapters.llama()
+    model.save_pretrained(tmp_path / "base")
+    members = [tmp_path / f"a{i}" for i in range(2)]
+    for i, member in enumerate(members):
+        adapters.adapted(member, model, seed=i, target_modules=["q_proj"])
+    words = ["merge", tmp_path / "base", *members, "-o", tmp_path / "one", "--overwrite", "--as-adapter"]
+    code, out, _ = negmerge(*words, 2, "--json")
+    facts = json.loads(out)
+    assert code == 0 and facts["adapter_rank"] == 2 and 0 < facts["adapter_error"] < 1
+    assert negmerge("verify", tmp_path / "one")[0] == 0
+    assert "rank 3, which leaves out" in negmerge(*words, 3)[1]
+    code, _, err = negmerge(*words, 3, "--dtype", "float16")
+    assert code == 2 and "leave --dtype and --max-shard-size out" in err

@@ -7,8 +7,9 @@ Hu et al., LoRA (arXiv 2106.09685); Kalajdzievski, rsLoRA (arXiv 2312.03732); ht
 
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -31,6 +32,18 @@ UNDERSTOOD = (
 CHANGED_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 OWN_WRAPPING = re.compile(r"\.(base_layer|modules_to_save(\.default)?)\.")
 FACTOR = re.compile(r"(?P<module>.+)\.(?P<part>lora_(?:embedding_)?[AB])(?:\.weight)?")
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where an adapter keeps its change of a tensor: in the factors of the module `key`, or as the whole tensor `key`.
+
+    `turned`: (B·A)ᵀ has the shape of the tensor, not B·A.
+    """
+
+    key: str
+    form: Literal["factors", "embedding", "whole"]
+    turned: bool = False
 
 
 class Adapter:
@@ -70,10 +83,11 @@ class BoundAdapter:
         self.path, self.files = adapter.path, adapter.files
         self.metadata: dict[str, str] = {}
         self.declared_base = adapter.declared_base
+        self.config = adapter.config
         self.tied: dict[str, str] = {}
         self.names = base.names
         self._base = base
-        self._changes, problems = _changes(adapter, base)
+        self._changes, self.homes, problems = _changes(adapter, base)
         _spread_over_ties(self._changes, base)
         if problems:
             headline = f"{adapter.path} does not fit the base {base.path} in {len(problems)} places:"
@@ -111,6 +125,11 @@ class BoundAdapter:
     def close(self) -> None:
         """Let go of the factors."""
         self._changes = {}
+
+
+def weights_in(folder: Path) -> Path | None:
+    """Return the file of an adapter's tensors, or None where there is none."""
+    return next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
 
 
 def is_adapter(place: Path) -> bool:
@@ -151,9 +170,10 @@ def _shown(value: object) -> str:
     return text if is_name(text) and len(text) <= 80 else f"{text!r:.80}…"
 
 
-def _changes(adapter: Adapter, base: Checkpoint) -> tuple[dict[str, LowRank | Tensor], list[str]]:
+def _changes(adapter: Adapter, base: Checkpoint) -> tuple[dict[str, LowRank | Tensor], dict[str, Home], list[str]]:
     factors: dict[str, dict[str, Tensor]] = {}
     changes: dict[str, LowRank | Tensor] = {}
+    homes: dict[str, Home] = {}
     problems: list[str] = []
     places = _Places(base)
     for key in adapter.weights.names:
@@ -171,6 +191,7 @@ def _changes(adapter: Adapter, base: Checkpoint) -> tuple[dict[str, LowRank | Te
             problems.append(f"{key} has shape {list(value.shape)}, {name} has {list(base.shape(name))}")
         else:
             changes[name] = value.reshape(-1)
+            homes[name] = Home(key, "whole")
     found_places = {module: places.of(f"{module}.weight") for module in factors}
     products, more = low_ranks(adapter.config, factors, found_places, base.shape)
     for name, product in products.items():
@@ -178,7 +199,8 @@ def _changes(adapter: Adapter, base: Checkpoint) -> tuple[dict[str, LowRank | Te
         if name in changes and not torch.equal(changes[name], base.read(name).float()):  # type: ignore[arg-type]
             more.append(f"{name} has factors and is changed as a whole as well")
         changes[name] = product
-    return changes, problems + more
+        homes[name] = Home(product.module, "embedding" if product.embedding else "factors", product.turned)
+    return changes, homes, problems + more
 
 
 def _values(adapter: Adapter, key: str) -> Tensor:

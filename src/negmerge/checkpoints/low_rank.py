@@ -24,11 +24,17 @@ NESTED = re.compile(r"\)[*+{]")
 
 @dataclass(frozen=True)
 class LowRank:
-    """ΔW = scale · left @ right, of shape [rows, columns] when the base's tensor is seen as a matrix; float32."""
+    """ΔW = scale · left @ right, of shape [rows, columns] when the base's tensor is seen as a matrix; float32.
+
+    It belongs to `module`; `turned` says that left is Aᵀ and right is Bᵀ.
+    """
 
     left: Tensor
     right: Tensor
     scale: float
+    module: str
+    embedding: bool
+    turned: bool
 
     def read(self, start: int, stop: int) -> Tensor:
         """Return elements start … stop of the flattened ΔW."""
@@ -157,4 +163,4 @@ def _product(config: Mapping[str, Any], pair: _Pair, turned: bool) -> LowRank:
             break
     scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
     left, right = (pair.a.T, pair.b.T) if turned else (pair.b, pair.a)
-    return LowRank(left.contiguous(), right.contiguous(), scale)
+    return LowRank(left.contiguous(), right.contiguous(), scale, pair.module, pair.embedding, turned)

@@ -48,9 +48,9 @@ def open_adapter(place: Path, shown: Path) -> Adapter:
 
     Raises InputError for one without weights, and for a kind that is not read.
     """
-    for name in adapter.WEIGHTS:
-        if (place / name).is_file():
-            return Adapter(place, shown, _open_file(place / name, shown))
+    weights = adapter.weights_in(place)
+    if weights is not None:
+        return Adapter(place, shown, _open_file(weights, shown))
     raise InputError(f"{shown} has an {adapter.CONFIG} but none of {', '.join(adapter.WEIGHTS)}; save it again")
 
 

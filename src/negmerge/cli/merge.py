@@ -3,9 +3,12 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from negmerge.merging.reports import MergeReport
 
 Base = Annotated[Path, typer.Argument(help="The original model: a file, a Hugging Face folder, or a hub id.")]
 Members = Annotated[list[Path] | None, typer.Argument(help="The models fine-tuned from it on the forget set.")]
@@ -43,34 +46,43 @@ def merge(
     max_shard_size: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Of the weight files of a folder, such as 500MB.  [5GB]")
     ] = None,
+    as_adapter: Annotated[
+        int | None,
+        typer.Option(metavar="RANK", help="Of a pool of adapters: write the change as one adapter of this rank."),
+    ] = None,
     no_hash: Annotated[bool, typer.Option("--no-hash", help="Record sizes of the inputs only.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an OUT that negmerge wrote.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Subtract from BASE what the MEMBERs' changes have in common, and write the result to OUT."""
+    from negmerge.errors import InputError
+    from negmerge.merging.as_adapter import merge_as_adapter
     from negmerge.merging.engine import merge_checkpoints
 
-    chosen = method_settings(settings, threshold=threshold, mean=mean, zeros=zeros)
+    common: dict[str, Any] = {
+        "method": method,
+        "settings": method_settings(settings, threshold=threshold, mean=mean, zeros=zeros),
+        "alpha": alpha,
+        "add": add,
+        "include": include or (),
+        "exclude": exclude or (),
+        "seed": seed,
+        "device": device,
+        "workers": workers,
+        "hash_inputs": not no_hash,
+        "overwrite": overwrite,
+    }
     with _Bar() as bar:
-        report = merge_checkpoints(
-            base,
-            members or [],
-            output,
-            method=method,
-            settings=chosen,
-            alpha=alpha,
-            add=add,
-            include=include or (),
-            exclude=exclude or (),
-            seed=seed,
-            device=device,
-            dtype=dtype,
-            workers=workers,
-            max_shard_size=max_shard_size,
-            hash_inputs=not no_hash,
-            overwrite=overwrite,
-            on_event=bar.listen,
-        )
+        common["on_event"] = bar.listen
+        report: MergeReport
+        if as_adapter is None:
+            report = merge_checkpoints(
+                base, members or [], output, dtype=dtype, max_shard_size=max_shard_size, **common
+            )
+        elif dtype != "base" or max_shard_size is not None:
+            raise InputError("--as-adapter writes float32 factors in one file; leave --dtype and --max-shard-size out")
+        else:
+            report = merge_as_adapter(base, members or [], output, as_adapter, **common)
     facts = report.as_json()
     for warning in report.warnings:
         print(f"negmerge: warning: {warning}", file=sys.stderr)
@@ -80,6 +92,9 @@ def merge(
     print(f"{output}: {method} of {len(facts['members'])} member(s), α = {alpha:g}{', added' if add else ''}")
     print(f"  kept       {report.kept:,} of {report.merged_elements:,} elements ({100 * report.consensus:.2f} %)")
     print(f"  untouched  {report.elements - report.merged_elements:,} elements passed through from the base")
+    if as_adapter is not None:
+        error = 100 * facts["adapter_error"]
+        print(f"  adapter    rank {as_adapter}, which leaves out {error:.2f} % of the change (Frobenius norm)")
     print(f"  took       {report.seconds:.2f} s, {facts['peak_rss'] / 2**20:.0f} MiB")
 
 

@@ -34,6 +34,15 @@ def check_alpha(alpha: float) -> None:
         raise InputError(f"alpha must be a finite number, got {alpha}")
 
 
+def check_range(name: str, values: Tensor, alpha: float) -> None:
+    """Raise InputError where the result of a tensor left the range of its dtype."""
+    if not torch.isfinite(values).all():
+        raise InputError(
+            f"tensor {name}: the result with alpha {alpha:g} leaves the range of {values.dtype}; "
+            "choose a smaller alpha or another --dtype"
+        )
+
+
 @dataclass(frozen=True)
 class Outlet:
     """What becomes of a merged chunk: τ itself, or θ₀ ∓ α·τ in the dtype of the output, handed to `write`."""
@@ -49,19 +58,12 @@ class Outlet:
             self.write(name, start, delta)
             return
         values = apply_delta(base, delta, self.alpha, self.operation == "add", self.dtype(name))
-        self._check(name, values)
+        check_range(name, values, self.alpha)
         self.write(name, start, values)
 
     def put_ready(self, name: str, start: int, values: Tensor) -> None:
         """Write finite values that only lack the cast to the dtype of the output, and the check of its range."""
         cast = values.to(self.dtype(name))
         if cast.dtype != values.dtype:
-            self._check(name, cast)
+            check_range(name, cast, self.alpha)
         self.write(name, start, cast)
-
-    def _check(self, name: str, values: Tensor) -> None:
-        if not torch.isfinite(values).all():
-            raise InputError(
-                f"tensor {name}: the result with alpha {self.alpha:g} leaves the range of {values.dtype}; "
-                "choose a smaller alpha or another --dtype"
-            )

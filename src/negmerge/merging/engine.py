@@ -1,8 +1,7 @@
 """Merging checkpoints: in one streamed pass from files to a file, or in memory."""
 
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -18,16 +17,15 @@ from negmerge.merging.applying import Outlet, apply_delta, check_alpha
 from negmerge.merging.merger import Merger
 from negmerge.merging.output import check_output, is_file_output, recover_folder, written_folder
 from negmerge.merging.passes import bytes_to_read, merge_pool
-from negmerge.merging.pool import Pool, fit_pool, open_pool
-from negmerge.merging.record import file_facts, metadata, model_card
-from negmerge.merging.reports import MergeReport, VectorReport
-from negmerge.merging.streaming import CHUNK, OnBytes, TensorCount, work_dtype
+from negmerge.merging.pool import fit_pool, open_pool
+from negmerge.merging.record import merge_facts, metadata, model_card
+from negmerge.merging.reports import MergeReport, OnEvent, VectorReport, merge_report, telling
+from negmerge.merging.streaming import CHUNK, TensorCount, work_dtype
 from negmerge.merging.weights import WeightsWriter, parse_size, weights_file, weights_folder
 
 __all__ = ["MergeReport", "VectorReport", "apply_delta", "merge_checkpoints", "merge_state_dicts", "merge_vector"]
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
-OnEvent = Callable[[dict[str, Any]], None]
 
 
 def merge_checkpoints(
@@ -75,18 +73,7 @@ def merge_checkpoints(
     check_output(output, [base, *paths], overwrite)
     with open_pool(base, paths, include, exclude) as pool:
         merger = merger.fitted(pool.merged, pool.order)
-        facts: dict[str, Any] = {
-            "method": method,
-            "settings": merger.settings,
-            **({"seed": seed} if merger.random else {}),
-            "operation": "add" if add else "subtract",
-            "alpha": alpha,
-            "include": list(include),
-            "exclude": list(exclude),
-            "base": file_facts(pool.base, hash_inputs),
-            "members": [file_facts(member, hash_inputs) for member in pool.members],
-        }
-        _refuse_copies(pool, facts)
+        facts = merge_facts(pool, merger, add=add, alpha=alpha, include=include, exclude=exclude, hashed=hash_inputs)
 
         def out_dtype(name: str) -> torch.dtype:
             own = pool.base.dtype(name)
@@ -100,26 +87,14 @@ def merge_checkpoints(
                 outlet = Outlet("add" if add else "subtract", out_dtype, writer.write, alpha)
                 for name in pool.passed:
                     _pass_through(pool.base, name, out_dtype(name), writer)
-                return merge_pool(pool, merger, outlet, workers, device, _telling(on_event, total))
+                return merge_pool(pool, merger, outlet, workers, device, telling(on_event, total))
 
         if is_file_output(output):
             counts = write(weights_file(output, layout, metadata(facts), replace=overwrite))
         else:
             with written_folder(output, _folder_of(pool.base), model_card(facts), overwrite) as folder:
                 counts = write(weights_folder(folder, layout, metadata(facts), most))
-        return MergeReport(
-            output=output,
-            method=method,
-            members=tuple(str(member.path) for member in pool.members),
-            elements=sum(elements(pool.base.shape(name)) for name in pool.base.names),
-            merged_elements=sum(count.elements for count in counts),
-            kept=sum(count.kept for count in counts),
-            alpha=alpha,
-            seconds=time.perf_counter() - started,
-            bytes_read=total,
-            tensors=tuple(counts),
-            warnings=pool.warnings,
-        )
+        return merge_report(pool, counts, output, method, alpha, started, total)
 
 
 def merge_vector(
@@ -196,20 +171,6 @@ def _folder_of(base: Checkpoint) -> Path | None:
     return None if base.path.is_file() else base.files[0].parent
 
 
-def _telling(on_event: OnEvent | None, total: int) -> OnBytes | None:
-    if on_event is None:
-        return None
-    lock, done = threading.Lock(), 0
-
-    def tell(count: int) -> None:
-        nonlocal done
-        with lock:
-            done += count
-            on_event({"event": "merged", "bytes": done, "of": total})
-
-    return tell
-
-
 def _pass_through(base: Checkpoint, name: str, dtype: torch.dtype, writer: WeightsWriter) -> None:
     total = elements(base.shape(name))
     for start in range(0, total, CHUNK):
@@ -217,17 +178,6 @@ def _pass_through(base: Checkpoint, name: str, dtype: torch.dtype, writer: Weigh
         if values.is_floating_point() and not torch.isfinite(values).all():
             raise InputError(f"{base.path}: tensor {name} holds NaN or Inf; repair the base first")
         writer.write(name, start, values.to(dtype))
-
-
-def _refuse_copies(pool: Pool, facts: Mapping[str, Any]) -> None:
-    """Raise InputError where two inputs have the same hash: a copy of the base, or a member that would count twice."""
-    seen: dict[str, Path] = {}
-    inputs = [(facts["base"], pool.base), *zip(facts["members"], pool.members, strict=True)]
-    for entry, checkpoint in inputs:
-        if "hash" in entry:
-            first = seen.setdefault(entry["hash"], checkpoint.path)
-            if first != checkpoint.path:
-                raise InputError(f"{checkpoint.path} has the same content as {first}; leave one of them out")
 
 
 def _target_dtype(dtype: str) -> torch.dtype | None:

@@ -10,8 +10,11 @@ from typing import Any
 
 from negmerge import __version__
 from negmerge.checkpoints import Checkpoint, hash_file, open_checkpoint
+from negmerge.checkpoints.adapter import is_adapter, weights_in
 from negmerge.checkpoints.safetensors_file import SafetensorsFile
 from negmerge.errors import InputError
+from negmerge.merging.merger import Merger
+from negmerge.merging.pool import Pool
 
 KEY = "negmerge"
 PLACEHOLDER = "sha256-tree:" + "0" * 64
@@ -37,6 +40,41 @@ def file_facts(checkpoint: Checkpoint, hashed: bool) -> dict[str, Any]:
     return {**facts, "hash": f"sha256-list:{hashlib.sha256(lines.encode()).hexdigest()}"}
 
 
+def merge_facts(
+    pool: Pool,
+    merger: Merger,
+    *,
+    add: bool,
+    alpha: float,
+    include: Sequence[str],
+    exclude: Sequence[str],
+    hashed: bool,
+) -> dict[str, Any]:
+    """Return what a merge does with which inputs, as it stands in the record and on the card.
+
+    Raises InputError where two inputs have the same hash: a copy of the base, or a member that would count twice.
+    """
+    facts: dict[str, Any] = {
+        "method": merger.name,
+        "settings": merger.settings,
+        **({"seed": merger.seed} if merger.random else {}),
+        "operation": "add" if add else "subtract",
+        "alpha": alpha,
+        "include": list(include),
+        "exclude": list(exclude),
+        "base": file_facts(pool.base, hashed),
+        "members": [file_facts(member, hashed) for member in pool.members],
+    }
+    seen: dict[str, Path] = {}
+    inputs = [(facts["base"], pool.base), *zip(facts["members"], pool.members, strict=True)]
+    for entry, checkpoint in inputs:
+        if "hash" in entry:
+            first = seen.setdefault(entry["hash"], checkpoint.path)
+            if first != checkpoint.path:
+                raise InputError(f"{checkpoint.path} has the same content as {first}; leave one of them out")
+    return facts
+
+
 def metadata(facts: Mapping[str, Any]) -> dict[str, str]:
     """Return the safetensors metadata with the record; `data` stands for the hash until it is known."""
     record = {"version": __version__, **facts, "data": PLACEHOLDER}
@@ -45,7 +83,7 @@ def metadata(facts: Mapping[str, Any]) -> dict[str, str]:
 
 def read_record(path: Path) -> dict[str, Any] | None:
     """Return the record of a model that negmerge merged, or None for any other checkpoint."""
-    checkpoint = open_checkpoint(path)
+    checkpoint = _open(path)
     try:
         text = checkpoint.metadata.get(KEY)
     finally:
@@ -64,7 +102,7 @@ def verify_model(path: Path) -> int:
 
     Raises InputError for a model without a record, and one whose data are not those that were written.
     """
-    checkpoint = open_checkpoint(path)
+    checkpoint = _open(path)
     files = checkpoint.files
     checkpoint.close()
     for file in files:
@@ -80,8 +118,13 @@ def verify_model(path: Path) -> int:
     return len(files)
 
 
-def model_card(facts: Mapping[str, Any]) -> str:
-    """Return a README.md that says what was done with which inputs."""
+def _open(path: Path) -> Checkpoint:
+    """Open a model, or the tensors of an adapter."""
+    return open_checkpoint((is_adapter(path) and weights_in(path)) or path)
+
+
+def model_card(facts: Mapping[str, Any], errors: Mapping[str, float] | None = None) -> str:
+    """Return a README.md that says what was done with which inputs and, of an adapter, the error of each tensor."""
     operation = "added to" if facts["operation"] == "add" else "subtracted from"
     chosen = {**facts["settings"], **({"seed": facts["seed"]} if "seed" in facts else {})}
     settings = ", ".join(f"{key} = {value}" for key, value in chosen.items()) or "none"
@@ -91,23 +134,37 @@ def model_card(facts: Mapping[str, Any]) -> str:
         f"| `{item.get('hash', 'not hashed')}` |"
         for i, item in enumerate(inputs)
     ]
+    kind = "model" if errors is None else "adapter"
     return "\n".join(
         [
             "---",
-            "library_name: transformers",
+            f"library_name: {'transformers' if errors is None else 'peft'}",
             "tags: [machine-unlearning, task-arithmetic, negmerge]",
             "---",
             "",
-            "# A merged model",
+            f"# A merged {kind}",
             "",
-            f"The task vectors of {len(facts['members'])} fine-tuned models were merged by `{facts['method']}` "
+            f"The task vectors of {len(facts['members'])} fine-tuned {kind}s were merged by `{facts['method']}` "
             f"(settings: {settings}) and {operation} the base with α = {facts['alpha']:g}.",
             "",
             "| input | file | bytes | hash |",
             "|---|---|---|---|",
             *rows,
             "",
+            *([] if errors is None else _error_lines(facts, errors)),
             f"Made by negmerge {__version__}. `negmerge verify` compares the weights with the hash in their metadata.",
             "",
         ]
     )
+
+
+def _error_lines(facts: Mapping[str, Any], errors: Mapping[str, float]) -> list[str]:
+    return [
+        f"The change was factored to rank {facts['adapter_rank']}. What that leaves out, relative to the change in the "
+        f"Frobenius norm: {100 * facts['adapter_error']:.2f} % in all.",
+        "",
+        "| tensor | left out |",
+        "|---|---|",
+        *(f"| `{name}` | {100 * error:.2f} % |" for name, error in errors.items()),
+        "",
+    ]

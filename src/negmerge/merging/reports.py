@@ -2,11 +2,18 @@
 
 import resource
 import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from negmerge.merging.streaming import TensorCount
+from negmerge.checkpoints.base import elements
+from negmerge.merging.pool import Pool
+from negmerge.merging.streaming import OnBytes, TensorCount
+
+OnEvent = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,18 @@ class MergeReport:
         }
 
 
+@dataclass(frozen=True, kw_only=True)
+class AdapterReport(MergeReport):
+    """What a merge to an adapter did: its rank, and its error relative to the change in the Frobenius norm."""
+
+    rank: int
+    error: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report as `negmerge merge --json` prints it."""
+        return {**super().as_json(), "adapter_rank": self.rank, "adapter_error": self.error}
+
+
 @dataclass(frozen=True)
 class VectorReport:
     """What a merge to a vector kept, in all and of each tensor."""
@@ -67,6 +86,40 @@ class VectorReport:
     def consensus(self) -> float:
         """The share of the merged elements that were kept."""
         return self.kept / self.merged_elements
+
+
+def merge_report(
+    pool: Pool, counts: Sequence[TensorCount], output: Path, method: str, alpha: float, started: float, total: int
+) -> MergeReport:
+    """Return the report of a merge that began at `started` of time.perf_counter() and read `total` bytes."""
+    return MergeReport(
+        output=output,
+        method=method,
+        members=tuple(str(member.path) for member in pool.members),
+        elements=sum(elements(pool.base.shape(name)) for name in pool.base.names),
+        merged_elements=sum(count.elements for count in counts),
+        kept=sum(count.kept for count in counts),
+        alpha=alpha,
+        seconds=time.perf_counter() - started,
+        bytes_read=total,
+        tensors=tuple(counts),
+        warnings=pool.warnings,
+    )
+
+
+def telling(on_event: OnEvent | None, total: int) -> OnBytes | None:
+    """Return what takes the bytes that threads are done with, and tells of their sum; None where nobody listens."""
+    if on_event is None:
+        return None
+    lock, done = threading.Lock(), 0
+
+    def tell(count: int) -> None:
+        nonlocal done
+        with lock:
+            done += count
+            on_event({"event": "merged", "bytes": done, "of": total})
+
+    return tell
 
 
 def _peak_rss() -> int:

@@ -1,0 +1,213 @@
+"""The change that a pool of adapters has in common, written as one adapter."""
+
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from negmerge.checkpoints import write_bytes_atomic
+from negmerge.checkpoints.adapter import CONFIG, WEIGHTS, BoundAdapter, Home
+from negmerge.checkpoints.base import elements
+from negmerge.errors import InputError
+from negmerge.merging.applying import Outlet, apply_delta, check_alpha, check_range
+from negmerge.merging.factoring import factor
+from negmerge.merging.merger import Merger
+from negmerge.merging.output import check_output, is_file_output, recover_folder, written_folder
+from negmerge.merging.passes import bytes_to_read, merge_pool
+from negmerge.merging.pool import Pool, open_pool
+from negmerge.merging.record import merge_facts, metadata, model_card
+from negmerge.merging.reports import AdapterReport, OnEvent, merge_report, telling
+from negmerge.merging.streaming import work_dtype
+from negmerge.merging.weights import weights_file
+
+PREFIX = "base_model.model."
+
+
+def merge_as_adapter(
+    base: Path | str,
+    members: Sequence[Path | str],
+    output: Path | str,
+    rank: int,
+    *,
+    method: str = "consensus",
+    settings: Mapping[str, Any] | None = None,
+    alpha: float = 1.0,
+    add: bool = False,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    seed: int = 0,
+    device: str = "cpu",
+    workers: int | None = None,
+    hash_inputs: bool = True,
+    overwrite: bool = False,
+    on_event: OnEvent | None = None,
+) -> AdapterReport:
+    """Merge a pool of LoRA adapters and write the change −α·τ (+α·τ with `add`) as one adapter of rank `rank`.
+
+        −α·τ ≈ B·A by truncated singular value decomposition of each τ,  error = √( Σ‖τ − τ̂‖² / Σ‖τ‖² )
+
+    The factors are float32, with lora_alpha = r, so that the scale is 1. What a member trained as a whole (biases,
+    modules_to_save) is written whole, in the dtype of the base, and has no error. A tensor is in memory whole while it
+    is factored, one for each worker. OUT is a folder that PEFT loads; it appears whole or not at all.
+
+    Raises InputError as `merge_checkpoints` does, and for a member that is no adapter, or a rank below 1.
+
+    Source: Hu et al., LoRA (arXiv 2106.09685); Eckart, Young 1936.
+    """
+    started = time.perf_counter()
+    base, output = Path(base), Path(output)
+    paths = [Path(member) for member in members]
+    check_alpha(alpha)
+    if rank < 1:
+        raise InputError(f"--as-adapter {rank}: the rank must be at least 1")
+    if is_file_output(output):
+        raise InputError(f"OUT {output} is one file, an adapter is a folder; give a name without .safetensors")
+    merger = Merger(method, settings or {}, seed)
+    recover_folder(output)
+    check_output(output, [base, *paths], overwrite)
+    with open_pool(base, paths, include, exclude) as pool:
+        adapters = _adapters(pool)
+        merger = merger.fitted(pool.merged, pool.order)
+        facts = merge_facts(pool, merger, add=add, alpha=alpha, include=include, exclude=exclude, hashed=hash_inputs)
+        total = bytes_to_read(pool, merger, device)
+        parts = _Parts(pool, _homes(pool, adapters), rank, alpha, add)
+        outlet = Outlet("delta", lambda name: work_dtype(pool.base.dtype(name)), parts.put)
+        counts = merge_pool(pool, merger, outlet, workers, device, telling(on_event, total))
+        facts |= {"adapter_rank": rank, "adapter_error": parts.error}
+        tensors = parts.tensors()
+        layout = [(key, tensor.dtype, tuple(tensor.shape)) for key, tensor in tensors.items()]
+        with written_folder(output, None, model_card(facts, parts.errors()), overwrite) as folder:
+            write_bytes_atomic(folder / CONFIG, _config(adapters, parts.homes, rank))
+            with weights_file(folder / WEIGHTS[0], layout, metadata(facts)) as writer:
+                for key, tensor in tensors.items():
+                    writer.write(key, 0, tensor)
+        report = merge_report(pool, counts, output, method, alpha, started, total)
+    return AdapterReport(**vars(report), rank=rank, error=parts.error)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What stands for the change of one tensor: named values, and the squared norms of the change and of the error."""
+
+    tensors: dict[str, Tensor]
+    squared: float = 0.0
+    squared_error: float = 0.0
+
+
+class _Parts:
+    """Takes the pieces of τ in any order, from threads, and turns each tensor that is whole into its part."""
+
+    def __init__(self, pool: Pool, homes: Mapping[str, Home], rank: int, alpha: float, add: bool) -> None:
+        self.homes = homes
+        self._pool, self._rank, self._alpha, self._add = pool, rank, alpha, add
+        self._pieces: dict[str, dict[int, Tensor]] = {name: {} for name in homes}
+        self._parts: dict[str, _Part] = {}
+
+    def put(self, name: str, start: int, values: Tensor) -> None:
+        """Take a piece of τ of the flattened tensor `name`."""
+        if name not in self.homes:  # another name of tied weights
+            return
+        pieces = self._pieces[name]
+        pieces[start] = values.clone()  # it may be a row of the whole chunk
+        # Only the thread that puts the last piece in takes all of them out.
+        if sum(len(piece) for piece in list(pieces.values())) == elements(self._pool.base.shape(name)):
+            taken = self._pieces.pop(name, None)
+            if taken is not None:
+                self._parts[name] = self._part(name, torch.cat([taken[at] for at in sorted(taken)]))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all tensors of the adapter, in the order of the base."""
+        return {key: tensor for name in self.homes for key, tensor in self._parts[name].tensors.items()}
+
+    def errors(self) -> dict[str, float]:
+        """Return the relative error of each tensor that was factored."""
+        parts = {name: self._parts[name] for name, home in self.homes.items() if home.form != "whole"}
+        return {name: _relative(part.squared_error, part.squared) for name, part in parts.items()}
+
+    @property
+    def error(self) -> float:
+        """The relative error of all factored tensors together, √( Σ‖τ − τ̂‖² / Σ‖τ‖² ); 0 where τ is 0."""
+        parts = [self._parts[name] for name in self.homes]
+        return _relative(sum(part.squared_error for part in parts), sum(part.squared for part in parts))
+
+    def _part(self, name: str, delta: Tensor) -> _Part:
+        home, shape = self.homes[name], self._pool.base.shape(name)
+        if home.form == "whole":
+            values = apply_delta(self._pool.base.read(name), delta, self._alpha, self._add)
+            check_range(name, values, self._alpha)
+            key = PREFIX + home.key.removeprefix(PREFIX)
+            return _Part({key: values.reshape(shape)})
+        matrix = delta.float().reshape(shape[0], -1)
+        found = factor(matrix.T if home.turned else matrix, self._rank)
+        left = found.left * (self._alpha if self._add else -self._alpha)
+        check_range(name, left, self._alpha)
+        right = found.right
+        if len(shape) > 2:  # convolutions
+            left, right = left.reshape(*left.shape, *[1] * (len(shape) - 2)), right.reshape(-1, *shape[1:])
+        a, b = (
+            ("lora_embedding_A", "lora_embedding_B") if home.form == "embedding" else ("lora_A.weight", "lora_B.weight")
+        )
+        own = PREFIX + home.key
+        return _Part(
+            {f"{own}.{a}": right, f"{own}.{b}": left}, float(matrix.double().square().sum()), found.squared_error
+        )
+
+
+def _relative(squared_error: float, squared: float) -> float:
+    return math.sqrt(squared_error / squared) if squared else 0.0
+
+
+def _adapters(pool: Pool) -> list[BoundAdapter]:
+    for member in pool.members:
+        if not isinstance(member, BoundAdapter):
+            raise InputError(f"{member.path} is no adapter; --as-adapter merges a pool of adapters alone")
+    return [member for member in pool.members if isinstance(member, BoundAdapter)]
+
+
+def _homes(pool: Pool, adapters: Sequence[BoundAdapter]) -> dict[str, Home]:
+    """Return where each merged tensor goes: into factors if one member has factors of it; tied weights only once."""
+    homes: dict[str, Home] = {}
+    taken: set[str] = set()
+    for name in pool.merged:
+        found = [adapter.homes[name] for adapter in adapters if name in adapter.homes]
+        root = pool.base.tied.get(name, name)
+        if found and root not in taken and elements(pool.base.shape(name)):
+            taken.add(root)
+            homes[name] = next((home for home in found if home.form != "whole"), found[0])
+    return homes
+
+
+def _config(adapters: Sequence[BoundAdapter], homes: Mapping[str, Home], rank: int) -> bytes:
+    """Return adapter_config.json: what the members agree on, and the modules that are touched."""
+    first = adapters[0].config
+
+    def agreed(key: str) -> Any:
+        values = [adapter.config.get(key) for adapter in adapters]
+        return values[0] if all(value == values[0] for value in values) else None
+
+    saved = dict.fromkeys(name for adapter in adapters for name in adapter.config.get("modules_to_save") or ())
+    biases = [bias for adapter in adapters if (bias := adapter.config.get("bias") or "none") != "none"]
+    config = {
+        "peft_type": "LORA",
+        "task_type": agreed("task_type"),
+        "auto_mapping": agreed("auto_mapping"),
+        "base_model_name_or_path": agreed("base_model_name_or_path"),
+        "revision": agreed("revision"),
+        "inference_mode": True,
+        "r": rank,
+        "lora_alpha": rank,
+        "lora_dropout": 0.0,
+        "target_modules": [home.key for home in homes.values() if home.form != "whole"],
+        "modules_to_save": list(saved) or None,
+        "bias": biases[0] if biases else "none",
+        "fan_in_fan_out": any(home.form == "factors" and home.turned for home in homes.values()),
+        "layers_pattern": None,
+        "peft_version": first.get("peft_version"),
+    }
+    return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
