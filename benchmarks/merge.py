@@ -3,8 +3,9 @@
     python benchmarks/merge.py --folder DIR [--cases clip,clip-30,small,bf16] [--peers .venv-peers/bin/python] [--write]
 
 Every contender runs in a process of its own, in turns, so that a busy moment of the machine meets all of them; the
-files are in the page cache. Seconds are from opening the inputs to the finished output, without imports. negmerge and
-the floor sync their output to the disk, the others do not.
+files are in the page cache. Seconds are from opening the inputs to the finished output, without imports and without
+loading compiled loops; one line has the whole command, with them. negmerge and the floor sync their output to the disk,
+the others do not.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ from negmerge.checkpoints import open_checkpoint
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE.parent / "docs" / "results"
-FLOOR, OURS = "floor", "consensus"
+FLOOR, OURS, COMMAND = "floor", "consensus", "command"
 
 
 @dataclass
@@ -36,7 +38,6 @@ class Contender:
 
     name: str
     text: str
-    options: tuple[str, ...] = ()
     ending: str = "safetensors"
     peer: bool = False
     same_as: str = ""
@@ -50,15 +51,16 @@ class Contender:
 def contenders(case: Case, peers: Path | None) -> list[Contender]:
     found = [
         Contender(FLOOR, "floor: read every byte, write the output, sync it"),
-        Contender(OURS, "**negmerge** consensus, `--no-hash`", ("--no-hash",)),
+        Contender(OURS, "**negmerge** consensus, `--no-hash`"),
+        Contender(COMMAND, "the whole command `negmerge merge --no-hash`, from the start of Python"),
         Contender("hashed", "negmerge consensus, inputs hashed"),
     ]
     if case.name == "clip":
         found += [
-            Contender("uniform", "negmerge uniform, `--no-hash`", ("--no-hash", "--method", "uniform")),
-            Contender("ties", "negmerge TIES, `--no-hash`", ("--no-hash", "--method", "ties")),
-            Contender("from-pt", "negmerge consensus of `.pt` files, `--no-hash`", ("--no-hash",), "pt", same_as=OURS),
-            Contender("published-loop", "the published loop (`.pt`)", ending="pt", peer=True, same_as=OURS),
+            Contender("uniform", "negmerge uniform, `--no-hash`"),
+            Contender("ties", "negmerge TIES, `--no-hash`"),
+            Contender("from-pt", "negmerge consensus of `.pt` files, `--no-hash`", "pt", same_as=OURS),
+            Contender("published-loop", "the published loop (`.pt`)", "pt", peer=True, same_as=OURS),
         ]
         if peers:
             found += [
@@ -72,17 +74,20 @@ def run(contender: Contender, case: Case, folder: Path, threads: int, peers: Pat
     base, *members = (str(path) for path in files_of(case, folder, contender.ending))
     output = result_of(contender, case, folder)
     shutil.rmtree(output, ignore_errors=True) if output.is_dir() else output.unlink(missing_ok=True)
-    if contender.name == FLOOR or contender.peer:
+    if contender.name == COMMAND:
+        words = [str(Path(sys.executable).parent / "negmerge"), "merge", base, *members, "-o", str(output), "--json"]
+        words += ["--workers", str(threads), "--no-hash"]
+    else:
         python = str(peers) if contender.name.startswith("mergekit") else sys.executable
         words = [python, str(HERE / "merge_contenders.py"), contender.name, str(threads), str(output), base, *members]
-    else:
-        words = [str(Path(sys.executable).parent / "negmerge"), "merge", base, *members, "-o", str(output), "--json"]
-        words += ["--workers", str(threads), *contender.options]
+    started = time.perf_counter()
     done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": str(threads)})
+    wall = time.perf_counter() - started
     if done.returncode:
         raise SystemExit(f"{contender.name} failed:\n{done.stderr[-2000:]}")
     facts = json.loads(done.stdout.strip().splitlines()[-1])
-    contender.runs.append({"seconds": facts["seconds"], "peak_rss": facts["peak_rss"]})
+    seconds = wall if contender.name == COMMAND else facts["seconds"]
+    contender.runs.append({"seconds": seconds, "peak_rss": facts["peak_rss"]})
 
 
 def result_of(contender: Contender, case: Case, folder: Path) -> Path:

@@ -27,7 +27,7 @@ def test_merge_measures_and_compares(merge, tmp_path, monkeypatch):
     monkeypatch.setattr(merge, "RESULTS", tmp_path)
     result = merge.measure(case, tmp_path, 1, 1, None)
     rows = {row["name"]: row for row in result["rows"]}
-    assert list(rows) == ["floor", "consensus", "hashed", "uniform", "ties", "from-pt", "published-loop"]
+    assert list(rows) == ["floor", "consensus", "command", "hashed", "uniform", "ties", "from-pt", "published-loop"]
     assert all(len(row["runs"]) == 1 and row["runs"][0]["seconds"] > 0 for row in rows.values())
     assert rows["from-pt"]["differs"] == 0.0 and rows["published-loop"]["differs"] < 1e-6
     assert not list((tmp_path / "clip").glob("result*"))

@@ -1,10 +1,15 @@
 """A tree hash, so that large files are hashed by several threads and parts of them can be hashed as they are read."""
 
 import hashlib
+import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from negmerge.errors import InputError
+
 LEAF = 16 * 2**20
+PIECE = 2**20  # bytes read at a time, into a buffer that each thread uses again
 
 
 def hash_file(path: Path, start: int = 0, threads: int = 4) -> str:
@@ -18,17 +23,26 @@ def hash_file(path: Path, start: int = 0, threads: int = 4) -> str:
     'sha256-tree:80a67215'
     """
     size = max(0, path.stat().st_size - start)
+    scratch = threading.local()
+    descriptor = os.open(path, os.O_RDONLY)
 
     def leaf(offset: int) -> bytes:
-        with path.open("rb") as file:
-            file.seek(start + offset)
-            return hashlib.sha256(file.read(min(LEAF, size - offset))).digest()
+        if not hasattr(scratch, "buffer"):
+            scratch.buffer = memoryview(bytearray(min(size, PIECE)))
+        digest = hashlib.sha256()
+        at, end = start + offset, start + min(size, offset + LEAF)
+        while at < end:
+            count = os.preadv(descriptor, [scratch.buffer[: end - at]], at)
+            if not count:
+                raise InputError(f"{path} became shorter while it was hashed; try again when nothing writes to it")
+            digest.update(scratch.buffer[:count])
+            at += count
+        return digest.digest()
 
-    offsets = range(0, size, LEAF)
-    if len(offsets) <= 1:
-        leaves = [leaf(offset) for offset in offsets]
-    else:
+    try:
         with ThreadPoolExecutor(threads) as pool:
-            leaves = list(pool.map(leaf, offsets))
+            leaves = list(pool.map(leaf, range(0, size, LEAF)))
+    finally:
+        os.close(descriptor)
     root = hashlib.sha256(size.to_bytes(8, "little") + b"".join(leaves))
     return f"sha256-tree:{root.hexdigest()}"

@@ -48,6 +48,10 @@ class SafetensorsWriter:
             offset = self.data_start + self._offsets[name] + start * values.element_size()
             self._write(data, offset)
 
+    def sync(self) -> None:
+        """Wait until what was written is on the disk."""
+        os.fsync(self._descriptor)
+
     def replace_in_header(self, old: str, new: str) -> None:
         """Replace a text of the header by another of the same length, such as a hash by the one now known."""
         header = os.pread(self._descriptor, self.data_start, 0)

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -99,5 +100,9 @@ def _bytes(entry: tuple[str, torch.dtype, tuple[int, ...]]) -> int:
 
 
 def _seal(writer: SafetensorsWriter, path: Path, texts: Mapping[str, str]) -> None:
+    """Put the hash of the data into the header; the data go to the disk while they are hashed."""
     if any(PLACEHOLDER in text for text in texts.values()):
-        writer.replace_in_header(PLACEHOLDER, hash_file(partial_path(path), writer.data_start))
+        with ThreadPoolExecutor(1) as beside:
+            synced = beside.submit(writer.sync)
+            writer.replace_in_header(PLACEHOLDER, hash_file(partial_path(path), writer.data_start))
+            synced.result()
