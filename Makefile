@@ -9,7 +9,7 @@ BENCH  ?= bench-files
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help setup demo test test-all check format bench bench-peers clean
+.PHONY: help setup demo test test-all check format docs bench bench-peers clean
 
 help:
 	@echo "make demo      watch a small model forget a digit, in a minute"
@@ -18,6 +18,7 @@ help:
 	@echo "make check     format, lint, types, import contract, tests"
 	@echo "make bench     how fast merging is, against the disk (bench-peers: and mergekit)"
 	@echo "make setup     only the environment (.venv)"
+	@echo "make docs      write the tables of docs/formats.md from the cases of the tests"
 	@echo "make format    let ruff format and fix the code"
 
 $(STAMP): pyproject.toml constraints.txt
@@ -48,6 +49,9 @@ check: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff format $(CODE)
 	$(BIN)/ruff check --fix $(CODE)
+
+docs: $(STAMP)
+	PYTHONPATH=tests $(BIN)/python -m formats.table
 
 # Speed of merging against the floor and the published loop; with bench-peers against mergekit too. About 25 GB in BENCH.
 bench: $(STAMP)

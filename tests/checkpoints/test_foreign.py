@@ -1,54 +1,16 @@
 """What holds no plain weights is recognised by its tensors or its files, and refused with what converts it."""
 
 import json
-import re
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from conftest import make_state
+from formats.refusing import QUANTISED, SCALES, distributed, integers, zero
 from negmerge.checkpoints import open_checkpoint, write_state_dict
 from negmerge.cli import main
 from negmerge.errors import InputError
-
-
-def integers(dtype=torch.int32):
-    return torch.ones(4, 2, dtype=dtype)
-
-
-SCALES = torch.ones(4)
-QUANTISED = {
-    "fp8": ({"weight": torch.ones(4, 4).to(torch.float8_e4m3fn)}, r"fp8: layer.weight is F8_E4M3.*bfloat16"),
-    "fp8, other": ({"weight": torch.ones(4, 4).to(torch.float8_e5m2)}, r"fp8: layer.weight is F8_E5M2"),
-    "fp8 in blocks": (
-        {"weight": torch.ones(4, 4).to(torch.float8_e4m3fn), "weight_scale_inv": SCALES},
-        "fp8 in scaled blocks.*compressed_tensors.entrypoints.convert",
-    ),
-    "fp8 with scale": (
-        {"weight": torch.ones(4, 4).to(torch.float8_e4m3fn), "weight_scale": SCALES},
-        r"compressed-tensors: .*compressed_tensors.*dequantize\(\)",
-    ),
-    "gptq": (
-        {"qweight": integers(), "qzeros": integers(), "scales": SCALES.half(), "g_idx": integers()},
-        "GPTQ: layer.qweight.*gptqmodel",
-    ),
-    "awq": ({"qweight": integers(), "qzeros": integers(), "scales": SCALES.half()}, "AWQ: layer.qweight.*convert"),
-    "packed": (
-        {"weight_packed": integers(), "weight_scale": SCALES, "weight_shape": integers(torch.int64)},
-        "compressed-tensors: layer.weight_packed",
-    ),
-    "bitsandbytes 4": (
-        {
-            "weight": integers(torch.uint8), "weight.absmax": SCALES, "weight.quant_map": SCALES,
-            "weight.quant_state.bitsandbytes__nf4": integers(torch.uint8),
-        },
-        r"bitsandbytes 4-bit: layer.weight\); .*model.dequantize\(\)",
-    ),
-    "bitsandbytes 8": ({"weight": integers(torch.int8), "SCB": SCALES}, r"bitsandbytes 8-bit: layer.weight\)"),
-    "int8": ({"weight": integers(torch.int8), "weight_scale": SCALES}, "int8 with scales"),
-    "hqq": ({"W_q": integers(torch.uint8), "scale": SCALES, "zero": SCALES}, "HQQ: layer.W_q"),
-}  # fmt: skip
 
 
 @pytest.fixture
@@ -68,10 +30,9 @@ def refused(tmp_path, capfd):
 
 
 @pytest.mark.parametrize("ending", ["safetensors", "pt", "shards"])
-@pytest.mark.parametrize("case", QUANTISED)
+@pytest.mark.parametrize("case", QUANTISED, ids=lambda case: case.title)
 def test_quantised_weights_are_known_by_their_tensors(tmp_path, refused, case, ending):
-    parts, message = QUANTISED[case]
-    state = {"first.bias": torch.ones(3), **{f"layer.{name}": value for name, value in parts.items()}}
+    state = {"first.bias": torch.ones(3), **{f"layer.{name}": value for name, value in case.parts.items()}}
     place = tmp_path / f"x.{ending}"
     if ending == "shards":
         place.mkdir()
@@ -83,9 +44,11 @@ def test_quantised_weights_are_known_by_their_tensors(tmp_path, refused, case, e
         torch.save(state, place)
     else:
         save_file({name: value.clone() for name, value in state.items()}, place)
-    if ending == "shards" and case.startswith("fp8"):
-        message = "fp8: layer.weight"  # the shard alone says so, without its scales
-    assert re.search(message, refused(place))
+    line = refused(place)
+    if ending == "shards" and any(value.dtype.itemsize == 1 and value.is_floating_point() for value in state.values()):
+        assert "is quantised (fp8: layer.weight" in line  # the shard alone says so, without its scales
+    else:
+        assert f"is quantised ({case.kind}" in line and case.tool in line
 
 
 def test_integers_without_companions_are_buffers(tmp_path):
@@ -105,41 +68,24 @@ def test_a_config_that_says_so(tmp_path, refused, method):
 
 
 def test_a_distributed_checkpoint_made_by_torch(tmp_path, refused):
-    import torch.distributed.checkpoint as dcp
-
-    with pytest.warns(UserWarning):  # it was made for many processes, and says that there is one
-        dcp.save(make_state(0), checkpoint_id=tmp_path / "dcp")
-    line = refused(tmp_path / "dcp")
+    line = refused(distributed(tmp_path))
     assert "is a distributed checkpoint (DCP)" in line and "format_utils dcp_to_torch" in line
     part = next((tmp_path / "dcp").glob("*.distcp"))
     assert "is a part of a distributed checkpoint (DCP)" in refused(part)
 
 
+@pytest.mark.filterwarnings("ignore")  # it was made for many processes, and says that there is one
 def test_what_converts_a_distributed_checkpoint_does(tmp_path):
     """The tool that the message names gives a file that is read."""
-    import torch.distributed.checkpoint as dcp
     from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
-    with pytest.warns(UserWarning):
-        dcp.save(make_state(0), checkpoint_id=tmp_path / "dcp")
-        dcp_to_torch_save(tmp_path / "dcp", tmp_path / "x.pt")
+    distributed(tmp_path)
+    dcp_to_torch_save(tmp_path / "dcp", tmp_path / "x.pt")
     assert set(open_checkpoint(tmp_path / "x.pt").names) == set(make_state(0))
 
 
-def zero(folder):
-    """The files that DeepSpeed leaves of a run on two processes."""
-    steps = folder / "global_step10"
-    steps.mkdir(parents=True)
-    (folder / "latest").write_text("global_step10")
-    (folder / "zero_to_fp32.py").write_text("")
-    for rank in range(2):
-        torch.save({"optimizer_state_dict": {}}, steps / f"bf16_zero_pp_rank_{rank}_mp_rank_00_optim_states.pt")
-        torch.save({"module": {}}, steps / f"zero_pp_rank_{rank}_mp_rank_00_model_states.pt")
-    return steps
-
-
 def test_a_zero_checkpoint(tmp_path, refused):
-    steps = zero(tmp_path / "z")
+    steps = zero(tmp_path / "z") / "global_step10"
     for place in (tmp_path / "z", steps, next(steps.glob("*optim_states.pt")), next(steps.glob("*model_states.pt"))):
         line = refused(place)
         assert "a DeepSpeed ZeRO checkpoint; convert it with its zero_to_fp32.py" in line

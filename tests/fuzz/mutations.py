@@ -10,7 +10,7 @@ NUMBERS = (0, 1, -1, 2, 7, 255, 2**16, 2**31 - 1, 2**31, 2**32, 2**40, 2**53, 2*
 VALUES = (
     None, True, False, "", "\0", "../x", "/etc/passwd", "..", "\ud800", "a\nb", "x" * 5000, "__metadata__", "nan",
     "F8_E4M3", "F64", "BOOL", "I8", "BF16", [], {}, [1], {"a": 1}, 0.5, -0.0, 1e308, float("nan"), float("inf"),
-    "(a+)+$", "(", "q_proj",
+    "(a+)+$", "(", "q_proj", "quantization_config",
 )  # fmt: skip
 OPCODES = b"(.012FIJKLMNPQRSTUVXabcdeghijlnopqrstu]}" + bytes((*range(0x80, 0x83), *range(0x85, 0x97)))
 TWICE = b'{"a":1,"a":2}'

@@ -14,6 +14,14 @@ from negmerge.errors import InputError, NegmergeError
 WHILE_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EISDIR, errno.ENOTEMPTY)
 
 
+class NotWrittenError(NegmergeError):
+    """The disk refused what was to be written to a path, for a reason in its own words."""
+
+    def __init__(self, path: Path, reason: str | None) -> None:
+        super().__init__(f"{path} cannot be written: {reason}; free some space or choose another place")
+        self.reason = reason
+
+
 @contextmanager
 def atomic_write(path: Path, replace: bool = True) -> Iterator[BinaryIO]:
     """Give a binary file to write and read; when the block ends without an error, it becomes `path`.
@@ -40,10 +48,15 @@ def atomic_write(path: Path, replace: bool = True) -> Iterator[BinaryIO]:
 
 
 def write_error(error: BaseException, path: Path) -> BaseException:
-    """Return the error itself or, for one that the disk raised while `path` was written, a line that says so."""
-    if not isinstance(error, OSError) or error.errno not in WHILE_WRITING:
-        return error
-    return NegmergeError(f"{path} cannot be written: {error.strerror}; free some space or choose another place")
+    """Return the error itself or, for one that the disk raised while `path` was written, a line that says so.
+
+    The error of a file in a folder that is not yet whole becomes that of the folder, which is what was asked for.
+    """
+    if isinstance(error, NotWrittenError):
+        return NotWrittenError(path, error.reason)
+    if isinstance(error, OSError) and error.errno in WHILE_WRITING:
+        return NotWrittenError(path, error.strerror)
+    return error
 
 
 def is_same(path: Path, descriptor: int) -> bool:

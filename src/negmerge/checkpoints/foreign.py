@@ -15,8 +15,8 @@ ZERO = "a DeepSpeed ZeRO checkpoint; convert it with its zero_to_fp32.py"
 ENDINGS = {
     ".distcp": f"a part of {DCP}",
     ".gguf": "a GGUF file; load it with transformers' from_pretrained(gguf_file=…) and save_pretrained",
-    ".h5": "a TensorFlow file; load it with transformers' from_pretrained(from_tf=True) and save_pretrained",
-    ".msgpack": "a Flax file; load it with transformers' from_pretrained(from_flax=True) and save_pretrained",
+    ".h5": "a TensorFlow file; load it with transformers 4 by from_pretrained(from_tf=True) and save_pretrained",
+    ".msgpack": "a Flax file; load it with transformers 4 by from_pretrained(from_flax=True) and save_pretrained",
 }
 DEQUANTIZE = "load it with transformers, then model.dequantize() and save_pretrained"
 CONVERT = "convert it to full weights with compressed_tensors.entrypoints.convert"

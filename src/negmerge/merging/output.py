@@ -28,9 +28,11 @@ def is_file_output(output: Path) -> bool:
 def check_output(output: Path, inputs: Sequence[Path], overwrite: bool) -> None:
     """Raise InputError for an OUT that is an input or a file in one, or that exists and may not be replaced."""
     _check_name(output)
+    target = _real(output)
     for path in inputs:
-        inside = is_file_output(output) and output.parent.resolve() == path.resolve()
-        if inside or output.resolve() == path.resolve() or path.resolve().is_relative_to(output.resolve()):
+        place = _real(path)
+        inside = is_file_output(output) and _real(output.parent) == place
+        if inside or place.is_relative_to(target):
             raise InputError(f"OUT {output} is {'in ' if inside else ''}the input {path}; choose another place")
     if not os.path.lexists(output):
         return
@@ -38,6 +40,11 @@ def check_output(output: Path, inputs: Sequence[Path], overwrite: bool) -> None:
         raise InputError(f"{output} exists; choose another OUT, or replace it with --overwrite")
     if not _is_ours(output):
         raise InputError(f"{output} was not written by negmerge, so --overwrite leaves it alone; choose another OUT")
+
+
+def _real(path: Path) -> Path:
+    """Return a path without links; unlike Path.resolve, also for a link that leads to itself."""
+    return Path(os.path.realpath(path))
 
 
 def _check_name(output: Path) -> None:
