@@ -1,5 +1,6 @@
 """Every line of the tables in docs/formats.md, for real: read, merged, read in pieces, written, refused."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from formats.table import PAGE, renewed
 from negmerge.checkpoints import open_adapter, open_checkpoint, read_state_dict, write_state_dict
 from negmerge.cli import main
 from negmerge.errors import InputError
+from negmerge.merging.as_adapter import merge_as_adapter
 from negmerge.merging.engine import merge_checkpoints
 from negmerge.merging.record import verify_model
 
@@ -101,6 +103,21 @@ def test_an_adapter_is_a_member_and_its_change_comes_in_pieces(place, bytes_read
     torch.testing.assert_close(bound.read_delta("up.weight", 100, 300), change.flatten()[100:300])
     assert bytes_read() - before < 4 * LARGE / 20  # the factors and a few rows, not the base
     opened.close()
+
+
+@pytest.mark.parametrize("kind", ADAPTERS, ids=lambda kind: kind.title)
+def test_an_adapter_is_written_and_read_again(place, kind):
+    folder, base, change = save_adapter(place, kind, "safetensors")
+    write_state_dict(Path("base.safetensors"), base)
+    merge_as_adapter("base.safetensors", [folder], "one", 4, method="uniform", add=True)
+    merge_checkpoints("base.safetensors", ["one"], "out.safetensors", method="uniform", add=True)
+    torch.testing.assert_close(
+        load_file("out.safetensors")["up.weight"], base["up.weight"] + change, rtol=1e-4, atol=1e-4
+    )
+    written = json.loads(Path("one/adapter_config.json").read_text())
+    marks = {key: value for key, value in kind.config.items() if key not in ("r", "lora_alpha")}
+    assert kind.written == all(written.get(key) == value for key, value in marks.items())
+    assert verify_model(Path("one")) == 1
 
 
 @pytest.mark.parametrize("form", WRITTEN, ids=lambda form: form.title)

@@ -31,6 +31,7 @@ class LoRA:
     config: Mapping[str, object]
     tensors: Callable[[Tensor, Tensor], State]
     change: Callable[[Tensor, Tensor], Tensor]
+    written: bool = True  # whether --as-adapter writes such a one
 
 
 @dataclass(frozen=True)
@@ -149,12 +150,14 @@ ADAPTERS = (
         {"lora_alpha": 6, "use_rslora": True},
         factors(),
         lambda a, b: 6 / math.sqrt(4) * b @ a,
+        written=False,
     ),
     LoRA(
         "`rank_pattern`, `alpha_pattern`",
         {"r": 32, "lora_alpha": 64, "rank_pattern": {"up": 4}, "alpha_pattern": {"u.": 10}},
         factors(),
         lambda a, b: 10 / 4 * b @ a,
+        written=False,
     ),
     LoRA("`fan_in_fan_out`", {"lora_alpha": 4, "fan_in_fan_out": True}, factors(), lambda a, b: (b @ a).T),
     LoRA(

@@ -16,7 +16,8 @@ def readable() -> str:
         output = {"out.safetensors": "yes", "out": "yes"}.get(written.get(model.title, ""), "no")
         rows.append(f"| {model.title} | yes | yes | yes | {output} |")
     for kind in ADAPTERS:
-        rows.append(f"| {kind.title} | no | yes | ΔW yes, its factors whole | no |")
+        output = "by `--as-adapter`" if kind.written else "no"
+        rows.append(f"| {kind.title} | no | yes | ΔW yes, its factors whole | {output} |")
     return "\n".join(rows)
 
 
