@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from negmerge import __version__
+from negmerge.experiment.choices import Buffers, Recalibrate, describe_buffers
 from negmerge.experiment.config import Config, MethodConfig
 from negmerge.experiment.methods import describe
 from negmerge.experiment.prepare import Material
@@ -17,7 +18,7 @@ GAP_NUMBERS = ("retain", "forget", "test", "membership")
 
 def collect(config: Config, material: Material, finished: Finished) -> dict[str, Any]:
     """Return the results of one seed; accuracies, attack and gaps in percent, `consensus` as a share."""
-    methods = {m.row: _row(m, finished.methods[m.row]) for m in config.methods}
+    methods = {m.row: _row(m, config.buffers_of(m), finished.methods[m.row]) for m in config.methods}
     base: dict[str, Any] = {"label": "base", "kind": "base", "needs": [], "settings": {}, **finished.base}
     reference = finished.reference and {
         "label": "reference",
@@ -62,13 +63,18 @@ def collect(config: Config, material: Material, finished: Finished) -> dict[str,
     }
 
 
-def _row(method: MethodConfig, outcome: dict[str, Any]) -> dict[str, Any]:
+def _row(method: MethodConfig, buffers: Buffers, outcome: dict[str, Any]) -> dict[str, Any]:
     info = describe(method.name)
+    merges = info.kind != "train"
+    needs = list(info.needs)
+    if merges and isinstance(buffers, Recalibrate) and buffers.recalibrate not in needs:
+        needs.append(buffers.recalibrate)
     return {
         "label": method.row,
         "method": method.name,
         "kind": info.kind,
-        "needs": list(info.needs),
+        "needs": needs,
+        "buffers": describe_buffers(buffers) if merges else None,
         "settings": {**{k: v for k, v in info.settings.items() if v is not None}, **method.settings},
         **outcome,
         "seconds": sum(outcome["seconds_parts"].values()),
@@ -89,7 +95,7 @@ def _model(config: Config, material: Material, methods: dict[str, dict[str, Any]
         "settings": config.model.settings,
         "parameters": sum(p.numel() for p in material.classifier.build().parameters()),
         "merged_elements": merged[0] if merged else None,
-        "buffers": config.model.settings.get("buffers", "keep"),
+        "buffers": describe_buffers(config.buffers),
     }
 
 
