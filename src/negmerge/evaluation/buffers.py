@@ -5,14 +5,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from negmerge.errors import InputError
-
-
-def statistics_layers(model: nn.Module) -> list[_BatchNorm]:
-    """Return the batch-norm layers that keep running statistics, in the order of the model."""
-    return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+from negmerge.models._statistics import statistics_layers
 
 
 def has_statistics(model: nn.Module) -> bool:

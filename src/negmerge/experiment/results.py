@@ -10,7 +10,7 @@ from negmerge.experiment.config import Config, MethodConfig
 from negmerge.experiment.methods import describe
 from negmerge.experiment.prepare import Material
 from negmerge.experiment.stages import Finished
-from negmerge.experiment.warnings import curve_warnings, leave_one_out_warnings, pool_warnings
+from negmerge.experiment.warnings import curve_warnings, health_warnings, leave_one_out_warnings, pool_warnings
 from negmerge.metrics import average_gap
 
 GAP_NUMBERS = ("retain", "forget", "test", "membership")
@@ -57,7 +57,7 @@ def collect(config: Config, material: Material, finished: Finished) -> dict[str,
         "pool": {
             **finished.pool,
             "leave_one_out": finished.leave_one_out,
-            "members": [_member(m) for m in finished.members],
+            "members": [_member(m, finished.pool["health"]) for m in finished.members],
         },
         "warnings": _warnings(finished, methods),
     }
@@ -99,15 +99,24 @@ def _model(config: Config, material: Material, methods: dict[str, dict[str, Any]
     }
 
 
-def _member(facts: dict[str, Any]) -> dict[str, Any]:
+def _member(facts: dict[str, Any], health: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    """Return a member: `loss` is the mean of its last epoch, `forget_loss` that of the finished model."""
     name = facts["name"].removeprefix("member ")
-    return {"name": name, "settings": facts["settings"], "loss": facts["losses"][-1], "seconds": facts["seconds"]}
+    return {
+        "name": name,
+        "settings": facts["settings"],
+        "loss": facts["losses"][-1],
+        "forget_loss": health[name]["loss"],
+        "forget": health[name]["forget"],
+        "seconds": facts["seconds"],
+    }
 
 
 def _warnings(finished: Finished, methods: dict[str, dict[str, Any]]) -> list[dict[str, str]]:
     pool = finished.pool
     names = [facts["name"] for facts in finished.members]
     found = pool_warnings(pool["consensus"], pool["chance"], pool["cosine"], names)
+    found += health_warnings(pool["mean_cosine"], pool["health"])
     if finished.leave_one_out:
         whole = next(row["alpha"] for row in methods.values() if row["method"] == "consensus")
         found += leave_one_out_warnings(whole, finished.leave_one_out)

@@ -15,6 +15,7 @@ from negmerge.evaluation import apply_vector, has_statistics
 from negmerge.execution import run_jobs
 from negmerge.experiment.choices import Buffers, Recalibrate
 from negmerge.experiment.config import BaseConfig, Config, MethodConfig, ReferenceConfig
+from negmerge.experiment.health import mean_cosine, pool_health
 from negmerge.experiment.measure import Bench
 from negmerge.experiment.methods import run_method
 from negmerge.experiment.prepare import Material
@@ -136,10 +137,16 @@ class SeedRun:
         write_state_dict(target, {name: value.contiguous() for name, value in state.items()})
 
     def _job(
-        self, name: str, directory: Path, rows: torch.Tensor, settings: TrainSettings, start: Path | None = None
+        self,
+        name: str,
+        directory: Path,
+        rows: torch.Tensor,
+        settings: TrainSettings,
+        start: Path | None = None,
+        again: int = 0,
     ) -> TrainingJob:
         # Base and reference differ in their rows alone, so they share the seed of weights and batches.
-        part = f"member {name}" if start else "from scratch"
+        part = f"member {name}" if start else "from scratch" + (f" {again}" if again else "")
         return TrainingJob(
             name=name,
             directory=directory,
@@ -184,6 +191,15 @@ class SeedRun:
         if not facts_file.exists():
             found = inspect_checkpoints(self.base, [job.checkpoint for job in jobs]).as_json()
             facts = {key: found[key] for key in ("consensus", "chance", "zero_share", "cosine")}
+            facts["mean_cosine"] = mean_cosine(found["cosine"])
+            facts["health"] = pool_health(
+                self.material.classifier,
+                self.material.store,
+                self.material.split.forget,
+                self.base,
+                {m.name: job.checkpoint for m, job in zip(members, jobs, strict=True)},
+                self.material.device,
+            )
             spent = sum(job.facts()["seconds"] for job in jobs)
             write_json(facts_file, {**facts, "workers": workers, "seconds": spent / workers})
         return jobs, read_json(facts_file)
@@ -251,7 +267,7 @@ class SeedRun:
         buffers = self.config.buffers_of(method)
         return self.selector.oracle(self.base, outcome.vector, curve_file, outcome.selection.alpha, tell, buffers)
 
-    def _retrain(self, directory: Path, settings: TrainSettings | None) -> tuple[Path, float]:
+    def _retrain(self, directory: Path, settings: TrainSettings | None, seed: int = 0) -> tuple[Path, float]:
         reference = self.config.reference
         own = self._train_settings(reference) if reference and reference.train else None
         wanted = settings or self.config.base.train or own
@@ -259,9 +275,9 @@ class SeedRun:
             raise InputError(
                 "retrain: the base was not trained here; give the method settings: {name: retrain, train: …}"
             )
-        same = wanted == own
+        same = wanted == own and seed == 0
         name, place = ("reference", self.place.path / "reference") if same else ("retrain", directory)
-        job = self._job(name, place, self.material.split.retain, wanted)
+        job = self._job(name, place, self.material.split.retain, wanted, again=seed)
         self._train([job], workers=1, threads=self.threads)
         return job.checkpoint, job.facts()["seconds"]
 
