@@ -6,15 +6,18 @@ from typing import Any
 
 import numpy as np
 
-COPIED = ("label", "method", "kind", "needs", "settings", "member", "curve", "layers", "floor", "note", "open_end")
+COPIED = (
+    "label", "method", "kind", "needs", "settings", "member", "taken", "search", "curve", "layers", "floor", "note",
+    "open_end",
+)  # fmt: skip
 
 
 def aggregate(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the results of several seeds as one: every number of a row is a mean over the seeds.
 
     `std` holds the standard deviations (ddof 1) and `seeds` the rows of each seed, in the order of the config.
-    What has no mean (the curve, the layers, the best member) is that of the first seed. A number that is missing
-    in one seed is missing in the mean.
+    What has no mean (the curve, the layers, the members taken, the search) is that of the first seed.
+    A number that is missing in one seed is missing in the mean.
     """
     first = runs[0]
     methods = {name: average_rows([run["methods"][name] for run in runs]) for name in first["methods"]}

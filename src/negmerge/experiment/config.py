@@ -167,6 +167,11 @@ class Config(_Strict):
             raise ValueError(f"{', '.join(twice)} stands twice; give a method a label of its own")
         return value
 
+    def scratch_settings(self) -> TrainSettings | None:
+        """Return the settings by which the run trains a model from scratch: those of the base, else the reference."""
+        own = self.reference.train if self.reference else None
+        return self.base.train or (own if isinstance(own, TrainSettings) else None)
+
     def resolved(self) -> dict[str, Any]:
         """Return the config with every default written out, as plain JSON values."""
         return self.model_dump(mode="json")
@@ -204,20 +209,17 @@ def check_config(raw: Mapping[str, Any], where: str = "config") -> Config:
 
     for method in config.methods:
         check_settings(method.name, method.settings)
-        if method.name == "retrain" and not (method.settings.get("train") or _scratch_settings(config)):
-            raise InputError(f"{where}: retrain needs training settings: {{name: retrain, train: …}}, or base.train")
+        scratch = method.name in ("retrain", "sisa")
+        if scratch and not (method.settings.get("train") or config.scratch_settings()):
+            raise InputError(
+                f"{where}: {method.name} needs training settings: {{name: {method.name}, train: …}}, or base.train"
+            )
     members = expand_grid(config.pool.train, config.pool.grid)
     if config.pool.leave_one_out and (len(members) < 3 or all(m.name != "consensus" for m in config.methods)):
         raise InputError(f"{where}: pool.leave_one_out needs the method consensus and at least 3 members")
     if config.reference and config.reference.train == "base" and config.base.train is None:
         raise InputError(f"{where}: reference: train: base needs base.train; give settings or a checkpoint")
     return config
-
-
-def _scratch_settings(config: Config) -> TrainSettings | None:
-    """Return the settings by which the run trains a model from scratch: those of the base, else of the reference."""
-    own = config.reference.train if config.reference else None
-    return config.base.train or (own if isinstance(own, TrainSettings) else None)
 
 
 def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:

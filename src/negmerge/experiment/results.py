@@ -6,7 +6,7 @@ from typing import Any
 
 from negmerge import __version__
 from negmerge.experiment.config import Config, MethodConfig
-from negmerge.experiment.methods import describe
+from negmerge.experiment.methods import describe, needs_of
 from negmerge.experiment.prepare import Material
 from negmerge.experiment.stages import Finished
 from negmerge.experiment.warnings import curve_warnings, leave_one_out_warnings, pool_warnings
@@ -64,12 +64,13 @@ def collect(config: Config, material: Material, finished: Finished) -> dict[str,
 
 def _row(method: MethodConfig, outcome: dict[str, Any]) -> dict[str, Any]:
     info = describe(method.name)
+    found = (outcome.get("search") or {}).get("winner", {})
     return {
         "label": method.row,
         "method": method.name,
         "kind": info.kind,
-        "needs": list(info.needs),
-        "settings": {**{k: v for k, v in info.settings.items() if v is not None}, **method.settings},
+        "needs": list(needs_of(method.name, method.settings)),
+        "settings": {**{k: v for k, v in info.settings.items() if v is not None}, **method.settings, **found},
         **outcome,
         "seconds": sum(outcome["seconds_parts"].values()),
     }

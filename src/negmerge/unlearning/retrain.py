@@ -21,5 +21,5 @@ class Settings(BaseModel):
 
 def unlearn(context: Context, settings: Settings) -> Outcome:
     """Return a model trained on the retain rows; the run's own reference serves, where it was trained the same."""
-    checkpoint, seconds = context.retrain(settings.train)
+    checkpoint, seconds = context.retrain(settings.train, context.directory)
     return Outcome(checkpoint=checkpoint, seconds={"training": seconds})
