@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor, nn
@@ -17,7 +19,7 @@ from negmerge.training.loop import Epoch
 from negmerge.training.progress import Progress
 from negmerge.unlearning import Context, Outcome, TrainingData
 
-Loss = Callable[[nn.Module, Batch], Tensor]
+Loss = Callable[[nn.Module, Any], Tensor]
 Hook = Callable[[nn.Module], None]
 
 
@@ -71,23 +73,28 @@ def cross_entropy(data: TrainingData) -> Loss:
     return loss
 
 
-def fit_base(
-    context: Context,
-    settings: SgdSettings,
-    batches: Callable[[int], Iterable[Batch]],
-    steps: int,
-    *,
-    loss: Callable[[nn.Module, Batch], Tensor] | None = None,
-    model: nn.Module | None = None,
-    finish: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None,
-    before_step: Hook | None = None,
-    after_step: Hook | None = None,
-) -> Outcome:
-    """Train the base, or `model`, in place by the one loop, and write its weights, as `finish` returns them.
+@dataclass(frozen=True)
+class Fitting:
+    """What a method hands to the training loop: batches(epoch), the steps of an epoch, and where it is special.
 
-    `batches(epoch)` and `steps` are those of the loop; the loss is cross-entropy unless given. The state after each
-    epoch is kept in the method's folder until the training is done, so an interrupted one ends with the same weights.
-    Whatever depends on the base alone (a mask, a frozen copy) is to be computed before, from the base itself.
+    The loss is cross-entropy and the model is the base unless given; `finish` turns the trained tensors into those
+    that are written; the hooks stand before and after each step of the optimizer.
+    """
+
+    batches: Callable[[int], Iterable[Any]]
+    steps: int
+    loss: Loss | None = None
+    model: nn.Module | None = None
+    finish: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None
+    before_step: Hook | None = None
+    after_step: Hook | None = None
+
+
+def fit_base(context: Context, settings: SgdSettings, prepare: Callable[[], Fitting]) -> Outcome:
+    """Train on from the base by the one loop, as `prepare()` says, and write the weights; done before, it is read back.
+
+    The state after each epoch is kept in the method's folder until the training is done, and an interrupted one ends
+    with the same weights: `prepare` must depend on the base, the data and the seed alone. Its time counts as training.
 
     Raises NegmergeError where the loss of an epoch, or a weight, is not finite.
     """
@@ -96,7 +103,8 @@ def fit_base(
     if not facts_file.exists():
         directory.mkdir(parents=True, exist_ok=True)
         progress = Progress(directory / "last-epoch.pt")
-        model = context.data.load(context.base) if model is None else model
+        fitting = prepare()
+        model = context.data.load(context.base) if fitting.model is None else fitting.model
         start = progress.restore(model)
 
         def after(epoch: Epoch) -> None:
@@ -105,16 +113,16 @@ def fit_base(
 
         fit(
             model,
-            batches,
-            loss or cross_entropy(context.data),
+            fitting.batches,
+            fitting.loss or cross_entropy(context.data),
             settings.training(context.data),
-            steps_per_epoch=steps,
+            steps_per_epoch=fitting.steps,
             start=start,
             on_epoch=after,
-            before_step=before_step,
-            after_step=after_step,
+            before_step=fitting.before_step,
+            after_step=fitting.after_step,
         )
-        write_weights(checkpoint, model, finish)
+        write_weights(checkpoint, model, fitting.finish)
         facts = {"losses": progress.losses, "seconds": progress.seconds}
         write_bytes_atomic(facts_file, json.dumps(facts).encode())
         progress.clear()

@@ -1,12 +1,14 @@
 """Gradients at fixed weights over many rows: the model in evaluation mode, images as they are."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from negmerge.unlearning import TrainingData
+
+RowLosses = Callable[[Tensor], Iterable[Tensor]]  # rows → their losses, [b] at a time
 
 ROWS = 250  # rows in one pass; sums are taken in this order, so it is part of the result's last bits
 
@@ -25,12 +27,11 @@ def row_losses(data: TrainingData, model: nn.Module, rows: Tensor) -> Iterator[T
         yield functional.cross_entropy(logits, labels.to(data.device), reduction="none")
 
 
-def mean_gradient(data: TrainingData, model: nn.Module, rows: Tensor) -> list[Tensor]:
-    """Return the gradient of the mean cross-entropy over rows of the train table, for each trained parameter."""
-    parameters = trained_parameters(model)
+def mean_gradient(losses: RowLosses, parameters: Sequence[nn.Parameter], rows: Tensor) -> list[Tensor]:
+    """Return the gradient of the mean of `losses(rows)`, a tensor for each parameter."""
     total = [torch.zeros_like(parameter) for parameter in parameters]
-    for losses in row_losses(data, model, rows):
-        gradients = torch.autograd.grad(losses.sum(), parameters)
+    for part in losses(rows):
+        gradients = torch.autograd.grad(part.sum(), parameters)
         for sum_, gradient in zip(total, gradients, strict=True):
             sum_ += gradient
     return [sum_ / len(rows) for sum_ in total]

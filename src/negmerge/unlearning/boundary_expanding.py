@@ -9,7 +9,7 @@ from negmerge.models._initialising import seeded
 from negmerge.training import derive_seed
 from negmerge.training.images import Batch
 from negmerge.unlearning import Context, Outcome
-from negmerge.unlearning._fitting import SgdSettings, batches_of, cross_entropy, fit_base
+from negmerge.unlearning._fitting import Fitting, SgdSettings, batches_of, cross_entropy, fit_base
 
 KIND = "train"
 NEEDS = ("forget",)
@@ -35,21 +35,25 @@ def unlearn(context: Context, settings: Settings) -> Outcome:
 
     Source: arXiv 2303.11570, section 3.3.
     """
-    data = context.data
-    classes = data.classifier.classes
-    model = data.load(context.base)
-    head = widen_head(model, classes, derive_seed(data.seed, "extra output"))
-    batches = batches_of(data, data.forget, settings, "forget")
-    fit_to_labels = cross_entropy(data)
 
-    def loss(module: nn.Module, batch: Batch) -> Tensor:
-        return fit_to_labels(module, (batch[0], torch.full_like(batch[1], classes)))
+    def prepare() -> Fitting:
+        data = context.data
+        classes = data.classifier.classes
+        model = data.load(context.base)
+        head = widen_head(model, classes, derive_seed(data.seed, "extra output"))
+        batches = batches_of(data, data.forget, settings, "forget")
+        fit_to_labels = cross_entropy(data)
 
-    def without_extra(state: dict[str, Tensor]) -> dict[str, Tensor]:
-        widened = {f"{head}.weight", f"{head}.bias"}
-        return {name: value[:classes] if name in widened else value for name, value in state.items()}
+        def loss(module: nn.Module, batch: Batch) -> Tensor:
+            return fit_to_labels(module, (batch[0], torch.full_like(batch[1], classes)))
 
-    return fit_base(context, settings, batches, batches.steps, loss=loss, model=model, finish=without_extra)
+        def without_extra(state: dict[str, Tensor]) -> dict[str, Tensor]:
+            widened = {f"{head}.weight", f"{head}.bias"}
+            return {name: value[:classes] if name in widened else value for name, value in state.items()}
+
+        return Fitting(batches, batches.steps, loss=loss, model=model, finish=without_extra)
+
+    return fit_base(context, settings, prepare)
 
 
 def widen_head(model: nn.Module, classes: int, seed: int) -> str:

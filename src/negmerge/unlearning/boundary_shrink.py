@@ -8,7 +8,7 @@ from torch.nn import functional
 from negmerge.models._classifier import Classifier
 from negmerge.training.images import Batch
 from negmerge.unlearning import Context, Outcome
-from negmerge.unlearning._fitting import SgdSettings, batches_of, cross_entropy, fit_base
+from negmerge.unlearning._fitting import Fitting, SgdSettings, batches_of, cross_entropy, fit_base
 
 KIND = "train"
 NEEDS = ("forget",)
@@ -33,16 +33,22 @@ def unlearn(context: Context, settings: Settings) -> Outcome:
 
     Source: arXiv 2303.11570, section 3.2.
     """
-    data = context.data
-    frozen = data.load(context.base).eval()
-    batches = batches_of(data, data.forget, settings, "forget")
-    fit_to_labels = cross_entropy(data)
 
-    def loss(model: nn.Module, batch: Batch) -> Tensor:
-        images, labels = (part.to(data.device) for part in batch)
-        return fit_to_labels(model, (images, nearest_classes(data.classifier, frozen, images, labels, settings.bound)))
+    def prepare() -> Fitting:
+        data = context.data
+        frozen = data.load(context.base).eval()
+        batches = batches_of(data, data.forget, settings, "forget")
+        fit_to_labels = cross_entropy(data)
 
-    return fit_base(context, settings, batches, batches.steps, loss=loss)
+        def loss(model: nn.Module, batch: Batch) -> Tensor:
+            images, labels = (part.to(data.device) for part in batch)
+            return fit_to_labels(
+                model, (images, nearest_classes(data.classifier, frozen, images, labels, settings.bound))
+            )
+
+        return Fitting(batches, batches.steps, loss=loss)
+
+    return fit_base(context, settings, prepare)
 
 
 def nearest_classes(classifier: Classifier, model: nn.Module, images: Tensor, labels: Tensor, bound: float) -> Tensor:

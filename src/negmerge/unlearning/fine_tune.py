@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from negmerge.unlearning import Context, Outcome
-from negmerge.unlearning._fitting import SgdSettings, batches_of, fit_base
+from negmerge.unlearning._fitting import Fitting, SgdSettings, batches_of, fit_base
 
 KIND = "train"
 NEEDS = ("retain",)
@@ -25,5 +25,9 @@ def unlearn(context: Context, settings: Settings) -> Outcome:
 
     Source: the row FT of SalUn (arXiv 2310.12508).
     """
-    batches = batches_of(context.data, context.data.retain, settings, "retain")
-    return fit_base(context, settings, batches, batches.steps)
+
+    def prepare() -> Fitting:
+        batches = batches_of(context.data, context.data.retain, settings, "retain")
+        return Fitting(batches, batches.steps)
+
+    return fit_base(context, settings, prepare)

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from negmerge.training.images import Batch
 from negmerge.unlearning import Context, Outcome
-from negmerge.unlearning._fitting import SgdSettings, batches_of, cross_entropy, fit_base
+from negmerge.unlearning._fitting import Fitting, SgdSettings, batches_of, cross_entropy, fit_base
 
 KIND = "train"
 NEEDS = ("forget",)
@@ -31,10 +31,14 @@ def unlearn(context: Context, settings: Settings) -> Outcome:
 
     Source: the row GA of SalUn (arXiv 2310.12508).
     """
-    batches = batches_of(context.data, context.data.forget, settings, "forget")
-    descent = cross_entropy(context.data)
 
-    def ascent(model: nn.Module, batch: Batch) -> Tensor:
-        return -descent(model, batch)
+    def prepare() -> Fitting:
+        batches = batches_of(context.data, context.data.forget, settings, "forget")
+        descent = cross_entropy(context.data)
 
-    return fit_base(context, settings, batches, batches.steps, loss=ascent)
+        def ascent(model: nn.Module, batch: Batch) -> Tensor:
+            return -descent(model, batch)
+
+        return Fitting(batches, batches.steps, loss=ascent)
+
+    return fit_base(context, settings, prepare)

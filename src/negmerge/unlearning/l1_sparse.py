@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from negmerge.training.images import Batch
 from negmerge.unlearning import Context, Outcome
-from negmerge.unlearning._fitting import SgdSettings, batches_of, cross_entropy, fit_base
+from negmerge.unlearning._fitting import Fitting, SgdSettings, batches_of, cross_entropy, fit_base
 
 KIND = "train"
 NEEDS = ("retain",)
@@ -41,19 +41,22 @@ def unlearn(context: Context, settings: Settings) -> Outcome:
 
     Source: arXiv 2304.04934, the objective of ℓ1-sparse MU.
     """
-    rows = batches_of(context.data, context.data.retain, settings, "retain")
-    fit_to_rows = cross_entropy(context.data)
-    weight = 0.0
 
-    def batches(epoch: int) -> Iterator[Batch]:
-        nonlocal weight
-        weight = penalty(settings.gamma, epoch, settings.epochs)
-        yield from rows(epoch)
+    def prepare() -> Fitting:
+        rows = batches_of(context.data, context.data.retain, settings, "retain")
+        fit_to_rows = cross_entropy(context.data)
 
-    def loss(model: nn.Module, batch: Batch) -> Tensor:
-        return fit_to_rows(model, batch) + weight * l1_norm(model)
+        def batches(epoch: int) -> Iterator[tuple[Batch, float]]:
+            weight = penalty(settings.gamma, epoch, settings.epochs)
+            return ((batch, weight) for batch in rows(epoch))
 
-    return fit_base(context, settings, batches, rows.steps, loss=loss)
+        def loss(model: nn.Module, weighted: tuple[Batch, float]) -> Tensor:
+            batch, weight = weighted
+            return fit_to_rows(model, batch) + weight * l1_norm(model)
+
+        return Fitting(batches, rows.steps, loss=loss)
+
+    return fit_base(context, settings, prepare)
 
 
 def l1_norm(model: nn.Module) -> Tensor:

@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from negmerge.unlearning import Context, Outcome
-from negmerge.unlearning._fitting import SgdSettings, fit_base
+from negmerge.unlearning._fitting import Fitting, SgdSettings, fit_base
 from negmerge.unlearning._relabelling import random_label_batches
 
 KIND = "train"
@@ -34,5 +34,9 @@ def unlearn(context: Context, settings: Settings) -> Outcome:
 
     Source: the row RL of SalUn (arXiv 2310.12508).
     """
-    batches, steps = random_label_batches(context.data, settings, settings.retain)
-    return fit_base(context, settings, batches, steps)
+
+    def prepare() -> Fitting:
+        batches, steps = random_label_batches(context.data, settings, settings.retain)
+        return Fitting(batches, steps)
+
+    return fit_base(context, settings, prepare)

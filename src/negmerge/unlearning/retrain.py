@@ -20,6 +20,12 @@ class Settings(BaseModel):
 
 
 def unlearn(context: Context, settings: Settings) -> Outcome:
-    """Return a model trained on the retain rows; the run's own reference serves, where it was trained the same."""
+    """Return a model trained from scratch on the retain rows: θ* = train(D_r), from the seed that the base began with.
+
+    The run's own reference serves, where it was trained with the same settings. Without settings of its own the method
+    takes those of the base, or else of the reference.
+
+    Raises InputError where there are none, NegmergeError where training diverges.
+    """
     checkpoint, seconds = context.retrain(settings.train, context.directory)
     return Outcome(checkpoint=checkpoint, seconds={"training": seconds})
