@@ -101,7 +101,7 @@ def test_a_search_lands_in_the_results(finished):
 
 def test_the_search_is_made_on_the_first_seed_alone(tmp_path):
     events = []
-    rows = [{"name": "fine-tune", "lr": [1e-3, 1e-1], **SHORT}, "greedy"]
+    rows = [{"name": "fine-tune", "lr": [1e-3, 1e-1], **SHORT}, "greedy", {**ROWS[14], "seeds": 1}]
     results = run(config(seeds=[4, 5], methods=rows), tmp_path / "seeds", on_event=events.append)
     assert sum(event["event"] == "candidate" for event in events) == 2
     row = results["methods"]["fine-tune"]
@@ -112,6 +112,9 @@ def test_the_search_is_made_on_the_first_seed_alone(tmp_path):
     other = tmp_path / "seeds" / "seed-5" / "private" / "methods" / "fine-tune"
     assert [folder.name for folder in other.iterdir()] == [f"candidate-{row['search']['index']:03d}"]
     assert isinstance(results["methods"]["greedy"]["taken"][0], str)
+    sisa = results["methods"]["sisa"]  # asked for on one seed alone: a row without a deviation
+    assert len(sisa["seeds"]) == 1 and sisa["std"] == {} and sisa["forget"] == sisa["seeds"][0]["forget"]
+    assert not (tmp_path / "seeds" / "seed-5" / "methods" / "sisa").exists()
 
 
 def test_the_plan_counts_what_the_competitors_train():
@@ -123,6 +126,9 @@ def test_the_plan_counts_what_the_competitors_train():
     assert plan(config(methods=["consensus", forget_only])).training_images - few.training_images == 2 * rows["forget"]
     seeds = plan(config(seeds=[0, 1], methods=["consensus", {"name": "fine-tune", "lr": [1e-3, 1e-1], **SHORT}]))
     assert seeds.training_images - 2 * few.training_images == (2 + 1) * 2 * rows["retain"]
+    sisa = ROWS[14]
+    once = plan(config(seeds=[0, 1], methods=["consensus", {**sisa, "seeds": 1}])).training_images
+    assert once - 2 * few.training_images == 3 * rows["retain"]
     greedy = plan(config(methods=["best-single", "greedy"])).evaluated_images
     assert greedy > plan(config(methods=["best-single"])).evaluated_images
 

@@ -20,7 +20,10 @@ def aggregate(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     A number that is missing in one seed is missing in the mean.
     """
     first = runs[0]
-    methods = {name: average_rows([run["methods"][name] for run in runs]) for name in first["methods"]}
+    methods = {
+        name: average_rows([run["methods"][name] for run in runs if name in run["methods"]])
+        for name in first["methods"]
+    }
     reference = average_rows([run["reference"] for run in runs]) if first["reference"] else None
     seen: list[dict[str, str]] = []
     for seed, run in zip(first["seeds"], runs, strict=True):
@@ -35,7 +38,7 @@ def aggregate(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def average_rows(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return a row of means, with `std` and `seeds`.
+    """Return a row of means, with `std` (none of a single row) and `seeds`.
 
     >>> row = average_rows([{"label": "a", "forget": 1.0}, {"label": "a", "forget": 3.0}])
     >>> row["forget"], round(row["std"]["forget"], 3)
@@ -53,7 +56,7 @@ def average_rows(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
             mean[key] = [_mean(column) for column in zip(*values, strict=True)]
         else:
             mean[key] = _mean(values)
-            if mean[key] is not None:
+            if mean[key] is not None and len(rows) > 1:
                 std[key] = float(np.std(values, ddof=1))  # type: ignore[arg-type]
     return {**mean, "std": std, "seeds": list(rows)}
 

@@ -98,6 +98,9 @@ class MethodConfig(BaseModel):
 
     name: str = Field(description="a name from `negmerge list methods`")
     label: str = Field("", description="the row's name, unless the method's own")
+    seeds: int | None = Field(
+        None, ge=1, description="on how many of the run's seeds, from the first; all unless given"
+    )
 
     @property
     def row(self) -> str:
@@ -215,8 +218,9 @@ def check_config(raw: Mapping[str, Any], where: str = "config") -> Config:
                 f"{where}: {method.name} needs training settings: {{name: {method.name}, train: …}}, or base.train"
             )
     members = expand_grid(config.pool.train, config.pool.grid)
-    if config.pool.leave_one_out and (len(members) < 3 or all(m.name != "consensus" for m in config.methods)):
-        raise InputError(f"{where}: pool.leave_one_out needs the method consensus and at least 3 members")
+    everywhere = [m.name for m in config.methods if m.seeds is None]
+    if config.pool.leave_one_out and (len(members) < 3 or "consensus" not in everywhere):
+        raise InputError(f"{where}: pool.leave_one_out needs the method consensus (on all seeds) and at least 3 members")
     if config.reference and config.reference.train == "base" and config.base.train is None:
         raise InputError(f"{where}: reference: train: base needs base.train; give settings or a checkpoint")
     return config

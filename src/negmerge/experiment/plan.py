@@ -66,29 +66,28 @@ def plan(config: Config) -> Plan:
     rows = split.describe()
     samples = min(config.selection.retain_rows, rows["retain"]) + (rows["validation_forget"] or rows["forget"])
     points = GRID_EVALUATIONS if config.selection.search == "grid" else EVALUATIONS
-    first, other = (workload(config, len(members), rows, is_first) for is_first in (True, False))
-    more = len(config.seeds) - 1
-    models = len(config.methods) + 1 + (config.reference is not None)
-    evaluated = first.vectors * points * samples + models * sum(rows.values())
+    works = [workload(config, len(members), rows, place) for place in range(len(config.seeds))]
+    vectors, judged = sum(work.vectors for work in works), sum(work.judged for work in works)
+    seeds = len(config.seeds)
+    models = (len(config.methods) + 1 + (config.reference is not None)) * seeds
+    evaluated = (vectors * points + judged) * samples + models * sum(rows.values())
     cores = (os.cpu_count() or 1) if device == "cpu" else 1
     workers = min(config.workers or cores, len(members)) if device == "cpu" else 1
     train_speed, predict_speed = _speeds(classifier, images, source.train.labels, device)
-    seeds = len(config.seeds)
     model_bytes = sum(t.numel() * t.element_size() for t in classifier.build().state_dict().values())
-    kept = 1 + len(members) + first.vectors + len(config.methods) + (config.reference is not None)
-    trained = training * seeds + first.trained + more * other.trained
-    looked_at = evaluated * seeds + first.judged * samples
-    seconds = trained / train_speed / cores + pool * seeds / train_speed / workers + looked_at / predict_speed
+    kept = len(members) * seeds + vectors + judged + models
+    trained = training * seeds + sum(work.trained for work in works)
+    seconds = trained / train_speed / cores + pool * seeds / train_speed / workers + evaluated / predict_speed
     return Plan(
         seeds=seeds,
         members=[member.name for member in members],
         rows=rows,
         training_images=trained,
         pool_images=pool * seeds,
-        evaluated_images=looked_at,
+        evaluated_images=evaluated,
         images_per_second=train_speed,
         minutes=seconds / 60,
-        disk=(kept * seeds + first.judged) * model_bytes + source.train.images.numel() + source.test.images.numel(),
+        disk=kept * model_bytes + source.train.images.numel() + source.test.images.numel(),
     )
 
 

@@ -17,7 +17,7 @@ GAP_NUMBERS = ("retain", "forget", "test", "membership")
 
 def collect(config: Config, material: Material, finished: Finished) -> dict[str, Any]:
     """Return the results of one seed; accuracies, attack and gaps in percent, `consensus` as a share."""
-    methods = {m.row: _row(m, finished.methods[m.row]) for m in config.methods}
+    methods = {m.row: _row(m, finished.methods[m.row]) for m in config.methods if m.row in finished.methods}
     base: dict[str, Any] = {"label": "base", "kind": "base", "needs": [], "settings": {}, **finished.base}
     reference = finished.reference and {
         "label": "reference",
@@ -69,7 +69,7 @@ def _row(method: MethodConfig, outcome: dict[str, Any]) -> dict[str, Any]:
         "label": method.row,
         "method": method.name,
         "kind": info.kind,
-        "needs": list(needs_of(method.name, method.settings)),
+        "needs": list(needs_of(method.name, {**method.settings, **found})),
         "settings": {**{k: v for k, v in info.settings.items() if v is not None}, **method.settings, **found},
         **outcome,
         "seconds": sum(outcome["seconds_parts"].values()),

@@ -62,7 +62,10 @@ class SeedRun:
         with self.place.stage("pool"):
             members, pool = self._make_pool()
         methods = {}
+        place = self.config.seeds.index(self.seed)
         for method in self.config.methods:
+            if method.seeds is not None and place >= method.seeds:
+                continue
             with self.place.stage(f"method {method.row}", method=method.row):
                 methods[method.row] = self._make_method(method, members, pool["seconds"])
         left_out: dict[str, float] = {}

@@ -24,16 +24,16 @@ class Workload:
     judged: int
 
 
-def workload(config: Config, members: int, rows: Mapping[str, int], first: bool) -> Workload:
-    """Return the work of the config's methods with a pool of `members`, on the first seed or on another one.
+def workload(config: Config, members: int, rows: Mapping[str, int], seed: int = 0) -> Workload:
+    """Return the work of the config's methods with a pool of `members`, on the seed at place `seed` of the config.
 
     Single members are counted once for all methods that try them; of a search on another seed, its longest candidate.
     """
     trained = vectors = judged = 0
-    names = [method.name for method in config.methods]
-    if {"best-single", "greedy"} & set(names):
+    methods = [method for method in config.methods if method.seeds is None or seed < method.seeds]
+    if {"best-single", "greedy"} & {method.name for method in methods}:
         vectors += members
-    for method in config.methods:
+    for method in methods:
         if describe(method.name).kind != "train":
             vectors += {"best-single": 0, "greedy": members - 1}.get(method.name, 1)
             continue
@@ -42,7 +42,7 @@ def workload(config: Config, members: int, rows: Mapping[str, int], first: bool)
             _images(config, method.name, module.Settings(**settings), settings, rows)
             for settings in candidates(module, method.settings)
         ]
-        searched = first and bool(search_ranges(module, method.settings))
+        searched = seed == 0 and bool(search_ranges(module, method.settings))
         trained += sum(images) if searched else max(images)
         judged += len(images) if searched else 0
     return Workload(trained, vectors, judged)
