@@ -220,7 +220,9 @@ def check_config(raw: Mapping[str, Any], where: str = "config") -> Config:
     members = expand_grid(config.pool.train, config.pool.grid)
     everywhere = [m.name for m in config.methods if m.seeds is None]
     if config.pool.leave_one_out and (len(members) < 3 or "consensus" not in everywhere):
-        raise InputError(f"{where}: pool.leave_one_out needs the method consensus (on all seeds) and at least 3 members")
+        raise InputError(
+            f"{where}: pool.leave_one_out needs the method consensus (on all seeds) and at least 3 members"
+        )
     if config.reference and config.reference.train == "base" and config.base.train is None:
         raise InputError(f"{where}: reference: train: base needs base.train; give settings or a checkpoint")
     return config

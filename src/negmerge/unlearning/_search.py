@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -62,13 +63,12 @@ def unlearn_searched(
         record = _record(ranges, trials, context)
     else:
         record = dict(earlier)
-    index = record["index"]
     settings = module.Settings(**given | record["winner"])
-    best = module.unlearn(replace(context, directory=_folder(context, index)), settings)
+    best = module.unlearn(replace(context, directory=_folder(context, record["index"])), settings)
     return replace(best, search=record, seconds={**best.seconds, "search": record["seconds"]})
 
 
-def _folder(context: Context, index: int) -> Any:
+def _folder(context: Context, index: int) -> Path:
     return context.directory / f"candidate-{index:03d}"
 
 

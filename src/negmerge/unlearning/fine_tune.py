@@ -1,7 +1,5 @@
 """Fine-tuning on the retain rows, and trusting that what is not rehearsed fades."""
 
-from pydantic import Field
-
 from negmerge.unlearning import Context, Outcome
 from negmerge.unlearning._fitting import Fitting, SgdSettings, batches_of, fit_base
 
@@ -14,8 +12,6 @@ SEARCH = {"lr": (1e-4, 1e-3, 1e-2, 1e-1)}
 
 class Settings(SgdSettings):
     """How to train; the learning rate is searched unless given."""
-
-    lr: float = Field(0.01, gt=0, description="learning rate, the same in every step")
 
 
 def unlearn(context: Context, settings: Settings) -> Outcome:

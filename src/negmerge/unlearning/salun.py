@@ -70,9 +70,10 @@ def salience_mask(gradients: Sequence[Tensor], share: float) -> list[Tensor]:
 
     Source: arXiv 2310.12508, equation 3.
     """
-    magnitudes = torch.cat([gradient.abs().flatten() for gradient in gradients])
+    # On the CPU, where the k-th value of tens of millions takes a moment on any machine.
+    magnitudes = torch.cat([gradient.abs().flatten().cpu() for gradient in gradients])
     keep = math.ceil(share * len(magnitudes) - 1e-9)
-    threshold = magnitudes.kthvalue(len(magnitudes) - keep + 1).values
+    threshold = float(magnitudes.kthvalue(len(magnitudes) - keep + 1).values)
     return [gradient.abs() >= threshold for gradient in gradients]
 
 
