@@ -35,6 +35,10 @@ ROWS = [
     "retrain",
     {"name": "retrain", "label": "retrain-again", "seed": 1},
     "original",
+    {"name": "ties", "density": 0.3},
+    "magmax",
+    "random-mask",
+    "shuffled-signs",
 ]
 ALL = {
     "name": "all",
@@ -76,6 +80,44 @@ def test_every_row_has_its_numbers(finished):
         assert label in (place / "report.html").read_text()
     assert results["methods"]["retrain"]["gap"] == 0.0 < results["methods"]["retrain-again"]["gap"]
     assert results["methods"]["original"]["gap"] == results["base"]["gap"]
+
+
+def test_the_controls_have_the_density_of_the_consensus(finished):
+    place, results = finished
+    rows = results["methods"]
+    merged = {
+        name: read_state_dict(place / "private" / "methods" / name / "merged.safetensors")
+        for name in ("consensus", "shuffled-signs", "random-mask", "uniform")
+    }
+    assert rows["shuffled-signs"]["kept"] == rows["consensus"]["kept"]
+    for asked, drawn in zip(rows["consensus"]["layers"], rows["random-mask"]["layers"], strict=True):
+        size, share = asked["elements"], asked["kept"] / asked["elements"]
+        assert drawn["name"] == asked["name"]
+        assert abs(drawn["kept"] - asked["kept"]) <= 5 * (size * share * (1 - share)) ** 0.5, asked["name"]
+    for name, value in merged["consensus"].items():
+        assert (merged["shuffled-signs"][name].abs() == value.abs()).all()
+        drawn = merged["random-mask"][name]
+        assert ((drawn == 0) | (drawn == merged["uniform"][name])).all()
+    assert rows["consensus"]["kept"] < rows["consensus"]["merged_elements"]
+
+
+def test_random_merges_draw_by_the_seed_of_the_run(finished, tmp_path):
+    from negmerge.merging.engine import merge_vector
+
+    place = tmp_path / "seeds"
+    run(config(seeds=[3, 4], methods=["random-mask", "shuffled-signs"]), place)
+    for seed in (3, 4):
+        folder = place / f"seed-{seed}"
+        members = sorted((folder / "private" / "pool").glob("*/model.safetensors"))
+        for name in ("random-mask", "shuffled-signs"):
+            ours = read_state_dict(folder / "private" / "methods" / name / "merged.safetensors")
+            again = {}
+            for drawn in (seed, 0):
+                target = tmp_path / f"{name}-{drawn}.safetensors"
+                merge_vector(folder / "base" / "model.safetensors", members, target, method=name, seed=drawn)
+                again[drawn] = read_state_dict(target)
+            assert all((ours[key] == again[seed][key]).all() for key in ours)
+            assert not all((ours[key] == again[0][key]).all() for key in ours)
 
 
 def test_rows_say_what_data_they_used(finished):
@@ -133,8 +175,30 @@ def test_the_plan_counts_what_the_competitors_train():
     sisa = ROWS[14]
     once = plan(config(seeds=[0, 1], methods=["consensus", {**sisa, "seeds": 1}])).training_images
     assert once - 2 * few.training_images == 3 * rows["retain"]
+    two = ["best-single", {"name": "greedy", "buffers": {"recalibrate": "forget", "rows": 100}}]
+    conv = {"model": {"family": "cifar-resnet", "depth": 20}, "data": {"source": "digits", "forget": {"fraction": 0.1}}}
+    apart = (
+        plan(config(methods=two, **conv)).evaluated_images
+        - plan(config(methods=["best-single", "greedy"], **conv)).evaluated_images
+    )
+    assert apart == 3 * 8 * (min(2000, rows["retain"]) + rows["forget"])  # single members, tried once for each policy
+    matched = plan(config(methods=["consensus"], selection={"objective": "match-reference"}))
+    assert matched.evaluated_images - few.evaluated_images == 8 * rows["validation"]
     greedy = plan(config(methods=["best-single", "greedy"])).evaluated_images
     assert greedy > plan(config(methods=["best-single"])).evaluated_images
+
+
+def test_searches_and_single_members_are_judged_by_the_gap_where_alpha_is(tmp_path):
+    rows = ["best-single", "greedy", {"name": "fine-tune", "lr": [1e-3, 1e-1], **SHORT}]
+    results = run(config(methods=rows, selection={"objective": "match-reference"}), tmp_path / "run")
+    singles = (tmp_path / "run").glob("private/shared/keep/single-members/*.curve.json")
+    gaps = [min(point["gap"] for point in json.loads(file.read_text()).values()) for file in singles]
+    best, greedy, tuned = (results["methods"][name] for name in ("best-single", "greedy", "fine-tune"))
+    assert len(gaps) == 3 and len(set(gaps)) == 3
+    assert min(point["gap"] for point in best["curve"]) == min(gaps)
+    assert min(point["gap"] for point in greedy["curve"]) <= min(gaps)
+    trials = tuned["search"]["candidates"]
+    assert tuned["search"]["winner"] == min(trials, key=lambda trial: trial["scores"]["gap"])["settings"]
 
 
 TIMES = {"seconds", "seconds_parts", "time"}

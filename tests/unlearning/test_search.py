@@ -14,7 +14,7 @@ from negmerge.checkpoints import read_state_dict
 from negmerge.errors import InputError, NegmergeError
 from negmerge.experiment.judging import Judge
 from negmerge.experiment.methods import check_settings, describe, needs_of, run_method
-from negmerge.selection import Point, Selection
+from negmerge.selection import Point, Selection, rank_models
 from negmerge.unlearning import Outcome, greedy
 from negmerge.unlearning._search import candidates, search_ranges, unlearn_searched
 
@@ -140,6 +140,23 @@ def test_all_methods_are_ranked_by_the_floor(seed_run):
     ranks = [judge.rank(scores) for scores in [equal, *holding, *broken]]
     assert ranks == sorted(ranks) and len(set(ranks)) == 6
     assert base["forget"] > 80 and base == judge.scores(seed_run.base)
+
+
+def test_models_are_ranked_by_the_objective_of_the_run():
+    # forget falls from left to right, but the gap and the distance to unseen rows are smallest in the middle
+    models = [
+        {"forget": 90.0, "retain": 99.0, "gap": 9.0, "holdout": 8.0},
+        {"forget": 70.0, "retain": 97.0, "gap": 3.0, "holdout": 2.0},
+        {"forget": 40.0, "retain": 96.0, "gap": 7.0, "holdout": 5.0},
+        {"forget": 60.0, "retain": 80.0, "gap": 1.0, "holdout": 1.0},  # below the floor
+    ]
+
+    def order(objective):
+        return sorted(range(4), key=lambda i: rank_models(models[i], objective, floor=95.0))
+
+    assert order("retain-floor") == [2, 1, 0, 3]
+    assert order("match-reference") == [3, 1, 2, 0]
+    assert order("match-holdout") == [1, 2, 0, 3]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from negmerge.errors import InputError
-from negmerge.experiment.choices import Buffers
+from negmerge.experiment.choices import Buffers, describe_buffers
 from negmerge.experiment.config import MethodConfig
 from negmerge.experiment.judging import Judge
 from negmerge.selection import Selection
@@ -27,14 +27,17 @@ class Contexts:
     def make(self, method: MethodConfig, members: Sequence[TrainingJob], pool_seconds: float, row: str = "") -> Context:
         """Return the context of a method for these members of the pool; `row` stands in for the name of its row."""
         run, row = self.run, row or method.row
+        buffers = run.config.buffers_of(method)
         return Context(
             base=run.base,
             members=tuple(job.checkpoint for job in members),
             pool_seconds=pool_seconds,
             directory=run.place.private / "methods" / row,
-            shared=run.place.private / "shared",
+            # The curves of single members hang on the policy: they are shared by rows of the same one alone.
+            shared=run.place.private / "shared" / describe_buffers(buffers).replace(" ", "-"),
+            seed=run.seed,
             data=self._data(method.name),
-            choose=partial(self._choose, row, run.config.buffers_of(method)),
+            choose=partial(self._choose, row, buffers),
             judge=self._judge.scores,
             rank=self._judge.rank,
             train=self._train,

@@ -20,6 +20,7 @@ from negmerge.experiment.config import PoolConfig, SelectionConfig
 from negmerge.experiment.datasets import classifier_scores, move, own_scores
 from negmerge.experiment.methods import check_settings
 from negmerge.merging.engine import merge_vector
+from negmerge.merging.merger import draws
 from negmerge.selection import Selection, choose_alpha
 from negmerge.training import derive_seed, fit
 from negmerge.training.pool import Member, expand_grid
@@ -129,7 +130,8 @@ def unlearn(
             trained.append(_train_member(folder, i, member, model, origin, forget, forward, loss, seed))
             emit("trained", name=member.name)
         vector = folder / "vector.safetensors"
-        report = merge_vector(base, trained, vector, method=method, settings=dict(settings or {}))
+        drawn = seed if draws(method) else 0
+        report = merge_vector(base, trained, vector, method=method, settings=dict(settings or {}), seed=drawn)
         result = _copy(model)
         negated = NegatedModel(result, vector)
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from negmerge import registry
+from negmerge.experiment.choices import describe_buffers
 from negmerge.experiment.config import Config
 from negmerge.experiment.methods import describe, needs_of
 from negmerge.training import TrainSettings
@@ -27,12 +28,13 @@ class Workload:
 def workload(config: Config, members: int, rows: Mapping[str, int], seed: int = 0) -> Workload:
     """Return the work of the config's methods with a pool of `members`, on the seed at place `seed` of the config.
 
-    Single members are counted once for all methods that try them; of a search on another seed, its longest candidate.
+    Single members are counted once for all methods that try them with the same buffers; of a search on another seed,
+    its longest candidate.
     """
     trained = vectors = judged = 0
     methods = [method for method in config.methods if method.seeds is None or seed < method.seeds]
-    if {"best-single", "greedy"} & {method.name for method in methods}:
-        vectors += members
+    trying = [config.buffers_of(method) for method in methods if method.name in ("best-single", "greedy")]
+    vectors += members * len({describe_buffers(buffers) for buffers in trying})
     for method in methods:
         if describe(method.name).kind != "train":
             vectors += {"best-single": 0, "greedy": members - 1}.get(method.name, 1)

@@ -68,7 +68,8 @@ class TrainingTask:
 class Context:
     """What a method is given.
 
-    `directory` is its private folder, kept between interruptions; `shared` is one that all methods of the run share.
+    `directory` is its private folder, kept between interruptions; `shared` is one that all methods of the run with the
+    same policy for buffers share; `seed` is the run's, by which merges that are random draw.
     `choose(vector, curve)` selects α for the merged vector in a file and keeps the evaluated points in the file
     `curve`. `judge(checkpoint)` returns what selection sees of a model, forget and retain accuracy in percent at
     least, and `rank(scores)` orders such scores by the run's objective, the smallest first: all methods are selected
@@ -82,6 +83,7 @@ class Context:
     pool_seconds: float
     directory: Path
     shared: Path
+    seed: int
     data: TrainingData
     choose: Callable[[Path, Path], Selection]
     judge: Callable[[Path], dict[str, float]]
