@@ -7,7 +7,7 @@ from negmerge.report.inputs import Json, rows_of
 from negmerge.report.numbers import percent, shorten
 
 LEAST = 0.01  # minutes: what takes less stands here, since the axis is logarithmic
-LINE = 0.055  # of the height of the axes, between two labels
+LINE = 0.045  # of the height of the axes, between two labels
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def costs_of(results: Json, main: str | None) -> list[Cost]:
 
 def cost_figure(costs: list[Cost], before: float | None, prefix: str) -> str:
     """Draw the methods over a logarithmic axis of minutes; `before` is the gap of the base, a dashed line."""
-    with drawing(640, 380) as figure:
+    with drawing(640, 420) as figure:
         axes = figure.add_axes((0.08, 0.13, 0.66, 0.83))
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -62,24 +62,32 @@ def cost_figure(costs: list[Cost], before: float | None, prefix: str) -> str:
 def _label(axes: object, costs: list[Cost]) -> None:
     """Write the names in a column at the right, in the order of their gaps, each with a thin line to its dot."""
     low, high = axes.get_ylim()  # type: ignore[attr-defined]
-    heights: list[float] = []
     ordered = sorted(costs, key=lambda cost: (cost.gap, cost.label))
-    for cost in ordered:
-        heights.append(max([cost.gap / (high - low), *(height + LINE for height in heights[-1:])]))
-    excess = max(0.0, (heights[-1] if heights else 0.0) - 1.0)
+    heights = _spread([cost.gap / (high - low) for cost in ordered])
     for cost, height in zip(ordered, heights, strict=True):
         axes.annotate(  # type: ignore[attr-defined]
             shorten(cost.label, 24),
             (max(cost.minutes, LEAST), cost.gap),
-            xytext=(1.03, height - excess),
+            xytext=(1.03, height),
             textcoords="axes fraction",
             va="center",
             color=ACCENT if cost.main else INK,
             fontsize=11,
             fontweight="bold" if cost.main else "normal",
-            arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.5},
+            arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.5, "relpos": (0.0, 0.5)},
             annotation_clip=False,
         )
+
+
+def _spread(wanted: list[float]) -> list[float]:
+    """Return rising heights at least a line apart: each pushed up by the one below, then down from the top."""
+    up: list[float] = []
+    for height in wanted:
+        up.append(max([height, *(below + LINE for below in up[-1:])]))
+    down: list[float] = []
+    for height in reversed(up):
+        down.append(min([height, *(above - LINE for above in (down[-1:] or [1.0 + LINE]))]))
+    return down[::-1]
 
 
 def _alt(costs: list[Cost], before: float | None) -> str:
