@@ -9,12 +9,17 @@ import typer
 def report(
     run_dir: Annotated[Path, typer.Argument(help="The directory of a finished run.")],
     table: Annotated[bool, typer.Option("--table", help="Print the result table in Markdown instead.")] = False,
+    markdown: Annotated[
+        Path | None, typer.Option("--markdown", metavar="FILE", help="Write all results as Markdown to FILE instead.")
+    ] = None,
 ) -> None:
-    """Build report.html of a finished run from its results."""
+    """Build report.html of a finished run from its results, or a page in Markdown."""
     from negmerge.experiment.pipeline import load_results
-    from negmerge.report import markdown_table, write_report
+    from negmerge.report import markdown_table, write_document, write_report
 
-    if table:
+    if markdown is not None:
+        print(write_document(run_dir, markdown))
+    elif table:
         print(markdown_table(load_results(run_dir)))
     else:
         print(write_report(run_dir))

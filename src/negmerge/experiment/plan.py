@@ -2,15 +2,17 @@
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
 from negmerge.evaluation import predict
+from negmerge.execution import torch_threads
 from negmerge.experiment.config import Config
-from negmerge.experiment.methods import describe
 from negmerge.experiment.prepare import choose_device, load_data
+from negmerge.experiment.workload import workload
 from negmerge.models._classifier import Classifier
 from negmerge.training import TrainSettings
 from negmerge.training.images import fit_images
@@ -42,8 +44,8 @@ class Plan:
 def plan(config: Config) -> Plan:
     """Load the data, time a few steps of training and inference, and return what the run will take.
 
-    Nothing is written. The estimate supposes that nothing of the run is there yet, and that every worker
-    is as fast as this process is on one thread.
+    Nothing is written. The estimate supposes that nothing of the run is there yet, that every worker is as fast as this
+    process is on one thread, and that the machine does nothing else, now and then.
     """
     source, split = load_data(config.data)
     device = choose_device(config.device)
@@ -65,46 +67,57 @@ def plan(config: Config) -> Plan:
     pool = sum(member.settings.epochs for member in members) * len(split.forget)
     rows = split.describe()
     samples = min(config.selection.retain_rows, rows["retain"]) + (rows["validation_forget"] or rows["forget"])
+    if config.selection.objective == "match-reference":
+        samples += rows["validation"]
     points = GRID_EVALUATIONS if config.selection.search == "grid" else EVALUATIONS
-    merges = sum(
-        len(members) if m.name == "best-single" else 1 for m in config.methods if describe(m.name).kind != "train"
-    )
-    models = len(config.methods) + 1 + (config.reference is not None)
-    evaluated = merges * points * samples + models * sum(rows.values())
-    cores = (os.cpu_count() or 1) if device == "cpu" else 1
-    workers = min(config.workers or cores, len(members)) if device == "cpu" else 1
-    train_speed, predict_speed = _speeds(classifier, images, source.train.labels, device)
-    seconds = training / train_speed / cores + pool / train_speed / workers + evaluated / predict_speed
+    works = [workload(config, len(members), rows, place) for place in range(len(config.seeds))]
+    vectors, judged = sum(work.vectors for work in works), sum(work.judged for work in works)
     seeds = len(config.seeds)
+    models = (len(config.methods) + 1 + (config.reference is not None)) * seeds
+    evaluated = (vectors * points + judged) * samples + models * sum(rows.values())
+    cores = (os.cpu_count() or 1) if device == "cpu" else 1
+    threads = min(config.threads or cores, cores)
+    workers = min(config.workers or cores, len(members)) if device == "cpu" else 1
+    train_speed, predict_speed = _speeds(classifier, images, source.train.labels, device, threads)
     model_bytes = sum(t.numel() * t.element_size() for t in classifier.build().state_dict().values())
-    kept = 1 + len(members) + merges + len(config.methods) + (config.reference is not None)
+    kept = len(members) * seeds + vectors + judged + models
+    trained = training * seeds + sum(work.trained for work in works)
+    seconds = trained / train_speed / threads + pool * seeds / train_speed / workers + evaluated / predict_speed
     return Plan(
         seeds=seeds,
         members=[member.name for member in members],
         rows=rows,
-        training_images=training * seeds,
+        training_images=trained,
         pool_images=pool * seeds,
-        evaluated_images=evaluated * seeds,
+        evaluated_images=evaluated,
         images_per_second=train_speed,
-        minutes=seconds * seeds / 60,
-        disk=kept * model_bytes * seeds + source.train.images.numel() + source.test.images.numel(),
+        minutes=seconds / 60,
+        disk=kept * model_bytes + source.train.images.numel() + source.test.images.numel(),
     )
 
 
-def _speeds(classifier: Classifier, images: torch.Tensor, labels: torch.Tensor, device: str) -> tuple[float, float]:
-    """Return images per second of training on one thread and of inference on all, from one short pass each."""
+def _speeds(
+    classifier: Classifier, images: torch.Tensor, labels: torch.Tensor, device: str, threads: int
+) -> tuple[float, float]:
+    """Return images per second of training on one thread and of inference on `threads`, from one short pass each."""
     rows = min(512, len(images))
     model = classifier.build().to(device)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        started = time.perf_counter()
-        fit_images(
-            classifier, model, images[:rows], labels[:rows], TrainSettings(lr=1e-5, epochs=1, batch_size=128), seed=0
-        )
-        train_speed = rows / (time.perf_counter() - started)
-    finally:
-        torch.set_num_threads(threads)
+    short = TrainSettings(lr=1e-5, epochs=1, batch_size=128)
+
+    def train() -> None:
+        fit_images(classifier, model, images[:rows], labels[:rows], short, seed=0)
+
+    def infer() -> None:
+        predict(classifier, model, images[:rows])
+
+    with torch_threads(1):
+        train_speed = rows / _seconds(train)
+    with torch_threads(threads):
+        infer()  # threads that were not there before have to start
+        return train_speed, rows / _seconds(infer)
+
+
+def _seconds(work: Callable[[], None]) -> float:
     started = time.perf_counter()
-    predict(classifier, model, images[:rows])
-    return train_speed, rows / (time.perf_counter() - started)
+    work()
+    return time.perf_counter() - started

@@ -32,7 +32,7 @@ class Merger:
         self._module = module
         self._common, self._special = _split(self.settings)
         check_names(method, method_settings(module), [*self._common, *(key for key, _, _ in self._special)])
-        self.random: bool = getattr(module, "RANDOM", False)
+        self.random = draws(method)
         if seed and not self.random:
             raise InputError(f"method {method} draws nothing, so it takes no seed; leave --seed out")
         self.seed = seed
@@ -121,6 +121,11 @@ class Merger:
             raise InputError(
                 f"method {self.name}: with scope=model the settings hold for all tensors; leave [REGEX] out"
             )
+
+
+def draws(method: str) -> bool:
+    """Return whether a merge method draws random numbers, and so takes a seed."""
+    return bool(getattr(registry.load("methods", method), "RANDOM", False))
 
 
 def check_names(method: str, known: Mapping[str, Any], settings: Iterable[str]) -> None:

@@ -32,6 +32,12 @@ _ROW: Json = {
     "kept": float,
     "merged_elements": float,
     "layers": [{"name": str, "elements": float, "kept": float}],
+    "search": {
+        "ranges": {},
+        "candidates": [{"settings": {}, "scores": {}, "failed": str, "seconds": float}],
+        "winner": {},
+        "seconds": float,
+    },
     "curve": [{"alpha": float, "forget": float, "retain": float, "validation": float}],
     "floor": float,
     "note": str,

@@ -7,8 +7,10 @@ from typing import Any
 from negmerge.errors import NegmergeError
 from negmerge.report import explain, numbers
 from negmerge.report.comparison import erases, gap_to, label, main_method, seeds
-from negmerge.report.figures import classes, cosine, curve, layers
+from negmerge.report.document import results_document
+from negmerge.report.figures import classes, cosine, cost, curve, layers
 from negmerge.report.inputs import Json, read_run
+from negmerge.report.searches import search_table
 from negmerge.report.tables import gap_table, method_table
 from negmerge.report.verdict import judge
 
@@ -29,6 +31,20 @@ def write_report(run_dir: Path) -> Path:
     try:
         partial.write_text(page, encoding="utf-8", newline="\n")
         partial.replace(target)
+    except OSError as error:
+        raise NegmergeError(f"{target} cannot be written: {error.strerror or error}") from None
+    return target
+
+
+def write_document(run_dir: Path, target: Path) -> Path:
+    """Write the results of a finished run as a document in Markdown, and return its path; a file there is replaced.
+
+    Raises InputError as `write_report` does, NegmergeError where the file cannot be written.
+    """
+    text = results_document(*read_run(Path(run_dir)))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text, encoding="utf-8", newline="\n")
     except OSError as error:
         raise NegmergeError(f"{target} cannot be written: {error.strerror or error}") from None
     return target
@@ -71,6 +87,8 @@ def context(results: Json, record: Json) -> dict[str, Any]:
         "columns": columns,
         "table": table,
         "gaps": gap_table(results),
+        "cost": _cost(results, main),
+        "searches": search_table(results),
         "layers": _layers(results, main, row),
         "pool": _pool(results.get("pool") or {}),
         "measured": explain.measured(results),
@@ -153,6 +171,13 @@ def _curves(results: Json, main: str | None) -> list[dict[str, Any]]:
                 }
             )
     return shown
+
+
+def _cost(results: Json, main: str | None) -> Any:
+    costs = cost.costs_of(results, main)
+    if len(costs) < 2:
+        return None
+    return _markup(cost.cost_figure(costs, gap_to(results["base"], results.get("reference")), "cost"))
 
 
 def _classes(results: Json, row: Json | None) -> dict[str, Any] | None:

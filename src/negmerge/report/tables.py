@@ -1,6 +1,7 @@
 """The result table: for the terminal, for the docs, and for the page."""
 
 from dataclasses import dataclass, field
+from statistics import stdev
 
 from negmerge.report import numbers
 from negmerge.report.comparison import compare, erases, gap_to, is_retrain, main_method
@@ -60,8 +61,10 @@ def summary_table(results: Json) -> list[list[str]]:
     return [list(SUMMARY), *rows]
 
 
-def markdown_table(results: Json) -> str:
+def markdown_table(results: Json, *, minutes: bool = False) -> str:
     """Return the result table in Markdown; columns in which every value is missing are left out.
+
+    The last column is the time in seconds, or in `minutes`.
 
     Raises InputError when `results` does not have the shape of format 1.
     """
@@ -69,10 +72,12 @@ def markdown_table(results: Json) -> str:
     rows = []
     for name, row in rows_of(results):
         cells = {**_cells(row, results.get("reference")), "label": _title(name, row), "needs": _needs(row)}
-        cells["seconds"] = numbers.MISSING if row.get("seconds") is None else f"{row['seconds']:.1f}"
-        rows.append({key: _markdown(text) for key, text in cells.items()})
+        unit, std = 60.0 if minutes else 1.0, _std(row, "seconds")
+        spent = None if row.get("seconds") is None else row["seconds"] / unit
+        cells["seconds"] = numbers.percent(spent, None if std is None else std / unit)
+        rows.append({key: escape(text) for key, text in cells.items()})
     keys = [key for key in MARKDOWN if key == "label" or any(r[key] != numbers.MISSING for r in rows)]
-    head = [MARKDOWN[key] for key in keys]
+    head = ["minutes" if key == "seconds" and minutes else MARKDOWN[key] for key in keys]
     lines = [head, ["---", *("---:" if key != "needs" else "---" for key in keys[1:])]]
     lines += [[row[key] for key in keys] for row in rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
@@ -123,11 +128,13 @@ def gap_table(results: Json) -> list[tuple[str, bool, list[str]]]:
     reference, main = results.get("reference"), main_method(results)
     for name, row in rows_of(results):
         parts, gap = row.get("gap_parts"), gap_to(row, reference)
-        if name == "reference" or gap is None or is_retrain(name, row):
+        again = (row.get("settings") or {}).get("seed")  # another Retrain model: what chance makes of the gap
+        if name == "reference" or gap is None or (is_retrain(name, row) and not again):
             continue
         if not parts and reference:
             parts = {key: abs(row[key] - reference[key]) for key in ("retain", "forget", "test", "membership")}
-        shown = [numbers.percent((parts or {}).get(key)) for key in ("retain", "forget", "test", "membership")]
+        keys = ("retain", "forget", "test", "membership")
+        shown = [numbers.percent((parts or {}).get(key), _part_std(row, key)) for key in keys]
         rows.append((_title(name, row), name == main, [*shown, numbers.percent(gap, _std(row, "gap"))]))
     return rows
 
@@ -166,15 +173,24 @@ def _std(row: Json, key: str) -> float | None:
     return None if found is None else float(found)
 
 
+def _part_std(row: Json, key: str) -> float | None:
+    """Return the standard deviation of one part of the gap over the seeds; None of fewer than two."""
+    found = [(one.get("gap_parts") or {}).get(key) for one in row.get("seeds") or []]
+    values = [value for value in found if value is not None]
+    return stdev(values) if len(values) > 1 and len(values) == len(found) else None
+
+
 def _title(name: str, row: Json) -> str:
-    return TITLES.get(name) or numbers.printable(str(row.get("label") or name))
+    once = " (one seed)" if len(row.get("seeds") or []) == 1 else ""  # of a run of several
+    return TITLES.get(name) or numbers.printable(str(row.get("label") or name)) + once
 
 
 def _needs(row: Json) -> str:
     return ", ".join(NEEDS.get(need, str(need)) for need in row.get("needs") or []) or numbers.MISSING
 
 
-def _markdown(text: str) -> str:
+def escape(text: str) -> str:
+    """Return `text` so that it stands for itself in a cell of a Markdown table."""
     for mark, escaped in (
         ("\\", "\\\\"),
         ("|", "\\|"),

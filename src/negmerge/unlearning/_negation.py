@@ -8,20 +8,23 @@ from typing import Any
 
 from negmerge.checkpoints import write_bytes_atomic
 from negmerge.merging.engine import merge_vector
+from negmerge.merging.merger import draws
 from negmerge.unlearning import Context, Outcome
 
 
 def negate(context: Context, method: str, settings: Mapping[str, Any], members: Sequence[Path], name: str) -> Outcome:
     """Merge `members` by a merge method and choose α for the result; files are called `name` in the method's folder.
 
-    What was done before an interruption is taken over: the vector, and each evaluated α.
+    A method that draws does so by the run's seed. What was done before an interruption is taken over: the vector, and
+    each evaluated α.
     """
     context.directory.mkdir(parents=True, exist_ok=True)
     vector = context.directory / f"{name}.safetensors"
     facts_file = context.directory / f"{name}.json"
     if not facts_file.exists():
         started = time.perf_counter()
-        report = merge_vector(context.base, members, vector, method=method, settings=dict(settings))
+        seed = context.seed if draws(method) else 0
+        report = merge_vector(context.base, members, vector, method=method, settings=dict(settings), seed=seed)
         facts = {
             "consensus": report.consensus,
             "kept": report.kept,

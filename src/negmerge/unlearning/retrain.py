@@ -17,9 +17,17 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     train: TrainSettings | None = Field(None, description="training settings; those of the base unless given")
+    seed: int = Field(0, ge=0, description="another one trains anew, from other weights and batches: the gap's noise")
 
 
 def unlearn(context: Context, settings: Settings) -> Outcome:
-    """Return a model trained on the retain rows; the run's own reference serves, where it was trained the same."""
-    checkpoint, seconds = context.retrain(settings.train)
+    """Return a model trained from scratch on the retain rows: θ* = train(D_r), from the seed that the base began with.
+
+    The run's own reference serves, where it was trained with the same settings. Without settings of its own the method
+    takes those of the base, or else of the reference. With another `seed` than 0 the row is a second Retrain model: its
+    gap is what chance alone makes of it.
+
+    Raises InputError where there are none, NegmergeError where training diverges.
+    """
+    checkpoint, seconds = context.retrain(settings.train, context.directory, settings.seed)
     return Outcome(checkpoint=checkpoint, seconds={"training": seconds})

@@ -1,0 +1,147 @@
+"""A page of results in Markdown: what was run, the tables, and what every share is a share of."""
+
+import re
+
+from negmerge.report import numbers
+from negmerge.report.comparison import gap_to, is_retrain, seeds
+from negmerge.report.inputs import Json, rows_of
+from negmerge.report.numbers import count
+from negmerge.report.searches import search_table
+from negmerge.report.tables import escape, gap_table, markdown_table
+
+FOLDERS = re.compile(r"(?<![\w.…])/(?:[^\s/'\"{}]+/)+")  # an absolute path, up to the name at its end
+
+
+def results_document(results: Json, record: Json) -> str:
+    """Return the results of a run as a document in Markdown: equal inputs give equal text.
+
+    Accuracies, membership and gap are in percent and percentage points, mean ± standard deviation (n − 1) over the
+    seeds; the numbers of rows that they are shares of stand above the table. Folders of absolute paths are shortened.
+    """
+    parts = [
+        f"# {escape(results['name'])}: {escape(results['task'].get('text') or '')}".rstrip(": "),
+        _what(results),
+        f"```\n{FOLDERS.sub('…/', record.get('command') or 'negmerge run')}\n```",
+        _how(results, record),
+        markdown_table(results, minutes=True).rstrip(),
+        _denominators(results),
+        _gaps(results),
+        _noise(results),
+        _searches(results),
+        _pool(results),
+        _warnings(results),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _what(results: Json) -> str:
+    rows = results["task"].get("rows") or {}
+    named = ", ".join(f"{count(rows[key])} {key.replace('_', ' ')}" for key in rows if rows[key])
+    model = results.get("model") or {}
+    size = f" ({numbers.many(model['parameters'])} parameters)" if model.get("parameters") else ""
+    return f"Model: {escape(str(model.get('family')))}{size}. Rows: {named}."
+
+
+def _how(results: Json, record: Json) -> str:
+    machine, versions = record.get("machine") or {}, record.get("versions") or {}
+    found = seeds(results)
+    many = f"Seeds {', '.join(map(str, found))}; mean ± standard deviation." if found else "One seed."
+    where = ", ".join(
+        part
+        for part in (
+            str(machine.get("cpu") or ""),
+            f"{count(machine['cores'])} cores" if machine.get("cores") else "",
+            str(machine.get("device") or ""),
+            f"torch {versions['torch']}" if versions.get("torch") else "",
+            f"negmerge {results['negmerge']}" if results.get("negmerge") else "",
+        )
+        if part
+    )
+    return f"{escape(where)}. {many}" if where else many
+
+
+def _denominators(results: Json) -> str:
+    rows, selection = results["task"].get("rows") or {}, results.get("selection") or {}
+    shares = [
+        f"{key} of {count(rows[key])} rows" for key in ("forget", "test_forget", "retain", "test") if rows.get(key)
+    ]
+    text = f"Shares: {', '.join(shares).replace('test_forget', 'forget (unseen)')}."
+    if rows.get("forget"):
+        text += f" Membership: the share of the {count(rows['forget'])} forget rows that the attack calls non-members."
+    merged = (results.get("model") or {}).get("merged_elements")
+    if merged:
+        text += f" Consensus: the share of {count(merged)} merged elements that the method changes."
+    if selection.get("objective"):
+        floor = (
+            "" if selection.get("floor") is None else f", floor {numbers.share(selection['floor'])} of the original's"
+        )
+        text += (
+            f" α and settings are chosen by {selection['objective']}{floor}, from "
+            f"{count(selection.get('retain_rows'))} retain rows and {count(selection.get('forget_rows'))} rows to "
+            f"forget ({selection.get('forget_is')})."
+        )
+    return text + " Minutes include the training of the pool and of what was tried in a search."
+
+
+def _gaps(results: Json) -> str:
+    rows = gap_table(results)
+    if not rows:
+        return ""
+    head = ("method", "retain", "forget", "test", "membership", "average gap")
+    lines = [[escape(name), *cells] for name, _, cells in rows]
+    return "## The four parts of the gap\n\nDistance to the retrained model, in percentage points.\n\n" + _table(
+        head, lines
+    )
+
+
+def _noise(results: Json) -> str:
+    again = [row for name, row in rows_of(results) if name != "reference" and is_retrain(name, row)]
+    gaps = [gap_to(row, results.get("reference")) for row in again]
+    found = [gap for gap in gaps if gap]
+    if not found:
+        return ""
+    return (
+        f"A model retrained once more, from another seed, has a gap of {numbers.percent(min(found))}: differences of "
+        "that size are chance."
+    )
+
+
+def _searches(results: Json) -> str:
+    rows = search_table(results)
+    if not rows:
+        return ""
+    lines = [[escape(text) for text in (r.label, r.ranges, r.winner, r.tried, r.seconds)] for r in rows]
+    head = ("method", "searched", "chosen", "candidates", "time of the search")
+    return "## Settings searched\n\nOn the first seed, judged by what chooses α.\n\n" + _table(head, lines, text=3)
+
+
+def _pool(results: Json) -> str:
+    pool = results.get("pool") or {}
+    members = pool.get("members") or []
+    if not members:
+        return ""
+    cosine = pool.get("mean_cosine")
+    text = (
+        f"## The pool\n\n{len(members)} members: {numbers.share(pool.get('consensus'))} of the elements agree in sign "
+        f"(by chance {numbers.share(pool.get('chance'))})"
+    )
+    text += f", mean pairwise cosine {cosine:.2f}." if cosine is not None else "."
+    if seeds(results):
+        text += " These are the first seed's."
+    head = ("member", "loss on the forget rows", "forget")
+    lines = [
+        [escape(m["name"]), numbers.number(m.get("forget_loss")), numbers.percent(m.get("forget"))] for m in members
+    ]
+    return f"{text}\n\n{_table(head, lines)}"
+
+
+def _warnings(results: Json) -> str:
+    found = results.get("warnings") or []
+    lines = [f"* {escape(one['name'])} ({escape(one['method'])}): {escape(one['text'])}" for one in found]
+    return "\n".join(["## Warnings", "", *lines]) if lines else ""
+
+
+def _table(head: tuple[str, ...], rows: list[list[str]], text: int = 1) -> str:
+    """Return a table in Markdown; the first `text` columns are words, the others numbers."""
+    marks = ["---"] * text + ["---:"] * (len(head) - text)
+    return "\n".join(f"| {' | '.join(line)} |" for line in [list(head), marks, *rows])
