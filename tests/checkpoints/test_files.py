@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from conftest import make_state
 from negmerge.checkpoints import (
     atomic_write,
     hash_file,
@@ -25,6 +24,7 @@ from negmerge.checkpoints import (
     write_state_dict,
 )
 from negmerge.errors import InputError, NegmergeError
+from pools import make_state
 
 
 def same(a, b):

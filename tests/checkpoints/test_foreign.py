@@ -6,11 +6,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from conftest import make_state
 from formats.refusing import QUANTISED, SCALES, distributed, integers, zero
 from negmerge.checkpoints import open_checkpoint, write_state_dict
 from negmerge.cli import main
 from negmerge.errors import InputError
+from pools import make_state
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from conftest import drift, make_state
 from formats.reading import ADAPTERS, MODELS, WRITTEN, save_adapter
 from formats.refusing import REFUSED
 from formats.table import PAGE, renewed
@@ -17,6 +16,7 @@ from negmerge.errors import InputError
 from negmerge.merging.as_adapter import merge_as_adapter
 from negmerge.merging.engine import merge_checkpoints
 from negmerge.merging.record import verify_model
+from pools import drift, make_state
 
 WAYS = [(model, way) for model in MODELS for way in model.ways]
 LARGE = 1_000_000  # elements of the largest tensor

@@ -8,9 +8,9 @@ import sys
 import pytest
 import torch
 
-from conftest import make_state
 from negmerge.checkpoints import open_checkpoint, read_state_dict, write_state_dict
 from negmerge.errors import InputError
+from pools import make_state
 
 
 def shard(folder, state, kind="safetensors", parts=3):

@@ -8,9 +8,9 @@ from collections import Counter, OrderedDict
 import pytest
 import torch
 
-from conftest import make_state
 from negmerge.checkpoints import open_checkpoint, read_state_dict
 from negmerge.errors import InputError
+from pools import make_state
 
 wide = torch.arange(24.0).reshape(4, 6)
 STATES = {

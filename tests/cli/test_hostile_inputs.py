@@ -7,9 +7,9 @@ import shutil
 import pytest
 import torch
 
-from conftest import drift, make_state
 from negmerge.checkpoints import write_state_dict
 from negmerge.cli import main
+from pools import drift, make_state
 
 
 def changed(name, value):

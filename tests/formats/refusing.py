@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from conftest import make_state
 from negmerge.checkpoints import write_state_dict
+from pools import make_state
 
 SCALES = torch.ones(4)
 FP8 = torch.ones(4, 4).to(torch.float8_e4m3fn)

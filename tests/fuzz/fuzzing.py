@@ -23,12 +23,12 @@ from pathlib import Path
 
 import torch
 
-from conftest import drift, make_state
 from fuzz.mutations import damage_archive, damage_bytes, damage_folder, damage_header, damage_json
 from negmerge.checkpoints import write_state_dict
 from negmerge.errors import NegmergeError
 from negmerge.merging.engine import merge_checkpoints
 from negmerge.merging.record import verify_model
+from pools import drift, make_state
 
 SECONDS = 10  # for one case, of which most take some milliseconds
 MEMORY = 2**30  # bytes of address space beyond what the process has when it starts

@@ -7,13 +7,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from conftest import drift, make_state
 from negmerge.checkpoints import read_state_dict, write_state_dict
 from negmerge.errors import InputError, NegmergeError
 from negmerge.merging import streaming
 from negmerge.merging.engine import merge_checkpoints, merge_state_dicts, merge_vector
 from negmerge.merging.record import verify_model
 from negmerge.merging.statistics import inspect_checkpoints
+from pools import drift, make_state
 
 
 def naive(base, members, alpha=1.0, add=False, merged=None):

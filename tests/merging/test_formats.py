@@ -6,7 +6,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from conftest import drift, make_state
 from negmerge.checkpoints import read_state_dict, write_state_dict
 from negmerge.errors import InputError, NegmergeError
 from negmerge.merging import passes
@@ -14,6 +13,7 @@ from negmerge.merging.engine import merge_checkpoints
 from negmerge.merging.output import written_folder
 from negmerge.merging.record import verify_model
 from negmerge.merging.weights import parse_size
+from pools import drift, make_state
 
 
 def same(a, b):

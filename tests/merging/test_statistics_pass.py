@@ -4,12 +4,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from conftest import drift, make_state
 from negmerge.checkpoints import read_state_dict, write_state_dict
 from negmerge.errors import InputError
 from negmerge.merging import streaming
 from negmerge.merging.engine import merge_checkpoints, merge_state_dicts, merge_vector
 from negmerge.merging.methods import breadcrumbs, ties
+from pools import drift, make_state
 
 MERGED = ("stem.weight", "stem.bias", "scale", "empty", "half", "brain", "exact", "head.weight")
 METHODS = ["ties", "breadcrumbs", "magnitude-consensus", "random-mask", "dare", "chance-intersection", "shuffled-signs"]
