@@ -3,9 +3,9 @@
     python benchmarks/merge.py --folder DIR [--cases clip,clip-30,small,bf16] [--peers .venv-peers/bin/python] [--write]
 
 Every contender runs in a process of its own, in turns, so that a busy moment of the machine meets all of them; the
-files are in the page cache. Seconds are from opening the inputs to the finished output, without imports and without
-loading compiled loops; one line has the whole command, with them. negmerge and the floor sync their output to the disk,
-the others do not.
+files are in the page cache, and each has run once in its process before it counts. Seconds are from opening the inputs
+to the finished output, without imports and without loading compiled loops; one line has the whole command, with them.
+negmerge and the floor sync their output to the disk, the others do not.
 """
 
 import argparse
@@ -40,6 +40,7 @@ class Contender:
     text: str
     ending: str = "safetensors"
     peer: bool = False
+    rounds: int = 100  # at most: for what takes minutes
     same_as: str = ""
     runs: list[dict[str, float]] = field(default_factory=list)
 
@@ -65,7 +66,7 @@ def contenders(case: Case, peers: Path | None) -> list[Contender]:
         if peers:
             found += [
                 Contender("mergekit-task-arithmetic", "mergekit task_arithmetic", peer=True, same_as="uniform"),
-                Contender("mergekit-ties", "mergekit ties", peer=True, same_as="ties"),
+                Contender("mergekit-ties", "mergekit ties", peer=True, same_as="ties", rounds=5),
             ]
     return found
 
@@ -80,6 +81,7 @@ def run(contender: Contender, case: Case, folder: Path, threads: int, peers: Pat
     else:
         python = str(peers) if contender.name.startswith("mergekit") else sys.executable
         words = [python, str(HERE / "merge_contenders.py"), contender.name, str(threads), str(output), base, *members]
+    os.sync()  # what the others left on its way to the disk
     started = time.perf_counter()
     done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": str(threads)})
     wall = time.perf_counter() - started
@@ -103,7 +105,7 @@ def measure(case: Case, folder: Path, repeats: int, threads: int, peers: Path | 
         run(line, case, folder, threads, peers)
         line.runs.clear()
     for i in range(repeats):
-        for line in lines:
+        for line in (line for line in lines if i < line.rounds):
             run(line, case, folder, threads, peers)
             print(f"{case.name} {i + 1}/{repeats} {line.name:<26} {line.runs[-1]['seconds']:8.2f} s", file=sys.stderr)
     by_name = {line.name: line for line in lines}
@@ -135,8 +137,8 @@ def table(result: dict[str, Any]) -> str:
     lines = [
         f"### {result['text']}",
         "",
-        "| what | median s | from – to | × floor | negmerge is faster by | peak MiB |",
-        "|---|---|---|---|---|---|",
+        "| what | n | median s | from – to | × floor | negmerge is faster by | peak MiB |",
+        "|---|---|---|---|---|---|---|",
     ]
     for row in result["rows"]:
         seconds = [run["seconds"] for run in row["runs"]]
@@ -144,7 +146,7 @@ def table(result: dict[str, Any]) -> str:
         ours = against.get(row["name"])
         faster = f"{median[row['name']] / median[ours]:.1f} × ({ours})" if ours else ""
         lines.append(
-            f"| {row['text']} | {median[row['name']]:.2f} | {min(seconds):.2f} – {max(seconds):.2f} "
+            f"| {row['text']} | {len(seconds)} | {median[row['name']]:.2f} | {min(seconds):.2f} – {max(seconds):.2f} "
             f"| {median[row['name']] / median[FLOOR]:.2f} | {faster} | {peak:,.0f} |"
         )
     equal = [f"{r['text']}: {r['differs']:.1e}" for r in result["rows"] if "differs" in r]
@@ -162,7 +164,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True, help="where the files are made and kept")
     parser.add_argument("--cases", default=",".join(CASES))
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--peers", type=Path, help="the Python of an environment with mergekit (make bench-peers)")
     parser.add_argument("--clean", action="store_true", help="remove the files of each case when it is done")
@@ -191,7 +193,7 @@ def write(found: dict[str, Any]) -> None:
     file.write_text(json.dumps(found, indent=1) + "\n")
     before, _, rest = page.read_text().partition("<!-- tables -->\n")
     after = rest.partition("<!-- end -->\n")[2]
-    tables = "\n".join([f"{found['machine']}; n = {found['cases'][0]['repeats']}.\n", *map(table, found["cases"])])
+    tables = "\n".join([f"{found['machine']}.\n", *map(table, found["cases"])])
     page.write_text(f"{before}<!-- tables -->\n{tables}<!-- end -->\n{after}")
 
 
