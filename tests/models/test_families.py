@@ -42,6 +42,17 @@ def test_build_prepare_logits(name, settings, shape):
     assert classifier.logits(model, prepared).shape == (4, 7)
 
 
+@pytest.mark.parametrize(("name", "settings"), CASES)
+def test_gradients_reach_the_pixels(name, settings):
+    classifier = Classifier(name, settings, 7, (3, 32, 32))
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    pixels = images.to(torch.float32).requires_grad_()
+    prepared = classifier.prepare(pixels.clone())
+    assert torch.equal(prepared, classifier.prepare(images))
+    (gradient,) = torch.autograd.grad(prepared.sum(), pixels)
+    assert gradient.shape == images.shape and (gradient > 0).all()  # brighter pixels, larger values
+
+
 def test_grey_and_black_pixels_by_hand():
     classifier = Classifier("cifar-resnet", {"mean": [0.5], "std": [0.25]}, 2, (3, 2, 2))
     images = torch.tensor([0, 255], dtype=torch.uint8)[:, None, None, None].expand(2, 3, 2, 2)
