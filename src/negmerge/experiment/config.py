@@ -10,7 +10,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from negmerge import registry
 from negmerge.data.rules import ForgetRule, RetainRule, ValidationRule
 from negmerge.errors import InputError, listing, nearest
-from negmerge.experiment.choices import Buffers, Recalibrate, SelectionConfig, Strict, check_selection, checked_buffers
+from negmerge.experiment.choices import (
+    Buffers,
+    ComputeConfig,
+    Recalibrate,
+    SelectionConfig,
+    Strict,
+    check_selection,
+    checked_buffers,
+)
 from negmerge.training import TrainSettings
 
 __all__ = ["Buffers", "Config", "Recalibrate", "SelectionConfig", "check_config", "load_config"]
@@ -129,6 +137,7 @@ class Config(Strict):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="letters, digits, dot, dash, underscore")
     seeds: list[int] = Field(default_factory=lambda: [0], min_length=1, description="one run for each")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where models run")
+    compute: ComputeConfig = Field(default_factory=ComputeConfig, description="layout, precision and compilation")
     workers: int | None = Field(None, ge=1, description="members trained at a time; all cores unless given")
     threads: int | None = Field(None, ge=1, description="threads of base, reference and evaluation; all cores if unset")
     model: ModelConfig
