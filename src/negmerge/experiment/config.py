@@ -190,7 +190,8 @@ class Config(Strict):
 def load_config(path: Path, changes: Sequence[str] = ()) -> Config:
     """Read a YAML config, apply `extends` and then `KEY=VALUE` changes (YAML values, dotted keys), and check it.
 
-    A change to a mapping replaces it: `base={checkpoint: FILE}`. Raises InputError for what is not YAML, and for
+    In a config that extends another, null takes a key of the other away. A change to a mapping replaces it:
+    `base={checkpoint: FILE}`. Raises InputError for what is not YAML, and for
     unknown or misspelt keys and refused values, each named with its place.
     """
     raw = _read(path, ())
@@ -260,6 +261,9 @@ def _overlay(ground: dict[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(ground)
     for key, value in top.items():
         below = merged.get(key)
+        if value is None and key in merged:
+            del merged[key]  # null takes a key of the ground away
+            continue
         merged[key] = _overlay(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
     return merged
 
