@@ -3,15 +3,16 @@
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 
+from negmerge.data.splits import Split
 from negmerge.evaluation import predict
 from negmerge.execution import torch_threads
 from negmerge.experiment.config import Config
-from negmerge.experiment.prepare import choose_device, load_data
+from negmerge.experiment.prepare import Material, choose_device, load_data, make_classifier
 from negmerge.experiment.workload import workload
 from negmerge.models._classifier import Classifier
 from negmerge.training import TrainSettings
@@ -20,6 +21,7 @@ from negmerge.training.pool import expand_grid
 
 EVALUATIONS = 8  # of α, for one vector, by the bracket search
 GRID_EVALUATIONS = 21
+STEP_ROWS = {"cpu": 32, "mps": 128, "cuda": 256}  # images in a timed step: enough to keep the device busy
 
 
 @dataclass(frozen=True)
@@ -45,17 +47,39 @@ def plan(config: Config) -> Plan:
     """Load the data, time a few steps of training and inference, and return what the run will take.
 
     Nothing is written. The estimate supposes that nothing of the run is there yet, that every worker is as fast as this
-    process is on one thread, and that the machine does nothing else, now and then.
+    process is on one thread, and that the machine does nothing else, now and then. Raises InputError as loading the
+    data does.
     """
     source, split = load_data(config.data)
     device = choose_device(config.device)
     images = source.train.images
-    classifier = Classifier(
-        config.model.family,
-        config.model.settings,
-        len(source.train.classes),
-        (images.shape[1], images.shape[2], images.shape[3]),
-    )
+    classifier = make_classifier(config, len(source.train.classes), images.shape[1:], device)
+    size = source.train.images.numel() + source.test.images.numel()
+    some = torch.arange(min(STEP_ROWS[device], len(images)))
+    with classifier.compute.float_products():
+        return estimate(config, split, classifier, device, (images[some], source.train.labels[some]), size)
+
+
+def estimate_prepared(config: Config, material: Material) -> Plan:
+    """Return what a run will take whose data stage is done, from a few steps on its first images."""
+    table = material.store.table("train")
+    some = table.take(torch.arange(min(STEP_ROWS[material.device], len(table))))
+    return estimate(config, material.split, material.classifier, material.device, some, material.bytes)
+
+
+def estimate(
+    config: Config,
+    split: Split,
+    classifier: Classifier,
+    device: str,
+    some: tuple[torch.Tensor, torch.Tensor],
+    image_bytes: int,
+) -> Plan:
+    """Time a few steps on `some` images with their labels, and return what the run will take.
+
+    The estimate supposes that nothing of the run is there yet, that every worker is as fast as this process is on one
+    thread, and that nothing is compiled.
+    """
     members = expand_grid(config.pool.train, config.pool.grid)
     training = 0
     if config.base.train:
@@ -78,7 +102,7 @@ def plan(config: Config) -> Plan:
     cores = (os.cpu_count() or 1) if device == "cpu" else 1
     threads = min(config.threads or cores, cores)
     workers = min(config.workers or cores, len(members)) if device == "cpu" else 1
-    train_speed, predict_speed = _speeds(classifier, images, source.train.labels, device, threads)
+    train_speed, predict_speed = _speeds(classifier, *some, device, threads)
     model_bytes = sum(t.numel() * t.element_size() for t in classifier.build().state_dict().values())
     kept = len(members) * seeds + vectors + judged + models
     trained = training * seeds + sum(work.trained for work in works)
@@ -92,32 +116,29 @@ def plan(config: Config) -> Plan:
         evaluated_images=evaluated,
         images_per_second=train_speed,
         minutes=seconds / 60,
-        disk=kept * model_bytes + source.train.images.numel() + source.test.images.numel(),
+        disk=kept * model_bytes + image_bytes,
     )
 
 
 def _speeds(
     classifier: Classifier, images: torch.Tensor, labels: torch.Tensor, device: str, threads: int
 ) -> tuple[float, float]:
-    """Return images per second of training on one thread and of inference on `threads`, from one short pass each."""
-    rows = min(512, len(images))
-    model = classifier.build().to(device)
-    short = TrainSettings(lr=1e-5, epochs=1, batch_size=128)
-
-    def train() -> None:
-        fit_images(classifier, model, images[:rows], labels[:rows], short, seed=0)
-
-    def infer() -> None:
-        predict(classifier, model, images[:rows])
-
+    """Return images per second of training on one thread and of inference on `threads`, both warmed up."""
+    plain = replace(classifier, compute=replace(classifier.compute, compile=False))
+    model = plain.place(plain.build(), device)
+    settings = TrainSettings(lr=1e-5, epochs=1, batch_size=max(2, len(images)))
     with torch_threads(1):
-        train_speed = rows / _seconds(train)
+        training = _seconds(lambda: fit_images(plain, model, images, labels, settings, seed=0))
     with torch_threads(threads):
-        infer()  # threads that were not there before have to start
-        return train_speed, rows / _seconds(infer)
+        inference = _seconds(lambda: predict(plain, model, images))
+    return len(images) / training, len(images) / inference
 
 
-def _seconds(work: Callable[[], None]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
+def _seconds(step: Callable[[], object]) -> float:
+    """Return the seconds of a step: the second of two, or the mean of as many as half a second has time for."""
+    step()
+    count, started = 0, time.perf_counter()
+    while not count or time.perf_counter() - started < 0.5:
+        step()
+        count += 1
+    return (time.perf_counter() - started) / count

@@ -1,5 +1,6 @@
 """The data stage: images decoded once, the split drawn once, the model family fitted to both."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,17 +47,23 @@ def prepare(place: RunDir, config: Config) -> Material:
             },
         )
     facts: dict[str, Any] = dict(store.facts)
-    channels, height, width = facts["shape"]
+    device = choose_device(config.device)
     return Material(
         store=store,
         split=load_split(split_file),
-        classifier=Classifier(
-            config.model.family, config.model.settings, len(facts["classes"]), (channels, height, width)
-        ),
-        device=choose_device(config.device),
+        classifier=make_classifier(config, len(facts["classes"]), facts["shape"], device),
+        device=device,
         classes=tuple(facts["classes"]),
         fingerprint=facts["fingerprint"],
         bytes=facts["bytes"],
+    )
+
+
+def make_classifier(config: Config, classes: int, shape: Sequence[int], device: str) -> Classifier:
+    """Return the family of a config for images of this shape (C, H, W), computed as the config says for the device."""
+    channels, height, width = shape
+    return Classifier(
+        config.model.family, config.model.settings, classes, (channels, height, width), config.compute.on(device)
     )
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,50 +41,57 @@ def fit(
     `loss(model, batch)` returns a scalar. All parameters that require a gradient are trained. With `start`, training
     goes on after that epoch (the model's weights must be those of then). With `freeze_statistics` batch-norm layers
     use and keep their running statistics; their weights are trained all the same. `before_step(model)` is called with
-    the gradients of a step, before they are clipped; `after_step(model)` with the weights that the step made.
+    the gradients of a step, before they are clipped; `after_step(model)` with the weights that the step made. torch's
+    global random numbers, from which dropout draws, are the same after it as before.
 
     Raises InputError for `freeze_statistics` on a model without running statistics, and NegmergeError where the
     loss of a step is not finite, naming the epoch.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = _optimizer(parameters, settings)
-    done = 0
-    mean = math.nan
+    done, mean = 0, math.nan
     if start is not None:
         optimizer.load_state_dict(start.optimizer)
         done, mean = start.number, start.loss
-    steps = settings.epochs * steps_per_epoch
+
+    def step(rate: float, batch: Any) -> Tensor:
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.zero_grad(set_to_none=True)
+        value = loss(model, batch)
+        value.backward()
+        if before_step:
+            before_step(model)
+        if settings.clip is not None:
+            nn.utils.clip_grad_norm_(parameters, settings.clip)
+        optimizer.step()
+        if after_step:
+            after_step(model)
+        return value.detach()
+
     model.train()
     if settings.freeze_statistics:
         _freeze_statistics(model)
-    for epoch in range(done, settings.epochs):
-        total = torch.zeros((), dtype=torch.float64)
-        count = 0
-        for i, batch in zip(range(steps_per_epoch), batches(epoch), strict=False):
-            for group in optimizer.param_groups:
-                group["lr"] = settings.learning_rate(epoch * steps_per_epoch + i, steps)
-            optimizer.zero_grad(set_to_none=True)
-            value = loss(model, batch)
-            value.backward()
-            if before_step:
-                before_step(model)
-            if settings.clip is not None:
-                nn.utils.clip_grad_norm_(parameters, settings.clip)
-            optimizer.step()
-            if after_step:
-                after_step(model)
-            total += value.detach().double().cpu()
-            count += 1
-        mean = float(total) / max(1, count)
-        if not math.isfinite(mean):
-            raise NegmergeError(
-                f"training diverged: the loss became {mean} in epoch {epoch + 1} of {settings.epochs} at "
-                f"lr {settings.lr:g}; lower the learning rate or set clip"
-            )
-        if on_epoch:
-            on_epoch(Epoch(epoch + 1, mean, optimizer.state_dict()))
+    with _own_random_numbers(parameters[0].device):
+        for epoch in range(done, settings.epochs):
+            first, steps = epoch * steps_per_epoch, settings.epochs * steps_per_epoch
+            chosen = zip(range(steps_per_epoch), batches(epoch), strict=False)
+            # Losses are read at the end of the epoch: reading one makes an accelerator wait for its step.
+            losses = [step(settings.learning_rate(first + i, steps), batch) for i, batch in chosen]
+            mean = sum(torch.stack(losses).tolist()) / len(losses) if losses else 0.0
+            if not math.isfinite(mean):
+                raise NegmergeError(
+                    f"training diverged: the loss became {mean} in epoch {epoch + 1} of {settings.epochs} at "
+                    f"lr {settings.lr:g}; lower the learning rate or set clip"
+                )
+            if on_epoch:
+                on_epoch(Epoch(epoch + 1, mean, optimizer.state_dict()))
     model.eval()
     return mean
+
+
+def _own_random_numbers(device: torch.device) -> AbstractContextManager[Any]:
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
 def _freeze_statistics(model: nn.Module) -> None:
