@@ -19,7 +19,7 @@ from negmerge.errors import InputError, NegmergeError
 from negmerge.experiment.config import check_config
 from negmerge.experiment.pipeline import run
 from negmerge.experiment.record import verify_run
-from negmerge.experiment.warnings import curve_warnings, leave_one_out_warnings, pool_warnings
+from negmerge.experiment.warnings import curve_warnings, health_warnings, leave_one_out_warnings, pool_warnings
 from negmerge.merging.engine import merge_checkpoints, merge_vector
 
 TINY = {
@@ -71,6 +71,60 @@ def test_the_numbers_of_a_class_forgetting(finished):
     single = results["methods"]["best-single"]
     assert single["member"] in [m["name"] for m in results["pool"]["members"]]
     assert single["seconds"] >= single["seconds_parts"]["pool"] == consensus["seconds_parts"]["pool"] > 0
+
+
+def test_the_pools_health_is_recorded(finished):
+    place, results = finished
+    pool = results["pool"]
+    cosine = pool["cosine"]
+    pairs = [cosine[i][j] for i in range(4) for j in range(4) if i != j]
+    assert pool["mean_cosine"] == pytest.approx(sum(pairs) / 12) and pool["chance"] == 0.125
+    assert list(pool["health"]) == ["base", *(m["name"] for m in pool["members"])]
+    assert pool["health"]["base"]["forget"] == results["base"]["forget"]
+    for member in pool["members"]:
+        assert member["forget_loss"] < pool["health"]["base"]["loss"] and member["forget"] >= 95
+    assert json.loads((place / "pool.json").read_text())["health"] == pool["health"]
+
+
+def test_members_outside_what_works_are_warned_of():
+    well = {"base": {"loss": 0.3, "forget": 90.0}, "a": {"loss": 0.01, "forget": 99.0}}
+    assert health_warnings(0.4, well) == [] and health_warnings(None, well) == []
+    alike = health_warnings(0.97, well)
+    assert [w["name"] for w in alike] == ["weak-forgetting"] and "mean cosine of 0.97" in alike[0]["text"]
+    ill = {**well, "b": {"loss": 4.0, "forget": 84.0}, "c": {"loss": 0.3, "forget": 90.0}}
+    found = health_warnings(0.4, ill)
+    assert [w["name"] for w in found] == ["unstable-signs", "weak-forgetting"]
+    assert "member b recognises 84.0 % of the forget rows, the base 90.0 %" in found[0]["text"]
+    assert "member c has a loss of 0.3" in found[1]["text"]
+    known = {"base": {"loss": 0.01, "forget": 100.0}, "a": {"loss": 0.09, "forget": 100.0}}  # by label smoothing
+    assert health_warnings(0.4, known) == []
+
+
+def test_controls(finished, tmp_path):
+    place = finished[0]
+    methods = ["original", {"name": "retrain", "label": "again", "seed": 1}, "retrain"]
+    pool = {"train": {"batch_size": 32, "freeze_statistics": True}, "grid": {"lr": [1e-4], "epochs": [1]}}
+    results = run(config(methods=methods, pool=pool), tmp_path / "controls")
+    rows = results["methods"]
+    for key in ("forget", "retain", "test", "membership", "gap"):
+        assert rows["original"][key] == results["base"][key]
+    assert rows["original"]["needs"] == [] and rows["original"]["seconds"] == 0 and rows["retrain"]["gap"] == 0.0
+    assert rows["again"]["forget"] == 0.0 and 0 < rows["again"]["gap"] < rows["original"]["gap"]
+    first, again, reference = (
+        (tmp_path / "controls" / name / "model.safetensors").read_bytes()
+        for name in ("methods/retrain", "methods/again", "reference")
+    )
+    assert first == reference != again
+    theirs, ours = (
+        read_state_dict(path)
+        for path in (
+            place / "base/model.safetensors",
+            next((tmp_path / "controls/private/pool").glob("*/*.safetensors")),
+        )
+    )
+    assert torch.equal(theirs["1.running_mean"], ours["1.running_mean"])
+    assert torch.equal(theirs["1.num_batches_tracked"], ours["1.num_batches_tracked"])
+    assert not torch.equal(theirs["1.weight"], ours["1.weight"])
 
 
 def test_the_chosen_alpha_is_the_best_of_its_curve(finished):

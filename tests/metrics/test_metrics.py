@@ -7,7 +7,14 @@ from sklearn.metrics import accuracy_score
 from sklearn.svm import SVC
 
 from negmerge.errors import InputError
-from negmerge.metrics import accuracy, average_gap, membership_svc_confidence, per_class_accuracy
+from negmerge.metrics import (
+    accuracy,
+    average_gap,
+    holdout_distance,
+    kolmogorov_smirnov,
+    membership_svc_confidence,
+    per_class_accuracy,
+)
 from negmerge.metrics.membership import confidence
 
 
@@ -147,3 +154,27 @@ def test_membership_of_a_diverged_model():
     values, labels = logits(20)
     with pytest.raises(InputError, match="logits of the forget rows hold NaN or Inf: the model has diverged"):
         membership_svc_confidence(values, labels, values, labels, values * float("nan"), labels)
+
+
+def test_kolmogorov_smirnov_is_scipys():
+    from scipy.stats import ks_2samp
+
+    g = torch.Generator().manual_seed(0)
+    for n, m, shift in ((50, 80, 0.0), (200, 30, 1.0), (7, 7, 9.0)):
+        a, b = torch.randn(n, generator=g), torch.randn(m, generator=g) + shift
+        rounded = a.round(), b.round()  # with many equal values too
+        for pair in ((a, b), rounded):
+            expected = ks_2samp(*(part.numpy() for part in pair)).statistic
+            assert kolmogorov_smirnov(*pair) == pytest.approx(expected)
+    with pytest.raises(InputError, match="at least one value of each"):
+        kolmogorov_smirnov(torch.ones(0), torch.ones(2))
+
+
+def test_the_holdout_distance_by_hand():
+    sure, unsure = certain([0.9, 0.9, 0.9, 0.4]), certain([0.6, 0.6, 0.4, 0.4])
+    # accuracies 75 and 50; three of four losses are below every loss of the others
+    assert holdout_distance(*sure, *unsure) == pytest.approx((25 + 75) / 2)
+    assert holdout_distance(*unsure, *sure) == pytest.approx(50)
+    assert holdout_distance(*sure, *sure) == 0.0
+    with pytest.raises(InputError, match="logits of the unseen rows hold NaN or Inf"):
+        holdout_distance(*sure, unsure[0] * float("nan"), unsure[1])

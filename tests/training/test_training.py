@@ -74,6 +74,30 @@ def test_clipping_bounds_the_gradient():
     assert model.weight.item() == pytest.approx(0.9, abs=1e-5)
 
 
+def test_frozen_statistics_stay_and_are_used():
+    def trained(freeze):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 1))
+        settings = TrainSettings(optimizer="sgd", lr=0.1, epochs=2, freeze_statistics=freeze)
+        batch = torch.arange(8.0).reshape(4, 2)
+        seen = []
+
+        def loss(m, x):
+            seen.append(m[1](m[0](x)).detach())
+            return m(x).pow(2).mean()
+
+        fit(model, lambda epoch: [batch], loss, settings, steps_per_epoch=1)
+        return model[1], seen[0]
+
+    frozen, first = trained(True)
+    assert not frozen.running_mean.any() and (frozen.running_var == 1).all() and frozen.num_batches_tracked == 0
+    assert not torch.equal(frozen.weight, torch.ones(3)) and first.mean(0).abs().max() > 0.1
+    moving, first = trained(False)
+    assert moving.running_mean.any() and moving.num_batches_tracked > 0 and first.mean(0).abs().max() < 1e-5
+    with pytest.raises(InputError, match="freeze_statistics: the model has no running statistics"):
+        fit(nn.Linear(1, 1), lambda e: [], lambda m, b: m(b), TrainSettings(freeze_statistics=True), steps_per_epoch=1)
+
+
 def test_divergence_is_said():
     settings = TrainSettings(optimizer="sgd", lr=1e6, epochs=9)
     with pytest.raises(

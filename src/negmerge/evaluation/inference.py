@@ -1,9 +1,13 @@
 """Logits of a model on images, batch by batch."""
 
+from collections.abc import Callable, Mapping
+
 import torch
 from torch import Tensor, nn
 
 from negmerge.models._classifier import Classifier
+
+Labelled = tuple[Tensor, Tensor]
 
 
 @torch.inference_mode()
@@ -17,7 +21,30 @@ def predict(classifier: Classifier, model: nn.Module, images: Tensor, batch_size
     if not len(images):
         return torch.empty(0, classifier.classes)
     rows = [
-        classifier.logits(model, classifier.prepare(batch.to(device))).float().cpu()
+        classifier.logits(model, classifier.prepare(batch.to(device, non_blocking=True))).float()
         for batch in images.split(batch_size)
     ]
-    return torch.cat(rows)
+    return torch.cat(rows).cpu()
+
+
+def predict_parts(
+    classifier: Classifier,
+    model: nn.Module,
+    take: Callable[[Tensor], Labelled],
+    parts: Mapping[str, Tensor],
+    batch_size: int = 500,
+) -> dict[str, Labelled]:
+    """Return (logits, labels) of every part in one pass; `parts` maps a name to row numbers, int64 [m].
+
+    `take(rows)` returns images and labels. Batches run across the borders of the parts, so that many small parts cost
+    no more than one large one; a batch is taken when its turn comes, so memory is that of one batch.
+    """
+    sizes = [len(rows) for rows in parts.values()]
+    logits, labels = [torch.empty(0, classifier.classes)], [torch.empty(0, dtype=torch.int64)]
+    for rows in torch.cat(list(parts.values())).split(batch_size):
+        if len(rows):
+            images, truth = take(rows)
+            logits.append(predict(classifier, model, images, batch_size))
+            labels.append(truth)
+    pairs = zip(torch.cat(logits).split(sizes), torch.cat(labels).split(sizes), strict=True)
+    return dict(zip(parts, pairs, strict=True))

@@ -1,5 +1,6 @@
 """A model that can be set to any α: the merged vector is read once and applied in place."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -12,22 +13,30 @@ from negmerge.merging.applying import apply_delta
 class NegatedModel:
     """θ(α) = θ₀ − α·τ inside a live module, for one θ₀ and one merged vector τ.
 
-    Every α is computed from θ₀, never from the last α, so the order of evaluations leaves no trace.
+    Every α is computed from θ₀, never from the last α, so the order of evaluations leaves no trace. `adapt(model)` may
+    then move what was not merged, the buffers of θ₀; at α = 0 nothing was merged, and it is not called.
     """
 
-    def __init__(self, model: nn.Module, vector: Path) -> None:
+    def __init__(self, model: nn.Module, vector: Path, adapt: Callable[[nn.Module], None] | None = None) -> None:
         self.model = model
+        self._adapt = adapt
         state = model.state_dict()
         device = next(model.parameters()).device
         self._vector = {name: delta.to(device) for name, delta in read_state_dict(vector).items()}
         self._live = {name: state[name] for name in self._vector}
         self._base = {name: value.clone() for name, value in self._live.items()}
+        self._buffers = [(value, value.clone()) for name, value in model.named_buffers() if name not in self._vector]
 
     @torch.no_grad()
     def set_alpha(self, alpha: float) -> nn.Module:
         """Set the module's weights to θ(α) and return the module."""
         for name, live in self._live.items():
             live.copy_(apply_delta(self._base[name], self._vector[name], alpha))
+        if self._adapt is not None:
+            for buffer, value in self._buffers:
+                buffer.copy_(value)
+            if alpha != 0.0:
+                self._adapt(self.model)
         return self.model
 
 

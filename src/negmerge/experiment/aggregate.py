@@ -6,7 +6,20 @@ from typing import Any
 
 import numpy as np
 
-COPIED = ("label", "method", "kind", "needs", "settings", "member", "curve", "layers", "floor", "note", "open_end")
+COPIED = (
+    "label",
+    "method",
+    "kind",
+    "needs",
+    "buffers",
+    "settings",
+    "member",
+    "curve",
+    "layers",
+    "floor",
+    "note",
+    "open_end",
+)
 
 
 def aggregate(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -10,11 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from negmerge import registry
 from negmerge.data.rules import ForgetRule, RetainRule, ValidationRule
 from negmerge.errors import InputError, listing, nearest
+from negmerge.experiment.choices import Buffers, Recalibrate, SelectionConfig, Strict, check_selection, checked_buffers
 from negmerge.training import TrainSettings
 
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+__all__ = ["Buffers", "Config", "Recalibrate", "SelectionConfig", "check_config", "load_config"]
 
 
 class DataConfig(BaseModel):
@@ -57,7 +56,7 @@ class ModelConfig(BaseModel):
         return dict(self.model_extra or {})
 
 
-class BaseConfig(_Strict):
+class BaseConfig(Strict):
     """The model to unlearn: trained here, or loaded."""
 
     train: TrainSettings | None = Field(None, description="train it on retain and forget rows")
@@ -70,7 +69,7 @@ class BaseConfig(_Strict):
         return self
 
 
-class ReferenceConfig(_Strict):
+class ReferenceConfig(Strict):
     """The Retrain model: trained on the retain rows alone, or loaded."""
 
     train: TrainSettings | Literal["base"] | None = Field(None, description="settings, or base for those of base")
@@ -83,7 +82,7 @@ class ReferenceConfig(_Strict):
         return self
 
 
-class PoolConfig(_Strict):
+class PoolConfig(Strict):
     """The fine-tunings on the forget rows: one for every combination of the grid."""
 
     train: dict[str, Any] = Field(default_factory=dict, description="training settings that all members share")
@@ -98,6 +97,9 @@ class MethodConfig(BaseModel):
 
     name: str = Field(description="a name from `negmerge list methods`")
     label: str = Field("", description="the row's name, unless the method's own")
+    buffers: Buffers | None = Field(None, description="as `buffers` of the config, for this row of a merging method")
+
+    _check_buffers = field_validator("buffers", mode="before")(checked_buffers)
 
     @property
     def row(self) -> str:
@@ -110,18 +112,7 @@ class MethodConfig(BaseModel):
         return dict(self.model_extra or {})
 
 
-class SelectionConfig(_Strict):
-    """How α is chosen."""
-
-    objective: Literal["retain-floor"] = Field("retain-floor", description="what the best α is")
-    floor: float = Field(0.95, ge=0, le=1, description="share of the base's retain accuracy that must hold")
-    search: Literal["bracket", "grid"] = Field("bracket", description="bisection, or every point up to max_alpha")
-    step: float = Field(0.05, gt=0, description="the lattice of α")
-    max_alpha: float | None = Field(None, gt=0, description="1.0 for the grid, 64 for the bracket, unless given")
-    retain_rows: int = Field(2000, ge=1, description="size of the fixed sample of retain rows that selection sees")
-
-
-class EvaluationConfig(_Strict):
+class EvaluationConfig(Strict):
     """What is measured at the end."""
 
     membership: list[Literal["svc-confidence"]] = Field(
@@ -129,7 +120,7 @@ class EvaluationConfig(_Strict):
     )
 
 
-class Config(_Strict):
+class Config(Strict):
     """A whole experiment."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="letters, digits, dot, dash, underscore")
@@ -142,9 +133,12 @@ class Config(_Strict):
     base: BaseConfig
     reference: ReferenceConfig | None = None
     pool: PoolConfig
+    buffers: Buffers = Field("keep", description="running statistics after a merge: the base's, or re-estimated")
     methods: list[MethodConfig] = Field(min_length=1)
     selection: SelectionConfig = Field(default_factory=SelectionConfig)
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
+
+    _check_buffers = field_validator("buffers", mode="before")(checked_buffers)
 
     @field_validator("reference", mode="before")
     @classmethod
@@ -166,6 +160,10 @@ class Config(_Strict):
         if twice:
             raise ValueError(f"{', '.join(twice)} stands twice; give a method a label of its own")
         return value
+
+    def buffers_of(self, method: MethodConfig) -> Buffers:
+        """Return the policy of a row: its own, or else that of the config."""
+        return self.buffers if method.buffers is None else method.buffers
 
     def resolved(self) -> dict[str, Any]:
         """Return the config with every default written out, as plain JSON values."""
@@ -199,11 +197,13 @@ def check_config(raw: Mapping[str, Any], where: str = "config") -> Config:
             schema(**settings)
         except ValidationError as error:
             raise InputError(_explain(error, f"{where}: {place} ({name})", schema)) from None
-    from negmerge.experiment.methods import check_settings
+    from negmerge.experiment.methods import check_settings, describe
     from negmerge.training.pool import expand_grid
 
     for method in config.methods:
         check_settings(method.name, method.settings)
+        if method.buffers is not None and describe(method.name).kind == "train":
+            raise InputError(f"{where}: method {method.row} does not merge: leave out buffers")
         if method.name == "retrain" and not (method.settings.get("train") or _scratch_settings(config)):
             raise InputError(f"{where}: retrain needs training settings: {{name: retrain, train: …}}, or base.train")
     members = expand_grid(config.pool.train, config.pool.grid)
@@ -211,6 +211,7 @@ def check_config(raw: Mapping[str, Any], where: str = "config") -> Config:
         raise InputError(f"{where}: pool.leave_one_out needs the method consensus and at least 3 members")
     if config.reference and config.reference.train == "base" and config.base.train is None:
         raise InputError(f"{where}: reference: train: base needs base.train; give settings or a checkpoint")
+    check_selection(config.selection.objective, config.data.forget, config.reference is not None, where)
     return config
 
 

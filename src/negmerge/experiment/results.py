@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from negmerge import __version__
+from negmerge.experiment.choices import Buffers, Recalibrate, describe_buffers
 from negmerge.experiment.config import Config, MethodConfig
 from negmerge.experiment.methods import describe
 from negmerge.experiment.prepare import Material
 from negmerge.experiment.stages import Finished
-from negmerge.experiment.warnings import curve_warnings, leave_one_out_warnings, pool_warnings
+from negmerge.experiment.warnings import curve_warnings, health_warnings, leave_one_out_warnings, pool_warnings
 from negmerge.metrics import average_gap
 
 GAP_NUMBERS = ("retain", "forget", "test", "membership")
@@ -17,7 +18,7 @@ GAP_NUMBERS = ("retain", "forget", "test", "membership")
 
 def collect(config: Config, material: Material, finished: Finished) -> dict[str, Any]:
     """Return the results of one seed; accuracies, attack and gaps in percent, `consensus` as a share."""
-    methods = {m.row: _row(m, finished.methods[m.row]) for m in config.methods}
+    methods = {m.row: _row(m, config.buffers_of(m), finished.methods[m.row]) for m in config.methods}
     base: dict[str, Any] = {"label": "base", "kind": "base", "needs": [], "settings": {}, **finished.base}
     reference = finished.reference and {
         "label": "reference",
@@ -56,19 +57,24 @@ def collect(config: Config, material: Material, finished: Finished) -> dict[str,
         "pool": {
             **finished.pool,
             "leave_one_out": finished.leave_one_out,
-            "members": [_member(m) for m in finished.members],
+            "members": [_member(m, finished.pool["health"]) for m in finished.members],
         },
         "warnings": _warnings(finished, methods),
     }
 
 
-def _row(method: MethodConfig, outcome: dict[str, Any]) -> dict[str, Any]:
+def _row(method: MethodConfig, buffers: Buffers, outcome: dict[str, Any]) -> dict[str, Any]:
     info = describe(method.name)
+    merges = info.kind != "train"
+    needs = list(info.needs)
+    if merges and isinstance(buffers, Recalibrate) and buffers.recalibrate not in needs:
+        needs.append(buffers.recalibrate)
     return {
         "label": method.row,
         "method": method.name,
         "kind": info.kind,
-        "needs": list(info.needs),
+        "needs": needs,
+        "buffers": describe_buffers(buffers) if merges else None,
         "settings": {**{k: v for k, v in info.settings.items() if v is not None}, **method.settings},
         **outcome,
         "seconds": sum(outcome["seconds_parts"].values()),
@@ -89,19 +95,28 @@ def _model(config: Config, material: Material, methods: dict[str, dict[str, Any]
         "settings": config.model.settings,
         "parameters": sum(p.numel() for p in material.classifier.build().parameters()),
         "merged_elements": merged[0] if merged else None,
-        "buffers": config.model.settings.get("buffers", "keep"),
+        "buffers": describe_buffers(config.buffers),
     }
 
 
-def _member(facts: dict[str, Any]) -> dict[str, Any]:
+def _member(facts: dict[str, Any], health: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    """Return a member: `loss` is the mean of its last epoch, `forget_loss` that of the finished model."""
     name = facts["name"].removeprefix("member ")
-    return {"name": name, "settings": facts["settings"], "loss": facts["losses"][-1], "seconds": facts["seconds"]}
+    return {
+        "name": name,
+        "settings": facts["settings"],
+        "loss": facts["losses"][-1],
+        "forget_loss": health[name]["loss"],
+        "forget": health[name]["forget"],
+        "seconds": facts["seconds"],
+    }
 
 
 def _warnings(finished: Finished, methods: dict[str, dict[str, Any]]) -> list[dict[str, str]]:
     pool = finished.pool
     names = [facts["name"] for facts in finished.members]
     found = pool_warnings(pool["consensus"], pool["chance"], pool["cosine"], names)
+    found += health_warnings(pool["mean_cosine"], pool["health"])
     if finished.leave_one_out:
         whole = next(row["alpha"] for row in methods.values() if row["method"] == "consensus")
         found += leave_one_out_warnings(whole, finished.leave_one_out)

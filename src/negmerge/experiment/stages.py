@@ -11,13 +11,16 @@ import torch
 
 from negmerge.checkpoints import read_state_dict, write_state_dict
 from negmerge.errors import InputError
-from negmerge.evaluation import apply_vector
+from negmerge.evaluation import apply_vector, has_statistics
 from negmerge.execution import run_jobs
+from negmerge.experiment.choices import Buffers, Recalibrate
 from negmerge.experiment.config import BaseConfig, Config, MethodConfig, ReferenceConfig
+from negmerge.experiment.health import mean_cosine, pool_health
 from negmerge.experiment.measure import Bench
 from negmerge.experiment.methods import run_method
 from negmerge.experiment.prepare import Material
 from negmerge.experiment.rundir import RunDir, read_json, write_json
+from negmerge.experiment.selecting import Selector
 from negmerge.merging.statistics import inspect_checkpoints
 from negmerge.selection import Selection
 from negmerge.training import TrainSettings, derive_seed
@@ -49,11 +52,22 @@ class SeedRun:
             material.classifier,
             material.store,
             material.split,
-            config.selection,
             config.evaluation.membership,
             seed,
             material.device,
         )
+        self.selector = Selector(
+            material.classifier,
+            material.store,
+            material.split,
+            config.selection,
+            seed,
+            material.device,
+            self.reference,
+        )
+        policies = [config.buffers, *(method.buffers for method in config.methods)]
+        if any(isinstance(p, Recalibrate) for p in policies) and not has_statistics(material.classifier.build()):
+            raise InputError(f"buffers: {config.model.family} has no running statistics to recalibrate; use keep")
 
     def finish(self) -> Finished:
         """Do whatever is not done, in order, and return all results."""
@@ -123,10 +137,16 @@ class SeedRun:
         write_state_dict(target, {name: value.contiguous() for name, value in state.items()})
 
     def _job(
-        self, name: str, directory: Path, rows: torch.Tensor, settings: TrainSettings, start: Path | None = None
+        self,
+        name: str,
+        directory: Path,
+        rows: torch.Tensor,
+        settings: TrainSettings,
+        start: Path | None = None,
+        again: int = 0,
     ) -> TrainingJob:
         # Base and reference differ in their rows alone, so they share the seed of weights and batches.
-        part = f"member {name}" if start else "from scratch"
+        part = f"member {name}" if start else "from scratch" + (f" {again}" if again else "")
         return TrainingJob(
             name=name,
             directory=directory,
@@ -171,6 +191,15 @@ class SeedRun:
         if not facts_file.exists():
             found = inspect_checkpoints(self.base, [job.checkpoint for job in jobs]).as_json()
             facts = {key: found[key] for key in ("consensus", "chance", "zero_share", "cosine")}
+            facts["mean_cosine"] = mean_cosine(found["cosine"])
+            facts["health"] = pool_health(
+                self.material.classifier,
+                self.material.store,
+                self.material.split.forget,
+                self.base,
+                {m.name: job.checkpoint for m, job in zip(members, jobs, strict=True)},
+                self.material.device,
+            )
             spent = sum(job.facts()["seconds"] for job in jobs)
             write_json(facts_file, {**facts, "workers": workers, "seconds": spent / workers})
         return jobs, read_json(facts_file)
@@ -182,20 +211,23 @@ class SeedRun:
         outcome_file = folder / "outcome.json"
         checkpoint = folder / "model.safetensors"
         if not outcome_file.exists():
-            outcome = run_method(method.name, method.settings, self._context(method.row, members, pool_seconds))
+            outcome = run_method(method.name, method.settings, self._context(method, members, pool_seconds))
             folder.mkdir(parents=True, exist_ok=True)
-            self._write_model(outcome, checkpoint)
-            write_json(outcome_file, _facts(outcome))
+            self._write_model(outcome, checkpoint, self.config.buffers_of(method))
+            write_json(outcome_file, {**_facts(outcome), "oracle": self._oracle(method, outcome)})
         return {**read_json(outcome_file), **self._scores(f"methods/{method.row}", checkpoint)}
 
-    def _context(self, row: str, members: Sequence[TrainingJob], pool_seconds: float) -> Context:
+    def _context(
+        self, method: MethodConfig, members: Sequence[TrainingJob], pool_seconds: float, row: str = ""
+    ) -> Context:
+        row = row or method.row
         private = self.place.private / "methods" / row
         return Context(
             base=self.base,
             members=tuple(job.checkpoint for job in members),
             pool_seconds=pool_seconds,
             directory=private,
-            choose=partial(self._choose, row),
+            choose=partial(self._choose, row, self.config.buffers_of(method)),
             retrain=partial(self._retrain, private),
         )
 
@@ -207,7 +239,7 @@ class SeedRun:
             chosen = {}
             for left in members:
                 others = [job for job in members if job is not left]
-                context = self._context(f"{method.row}-without-{left.directory.name}", others, 0.0)
+                context = self._context(method, others, 0.0, f"{method.row}-without-{left.directory.name}")
                 outcome = run_method(method.name, method.settings, context)
                 assert outcome.selection is not None
                 chosen[left.directory.name] = outcome.selection.alpha
@@ -215,13 +247,27 @@ class SeedRun:
         found: dict[str, float] = read_json(file)
         return found
 
-    def _choose(self, row: str, vector: Path, curve_file: Path) -> Selection:
+    def _choose(self, row: str, buffers: Buffers, vector: Path, curve_file: Path) -> Selection:
         def tell(alpha: float, scores: dict[str, float]) -> None:
             self.place.emit("evaluated", method=row, alpha=alpha, **scores)
 
-        return self.bench.choose(self.base, vector, curve_file, tell)
+        return self.selector.choose(self.base, vector, curve_file, tell, buffers=buffers)
 
-    def _retrain(self, directory: Path, settings: TrainSettings | None) -> tuple[Path, float]:
+    def _oracle(self, method: MethodConfig, outcome: Outcome) -> dict[str, float] | None:
+        """Return how far the α of match-holdout lands from the oracle's; None for other objectives, or without one."""
+        objective = self.config.selection.objective
+        if objective != "match-holdout" or self.reference is None or outcome.vector is None:
+            return None
+        assert outcome.selection is not None
+        curve_file = self.place.private / "methods" / method.row / "oracle.json"
+
+        def tell(alpha: float, scores: dict[str, float]) -> None:
+            self.place.emit("evaluated", method=f"{method.row} (oracle)", alpha=alpha, **scores)
+
+        buffers = self.config.buffers_of(method)
+        return self.selector.oracle(self.base, outcome.vector, curve_file, outcome.selection.alpha, tell, buffers)
+
+    def _retrain(self, directory: Path, settings: TrainSettings | None, seed: int = 0) -> tuple[Path, float]:
         reference = self.config.reference
         own = self._train_settings(reference) if reference and reference.train else None
         wanted = settings or self.config.base.train or own
@@ -229,17 +275,22 @@ class SeedRun:
             raise InputError(
                 "retrain: the base was not trained here; give the method settings: {name: retrain, train: …}"
             )
-        same = wanted == own
+        same = wanted == own and seed == 0
         name, place = ("reference", self.place.path / "reference") if same else ("retrain", directory)
-        job = self._job(name, place, self.material.split.retain, wanted)
+        job = self._job(name, place, self.material.split.retain, wanted, again=seed)
         self._train([job], workers=1, threads=self.threads)
         return job.checkpoint, job.facts()["seconds"]
 
-    def _write_model(self, outcome: Outcome, target: Path) -> None:
+    def _write_model(self, outcome: Outcome, target: Path, buffers: Buffers) -> None:
         if outcome.checkpoint is not None:
             write_state_dict(target, read_state_dict(outcome.checkpoint))
+            return
+        assert outcome.vector is not None and outcome.selection is not None
+        if isinstance(buffers, Recalibrate):
+            negated = self.selector.negated(self.base, outcome.vector, buffers)
+            state = negated.set_alpha(outcome.selection.alpha).state_dict()
+            write_state_dict(target, {name: value.cpu().contiguous() for name, value in state.items()})
         else:
-            assert outcome.vector is not None and outcome.selection is not None
             weights = apply_vector(self.base, outcome.vector, outcome.selection.alpha)
             write_state_dict(target, weights)
 

@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterator, Mapping, Sized
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from negmerge.checkpoints import hash_file, write_bytes_atomic, write_state_dict
 from negmerge.errors import InputError
 from negmerge.evaluation import NegatedModel
 from negmerge.experiment.config import PoolConfig, SelectionConfig
+from negmerge.experiment.datasets import classifier_scores, move, own_scores
 from negmerge.experiment.methods import check_settings
 from negmerge.merging.engine import merge_vector
 from negmerge.selection import Selection, choose_alpha
@@ -52,6 +53,8 @@ def unlearn(
     forward: Callable[[nn.Module, Any], Any] | None = None,
     loss: Callable[[Any, Any], Tensor] | None = None,
     evaluate: Callable[[nn.Module], Mapping[str, float]] | None = None,
+    validation: Dataset[Any] | None = None,
+    reference: nn.Module | None = None,
     pool: Mapping[str, Any] | None = None,
     selection: Mapping[str, Any] | None = None,
     method: str = "consensus",
@@ -70,10 +73,17 @@ def unlearn(
     A batch is what a DataLoader makes of the data set. `forward(model, batch)` returns outputs (default:
     `model(batch[0])`) and `loss(outputs, batch)` a scalar (default: cross-entropy with `batch[1]`).
     `evaluate(model)` returns at least `forget` and `retain` in percent, and whatever else should stand in the curve; by
-    default both are accuracies, `retain` on the data set of that name. The members are trained one after the other in
-    this process; with `directory` they are kept there, and the same call again takes them over.
+    default both are accuracies, `retain` on the data set of that name.
 
-    Raises InputError for wrong settings, an empty `forget`, and neither `retain` nor `evaluate`.
+    The objective match-holdout also needs `validation`, a data set of rows that the model has not seen, or an
+    `evaluate` that returns `holdout`. match-reference needs `reference`, a module that never saw the forget rows, and
+    `validation` for the average gap, or an `evaluate`: its scores are then compared, each as much as the others.
+
+    The members are trained one after the other in this process; with `directory` they are kept there, and the same
+    call again takes them over.
+
+    Raises InputError for wrong settings, an empty `forget`, neither `retain` nor `evaluate`, and an
+    objective that lacks its data set or reference.
 
     >>> from torch.utils.data import TensorDataset
     >>> x = torch.randn(64, 4, generator=torch.Generator().manual_seed(0)); y = (x[:, 0] > 0).long()
@@ -97,6 +107,12 @@ def unlearn(
         if member.settings.augment != "none" or member.settings.label_smoothing:
             raise InputError("unlearn: augment and label_smoothing belong into your data set and loss; leave them out")
     check_settings(method, settings or {})
+    sets = {"forget": forget, "retain": retain, "validation": validation}
+    measure = (
+        own_scores(evaluate, rule.objective, reference)
+        if evaluate
+        else classifier_scores(model, sets, forward, rule.objective, reference, seed)
+    )
 
     def emit(event: str, **facts: Any) -> None:
         if on_event:
@@ -116,7 +132,6 @@ def unlearn(
         report = merge_vector(base, trained, vector, method=method, settings=dict(settings or {}))
         result = _copy(model)
         negated = NegatedModel(result, vector)
-        measure = evaluate or _accuracies(forget, retain, forward)
 
         @torch.no_grad()
         def at(alpha: float) -> Mapping[str, float]:
@@ -125,7 +140,7 @@ def unlearn(
             return scores
 
         chosen = choose_alpha(
-            at, rule.objective, floor=rule.floor, search=rule.search, step=rule.step, max_alpha=rule.max_alpha
+            at, rule.objective, floor=rule.floor_share, search=rule.search, step=rule.step, max_alpha=rule.max_alpha
         )
         negated.set_alpha(chosen.alpha)
     return Unlearned(result, chosen, report.consensus, tuple(member.name for member in members))
@@ -155,7 +170,7 @@ def _train_member(
     def batches(epoch: int) -> Iterator[Any]:
         generator = torch.Generator().manual_seed(derive_seed(seed, member.settings.seed, index, epoch))
         for batch in DataLoader(data, batch_size=size, shuffle=True, generator=generator):
-            yield _to(batch, device)
+            yield move(batch, device)
 
     tuned = _copy(model)
     with torch.random.fork_rng(devices=[]):  # dropout and the like draw from the global generator
@@ -164,29 +179,6 @@ def _train_member(
     write_state_dict(checkpoint, _on_cpu(tuned))
     write_bytes_atomic(facts_file, facts.encode())
     return checkpoint
-
-
-def _accuracies(
-    forget: Dataset[Any], retain: Dataset[Any] | None, forward: Callable[[nn.Module, Any], Any]
-) -> Callable[[nn.Module], Mapping[str, float]]:
-    assert retain is not None
-    sets = {"forget": forget, "retain": retain}
-
-    @torch.inference_mode()
-    def measure(model: nn.Module) -> Mapping[str, float]:
-        device = next(model.parameters()).device
-        scores = {}
-        for name, data in sets.items():
-            right = rows = 0
-            for raw in DataLoader(data, batch_size=256, generator=torch.Generator()):
-                batch = _to(raw, device)
-                hits = forward(model, batch).argmax(-1) == batch[1]
-                right += int(hits.sum())
-                rows += hits.numel()
-            scores[name] = 100.0 * right / rows
-        return scores
-
-    return measure
 
 
 def _forward(model: nn.Module, batch: Any) -> Any:
@@ -214,13 +206,3 @@ def _copy(model: nn.Module) -> nn.Module:
 
 def _on_cpu(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-
-
-def _to(batch: Any, device: torch.device) -> Any:
-    if isinstance(batch, Tensor):
-        return batch.to(device)
-    if isinstance(batch, Mapping):
-        return {key: _to(value, device) for key, value in batch.items()}
-    if isinstance(batch, Iterable) and not isinstance(batch, str):
-        return type(batch)(_to(value, device) for value in batch)  # type: ignore[call-arg]
-    return batch

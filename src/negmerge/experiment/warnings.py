@@ -3,6 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 NEAR_CHANCE = 1.5  # consensus below this multiple of the chance level says that signs hardly agree
+ALIKE = 0.95  # members whose task vectors have this mean cosine are one member, repeated
+HARM = 5.0  # percentage points of forget accuracy below the base: a member that was trained on these rows diverged
+WELL_KNOWN = 0.1  # mean loss below which the base knows the forget rows so well that little is left to learn
 SENSITIVITY = 0.5  # α may move by this share of itself when one member is left out
 SELECTIVITY = 2.0  # forget accuracy must fall at least this much faster than retain accuracy
 
@@ -34,6 +37,28 @@ def pool_warnings(
             found.append(
                 _warning("unstable-signs", "pool", f"member {name} points away from the others (mean cosine ≤ 0)")
             )
+    return found
+
+
+def health_warnings(cosine: float | None, health: Mapping[str, Mapping[str, float]]) -> list[dict[str, str]]:
+    """Return what is wrong with the members of a pool; `health` holds loss and forget accuracy of base and members.
+
+    `weak-forgetting`: the mean pairwise cosine is above 0.95, so that consensus filters nothing; or a member's loss on
+    the forget rows is not below the base's, where that is above 0.1: it learned nothing that could be negated.
+    `unstable-signs`: a member's forget accuracy is more than 5 percentage points below the base's: it diverged.
+    """
+    found = []
+    if cosine is not None and cosine > ALIKE:
+        text = f"the members' task vectors have a mean cosine of {cosine:.2f}: they are too alike to filter one another"
+        found.append(_warning("weak-forgetting", "pool", f"{text}; vary learning rate and epochs more"))
+    base = health["base"]
+    for name, one in health.items():
+        if one["forget"] < base["forget"] - HARM:
+            text = f"member {name} recognises {one['forget']:.1f} % of the forget rows, the base {base['forget']:.1f} %"
+            found.append(_warning("unstable-signs", "pool", f"{text}: its training diverged"))
+        elif name != "base" and base["loss"] > WELL_KNOWN and one["loss"] >= base["loss"]:
+            text = f"member {name} has a loss of {one['loss']:.3g} on the forget rows, the base {base['loss']:.3g}"
+            found.append(_warning("weak-forgetting", "pool", f"{text}: it has learned nothing; raise lr or epochs"))
     return found
 
 

@@ -2,6 +2,15 @@
 
 from negmerge.metrics.accuracy import accuracy, per_class_accuracy
 from negmerge.metrics.gap import Gap, average_gap
+from negmerge.metrics.holdout import holdout_distance, kolmogorov_smirnov
 from negmerge.metrics.membership import membership_svc_confidence
 
-__all__ = ["Gap", "accuracy", "average_gap", "membership_svc_confidence", "per_class_accuracy"]
+__all__ = [
+    "Gap",
+    "accuracy",
+    "average_gap",
+    "holdout_distance",
+    "kolmogorov_smirnov",
+    "membership_svc_confidence",
+    "per_class_accuracy",
+]

@@ -29,7 +29,6 @@ class Settings(BaseModel):
     std: tuple[Annotated[float, Field(gt=0)], ...] | None = Field(
         None, min_length=1, description="per channel, of pixels in 0 … 1; CIFAR's for three channels, else 0.5"
     )
-    buffers: Literal["keep"] = Field("keep", description="running statistics after a merge: those of the base")
 
 
 class Padding(nn.Module):

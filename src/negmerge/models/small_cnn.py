@@ -1,6 +1,6 @@
 """A small convolutional network for small images: trained in seconds on a CPU."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -19,7 +19,6 @@ class Settings(BaseModel):
     width: int = Field(32, ge=1, le=512, description="channels of the first layer; the others have twice as many")
     mean: tuple[float, ...] = Field((0.5,), min_length=1, description="subtracted from pixels in 0 … 1")
     std: tuple[Annotated[float, Field(gt=0)], ...] = Field((0.5,), min_length=1, description="then divided by")
-    buffers: Literal["keep"] = Field("keep", description="running statistics after a merge: those of the base")
 
 
 def build(settings: Settings, classes: int, shape: tuple[int, int, int], seed: int = 0) -> nn.Module:

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from negmerge.errors import NegmergeError
+from negmerge.errors import InputError, NegmergeError
+from negmerge.models._statistics import statistics_layers
 from negmerge.training.settings import TrainSettings
 
 
@@ -35,9 +36,11 @@ def fit(
 
     `batches(epoch)` yields the batches of epoch 0, 1, …, at most `steps_per_epoch` of them are used;
     `loss(model, batch)` returns a scalar. All parameters that require a gradient are trained. With `start`, training
-    goes on after that epoch (the model's weights must be those of then).
+    goes on after that epoch (the model's weights must be those of then). With `freeze_statistics` batch-norm layers
+    use and keep their running statistics; their weights are trained all the same.
 
-    Raises NegmergeError where the loss of a step is not finite, naming the epoch.
+    Raises InputError for `freeze_statistics` on a model without running statistics, and NegmergeError where the
+    loss of a step is not finite, naming the epoch.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = _optimizer(parameters, settings)
@@ -48,6 +51,8 @@ def fit(
         done, mean = start.number, start.loss
     steps = settings.epochs * steps_per_epoch
     model.train()
+    if settings.freeze_statistics:
+        _freeze_statistics(model)
     for epoch in range(done, settings.epochs):
         total = torch.zeros((), dtype=torch.float64)
         count = 0
@@ -72,6 +77,14 @@ def fit(
             on_epoch(Epoch(epoch + 1, mean, optimizer.state_dict()))
     model.eval()
     return mean
+
+
+def _freeze_statistics(model: nn.Module) -> None:
+    layers = statistics_layers(model)
+    if not layers:
+        raise InputError("freeze_statistics: the model has no running statistics; leave it out")
+    for layer in layers:
+        layer.eval()
 
 
 def _optimizer(parameters: list[nn.Parameter], settings: TrainSettings) -> torch.optim.Optimizer:

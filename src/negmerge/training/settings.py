@@ -32,6 +32,7 @@ class TrainSettings(BaseModel):
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over all classes")
     clip: float | None = Field(None, gt=0, description="largest norm of the gradient, or null")
     augment: str = Field("none", description="none, crop, flip, or several joined by +")
+    freeze_statistics: bool = Field(False, description="batch-norm layers use and keep their running statistics")
     seed: int = Field(0, ge=0, description="mixed into the seed of the run")
 
     @model_validator(mode="after")

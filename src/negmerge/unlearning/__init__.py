@@ -19,8 +19,9 @@ class Context:
     """What a method is given.
 
     `directory` is its private folder, kept between interruptions; `choose(vector, curve)` selects α for the merged
-    vector in a file and keeps the evaluated points in the file `curve`; `retrain(settings)` trains a model from
-    scratch on the retain rows (with the settings of the base, unless given) and returns its checkpoint and seconds.
+    vector in a file and keeps the evaluated points in the file `curve`; `retrain(settings, seed)` trains a model from
+    scratch on the retain rows (with the settings of the base, unless given; a seed other than 0 draws weights and
+    batches anew) and returns its checkpoint and seconds.
     """
 
     base: Path
@@ -28,7 +29,7 @@ class Context:
     pool_seconds: float
     directory: Path
     choose: Callable[[Path, Path], Selection]
-    retrain: Callable[[TrainSettings | None], tuple[Path, float]]
+    retrain: Callable[[TrainSettings | None, int], tuple[Path, float]]
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,13 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     train: TrainSettings | None = Field(None, description="training settings; those of the base unless given")
+    seed: int = Field(0, ge=0, description="another one trains anew, from other weights and batches: the gap's noise")
 
 
 def unlearn(context: Context, settings: Settings) -> Outcome:
-    """Return a model trained on the retain rows; the run's own reference serves, where it was trained the same."""
-    checkpoint, seconds = context.retrain(settings.train)
+    """Return a model trained on the retain rows; the run's own reference serves, where it was trained the same.
+
+    With another `seed` the row is a second Retrain model: its gap is what chance alone makes of it.
+    """
+    checkpoint, seconds = context.retrain(settings.train, settings.seed)
     return Outcome(checkpoint=checkpoint, seconds={"training": seconds})

@@ -1,0 +1,182 @@
+"""What selection sees of a run, and the choice of α for a merged vector."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from negmerge.checkpoints import write_bytes_atomic
+from negmerge.data.splits import Split
+from negmerge.data.store import Store
+from negmerge.errors import InputError
+from negmerge.evaluation import NegatedModel, predict_parts, recalibrate
+from negmerge.experiment.choices import Buffers, Recalibrate, SelectionConfig
+from negmerge.metrics import accuracy, average_gap, holdout_distance, membership_svc_confidence
+from negmerge.models._classifier import Classifier
+from negmerge.selection import Selection, choose_alpha
+from negmerge.training import derive_seed
+
+ATTACK_ROWS = 2000  # members and as many non-members; the reported attack takes up to 10,000, at 20 times the cost
+RECALIBRATION_BATCH = 250
+
+Tell = Callable[[float, dict[str, float]], None]
+Labelled = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Selector:
+    """The rows that selection may look at, and how α is chosen from them.
+
+    match-holdout compares the forget rows with how the *base* treats the validation rows: Retrain, made the same way,
+    treats the forget rows like that. (Compared with validation under θ(α) itself, damage to both would count as
+    likeness.)
+
+    In the average gap of match-reference retain accuracy is that of the fixed sample, validation stands in the place of
+    test, also as the non-members of the attack, and the attack is fitted on at most 2,000 rows of either kind.
+    """
+
+    classifier: Classifier
+    store: Store
+    split: Split
+    rule: SelectionConfig
+    seed: int
+    device: str
+    reference: Path | None = None
+    _unseen: dict[Path, Labelled] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.rule.objective == "match-reference" and self.reference is None:
+            raise InputError("selection: match-reference needs a reference: {train: base}, or {checkpoint: FILE}")
+        if self.rule.objective == "match-holdout" and len(self.split.validation_forget):
+            raise InputError(
+                "selection: match-holdout compares the forget rows with unseen rows of the same kind, and a base that "
+                "knows the kind recognises those too; to forget a class or a source use retain-floor or match-reference"
+            )
+
+    @cached_property
+    def parts(self) -> dict[str, Tensor]:
+        """The row numbers of the train table that selection sees, by part.
+
+        `forget` are held-out rows of what is forgotten or, where there are none, the forget rows themselves;
+        `retain` is a fixed sample.
+        """
+        held_out = self.split.validation_forget
+        return {
+            "forget": held_out if len(held_out) else self.split.forget,
+            "retain": self._sample(self.split.retain, "selection", self.rule.retain_rows),
+        }
+
+    def _sample(self, rows: Tensor, purpose: str, most: int) -> Tensor:
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, purpose))
+        return rows[torch.randperm(len(rows), generator=generator)[:most].sort().values]
+
+    def _predict(self, model: nn.Module, parts: dict[str, Tensor]) -> dict[str, Labelled]:
+        return predict_parts(self.classifier, model, self.store.table("train").take, parts)
+
+    def unseen(self, base: Path) -> Labelled:
+        """Return logits and labels of the validation rows under the base: how it treats what it has not seen."""
+        if base not in self._unseen:
+            parts = {"validation": self.split.validation}
+            self._unseen[base] = self._predict(self.classifier.load(base, self.device), parts)["validation"]
+        return self._unseen[base]
+
+    def scores(self, model: nn.Module, objective: str, base: Path) -> dict[str, float]:
+        """Return forget and retain accuracy in percent, and what the objective looks at."""
+        unseen = {"validation": self.split.validation} if objective == "match-reference" else {}
+        seen = self._predict(model, {**self.parts, **unseen})
+        scores = {name: accuracy(*pair) for name, pair in seen.items()}
+        if objective == "match-holdout":
+            scores["holdout"] = holdout_distance(*seen["forget"], *self.unseen(base))
+        if objective == "match-reference":
+            scores["membership"] = membership_svc_confidence(
+                *seen["retain"],
+                *seen["validation"],
+                *seen["forget"],
+                seed=derive_seed(self.seed, "selection attack"),
+                most=ATTACK_ROWS,
+            )
+        return scores
+
+    @cached_property
+    def reference_scores(self) -> dict[str, float]:
+        """The four parts of the average gap for the reference, measured as selection measures a candidate."""
+        assert self.reference is not None
+        model = self.classifier.load(self.reference, self.device)
+        return _as_row(self.scores(model, "match-reference", self.reference))
+
+    def negated(self, base: Path, vector: Path, buffers: Buffers) -> NegatedModel:
+        """Return θ(α) for a merged vector, with what the policy does to the buffers."""
+        adapt = None
+        if isinstance(buffers, Recalibrate):
+            rows = self._sample(getattr(self.split, buffers.recalibrate), "buffers", buffers.rows)
+            adapt = self._recalibrator(rows)
+        return NegatedModel(self.classifier.load(base, self.device), vector, adapt)
+
+    def _recalibrator(self, rows: Tensor) -> Callable[[nn.Module], None]:
+        table = self.store.table("train")
+        pieces = rows.tensor_split(max(1, -(-len(rows) // RECALIBRATION_BATCH)))  # equal to one row
+
+        def adapt(model: nn.Module) -> None:
+            batches = (self.classifier.prepare(table.take(piece)[0].to(self.device)) for piece in pieces)
+            recalibrate(model, batches, self.classifier.logits)
+
+        return adapt
+
+    def choose(
+        self,
+        base: Path,
+        vector: Path,
+        curve_file: Path,
+        tell: Tell,
+        *,
+        buffers: Buffers = "keep",
+        objective: str | None = None,
+    ) -> Selection:
+        """Choose α for a merged vector; the points evaluated before an interruption are read from `curve_file`.
+
+        `tell(alpha, scores)` hears of every point that is evaluated now; `objective` stands in for the config's.
+        """
+        known: dict[str, dict[str, float]] = json.loads(curve_file.read_text()) if curve_file.exists() else {}
+        negated: list[NegatedModel] = []
+        rule, aim = self.rule, objective or self.rule.objective
+
+        def evaluate(alpha: float) -> dict[str, float]:
+            key = f"{alpha:.10g}"
+            if key not in known:
+                if not negated:
+                    negated.append(self.negated(base, vector, buffers))
+                scores = self.scores(negated[0].set_alpha(alpha), aim, base)
+                if aim == "match-reference":
+                    scores["gap"] = average_gap(_as_row(scores), self.reference_scores).total
+                known[key] = scores
+                write_bytes_atomic(curve_file, json.dumps(known).encode())
+                tell(alpha, scores)
+            return known[key]
+
+        return choose_alpha(
+            evaluate, aim, floor=rule.floor_share, search=rule.search, step=rule.step, max_alpha=rule.max_alpha
+        )
+
+    def oracle(
+        self, base: Path, vector: Path, curve_file: Path, chosen: float, tell: Tell, buffers: Buffers
+    ) -> dict[str, float]:
+        """Return what the oracle, match-reference, would have chosen for a vector, and what choosing `chosen` costs.
+
+        `alpha` and `gap` are the oracle's; `gap_chosen` is the gap at `chosen`; all as selection measures them.
+        """
+        best = self.choose(base, vector, curve_file, tell, buffers=buffers, objective="match-reference")
+        gaps = {point.alpha: point.scores["gap"] for point in best.curve}
+        if chosen not in gaps:
+            model = self.negated(base, vector, buffers).set_alpha(chosen)
+            scores = self.scores(model, "match-reference", base)
+            gaps[chosen] = average_gap(_as_row(scores), self.reference_scores).total
+        return {"alpha": best.alpha, "gap": gaps[best.alpha], "gap_chosen": gaps[chosen]}
+
+
+def _as_row(scores: dict[str, float]) -> dict[str, float]:
+    """Return the four parts of the average gap, with validation in the place of test."""
+    return {**{key: scores[key] for key in ("retain", "forget", "membership")}, "test": scores["validation"]}

@@ -1,0 +1,143 @@
+"""Choosing α, the scale of the negation: objectives, and the search for the best point of a lattice.
+
+Accuracies are percentages. α runs over the lattice k · step (0.05 in the paper); α = 0 is the base.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from negmerge.errors import InputError, nearest
+from negmerge.selection.curve import OBJECTIVES, Curve, Evaluate
+from negmerge.selection.search import try_bisection, try_fibonacci, try_grid
+
+__all__ = ["OBJECTIVES", "Evaluate", "Point", "Search", "Selection", "choose_alpha"]
+
+Search = Literal["bracket", "grid"]
+
+BRACKET_LIMIT = 64.0
+FALLBACK_POINTS = 80
+
+
+@dataclass(frozen=True)
+class Point:
+    """One evaluated α and what was measured there."""
+
+    alpha: float
+    scores: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The chosen α with everything that led to it.
+
+    `floor` is the absolute retain accuracy that must hold, in percent, None where the objective knows none;
+    `open_end` says that the best α may lie beyond the largest tried; `note` says what the reader must know.
+    """
+
+    alpha: float
+    scores: dict[str, float]
+    floor: float | None
+    curve: tuple[Point, ...]
+    open_end: bool = False
+    note: str = ""
+
+
+def choose_alpha(
+    evaluate: Evaluate,
+    objective: str = "retain-floor",
+    *,
+    floor: float = 0.95,
+    search: Search = "bracket",
+    step: float = 0.05,
+    max_alpha: float | None = None,
+) -> Selection:
+    """Choose the scale α of a negation from what `evaluate` measures; the smallest α among equals.
+
+    retain-floor: argmin over α of forget(α) subject to retain(α) ≥ floor · retain(0).
+    match-reference: argmin over α of gap(α), the average gap to the Retrain model; no floor.
+    match-holdout: argmin over α of holdout(α), the distance of the behaviour on the forget set from that of the
+    base on unseen rows, subject to the same floor.
+
+    `evaluate(alpha)` returns `forget`, `retain` and the objective's own score (`gap`, `holdout`), all from 0 to 100;
+    it is called once for an α, and for α = 0. `search="grid"` tries every lattice point up to `max_alpha` (1.0 unless
+    given: the paper's 21 points). `search="bracket"` doubles the upper end (from 1.0, to at most `max_alpha` or 64)
+    while the best may lie beyond it, and stops where forget accuracy is 0. Then retain-floor bisects, and the others,
+    whose value falls and then rises, take Fibonacci's steps. With max_alpha = 1 that finds the grid's point in at most
+    8 evaluations, where the value falls strictly (until it is 0) or falls and rises strictly; flat stretches may take
+    more. When evaluated points contradict the shape, it goes over to the grid up to the bracket's end, and `note`
+    says so.
+
+    Raises InputError for an unknown objective or search, for a floor outside [0, 1], a step or `max_alpha` that is
+    not positive, and for scores that are missing or outside 0 … 100.
+
+    >>> curve = lambda a: {"forget": 80 - 80 * a, "retain": 90 - 10 * a**2}
+    >>> choose_alpha(curve, floor=0.95).alpha
+    0.65
+    >>> choose_alpha(lambda a: {**curve(a), "gap": abs(20 - 80 * a)}, "match-reference").alpha
+    0.25
+
+    Source: Kim, Han, Choe, NegMerge, ICML 2025 (arXiv 2410.05583); task negation after Ilharco et al., 2023.
+    """
+    if objective not in OBJECTIVES:
+        raise InputError(f"unknown objective {objective!r}{nearest(objective, OBJECTIVES)}; there are {_names()}")
+    if not 0.0 <= floor <= 1.0:
+        raise InputError(f"floor must be a share from 0 to 1, got {floor}")
+    if not step > 0.0 or (max_alpha is not None and not max_alpha > 0.0):
+        raise InputError(f"step and max_alpha must be positive, got {step} and {max_alpha}")
+    curve = Curve(evaluate, step, OBJECTIVES[objective], floor)
+    note = ""
+    if search == "grid":
+        last = _last(max_alpha or 1.0, step)
+        try_grid(curve, last, 1)
+    elif search == "bracket":
+        last = _last(max_alpha or BRACKET_LIMIT, step)
+        note = _bracket(curve, min(_last(1.0, step), last), last)
+    else:
+        raise InputError(f"unknown search {search!r}; there are bracket and grid")
+    chosen = curve.best()
+    end = max(curve.points)
+    return Selection(
+        alpha=curve.alpha(chosen),
+        scores=curve.at(chosen),
+        floor=curve.floor,
+        curve=tuple(Point(curve.alpha(k), curve.at(k)) for k in sorted(curve.points)),
+        open_end=end >= last and _may_lie_beyond(curve, chosen, end),
+        note=note,
+    )
+
+
+def _bracket(curve: Curve, first: int, last: int) -> str:
+    """Search with few evaluations, or with all where they contradict what the search relies on, and say so."""
+    curve.at(0)
+    if curve.objective.falls:
+        try_bisection(curve, first, last)
+        sound, shape, instead = curve.is_monotone(), "fall steadily with α", "bisecting"
+    else:
+        try_fibonacci(curve, first, last)
+        sound, shape, instead = curve.is_unimodal(last), "fall and then rise with α", "narrowing down"
+    if sound:
+        return ""
+    end = max(first, *curve.points)
+    stride = -(-end // FALLBACK_POINTS)
+    try_grid(curve, end, stride)
+    return (
+        f"The evaluated points do not clearly {shape}, so every {curve.alpha(stride):g} up to {curve.alpha(end):g} "
+        f"was evaluated instead of {instead}."
+    )
+
+
+def _may_lie_beyond(curve: Curve, chosen: int, end: int) -> bool:
+    """Whether a better α may lie beyond the last one tried: nothing there says that it has become worse."""
+    if curve.objective.falls:
+        return curve.holds(end) and curve.value(chosen) > 0.0
+    return chosen == end and curve.value(chosen) > 0.0
+
+
+def _last(alpha: float, step: float) -> int:
+    """Return the last lattice index not beyond `alpha`, at least 1."""
+    return max(1, int(alpha / step + 1e-6))
+
+
+def _names() -> str:
+    *most, last = OBJECTIVES
+    return f"{', '.join(most)} and {last}"

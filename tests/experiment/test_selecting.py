@@ -1,0 +1,153 @@
+"""Objectives and buffer policies in whole runs on the digits."""
+
+import json
+
+import pytest
+import torch
+import yaml
+
+from negmerge.checkpoints import read_state_dict
+from negmerge.data.splits import load_split
+from negmerge.data.store import Store
+from negmerge.errors import InputError
+from negmerge.evaluation import predict
+from negmerge.experiment.config import check_config
+from negmerge.experiment.pipeline import run
+from negmerge.metrics import accuracy, holdout_distance, membership_svc_confidence
+from negmerge.models._classifier import Classifier
+from negmerge.training import derive_seed
+
+RANDOM = {
+    "name": "random",
+    "workers": 1,
+    "threads": 1,
+    "model": {"family": "small-cnn", "width": 8},
+    "data": {"source": "digits", "forget": {"fraction": 0.1}},
+    "base": {"train": {"epochs": 12, "lr": 0.01, "batch_size": 64, "schedule": "one-cycle"}},
+    "reference": {"train": "base"},
+    "pool": {"train": {"batch_size": 32}, "grid": {"lr": [1e-3, 3e-3], "epochs": [4, 8]}},
+    "methods": ["consensus"],
+}
+
+
+def config(**changes):
+    return check_config({**yaml.safe_load(yaml.safe_dump(RANDOM)), **changes})
+
+
+def measured(place, model, most=2000):
+    """The four parts as selection measures them, computed anew from the files of a run."""
+    classifier = Classifier("small-cnn", {"width": 8}, 10, (1, 8, 8))
+    table = Store(place / "private" / "data").table("train")
+    split = load_split(place / "split.json")
+    weights = classifier.load(place / model / "model.safetensors")
+    pairs = {}
+    for name in ("retain", "forget", "validation"):
+        images, labels = table.take(getattr(split, name))
+        pairs[name] = predict(classifier, weights, images), labels
+    parts = {name: accuracy(*pair) for name, pair in pairs.items()}
+    flat = [part for name in ("retain", "validation", "forget") for part in pairs[name]]
+    parts["membership"] = membership_svc_confidence(*flat, seed=derive_seed(0, "selection attack"), most=most)
+    original = classifier.load(place / "base" / "model.safetensors")
+    unseen = predict(classifier, original, images), labels  # the last part: validation
+    return parts, holdout_distance(*pairs["forget"], *unseen)
+
+
+@pytest.fixture(scope="module")
+def holdout(tmp_path_factory):
+    place = tmp_path_factory.mktemp("runs") / "holdout"
+    rule = {"objective": "match-holdout", "max_alpha": 4.0, "step": 0.25}
+    methods = ["consensus", {"name": "uniform", "buffers": {"recalibrate": "retain", "rows": 600}}]
+    return place, run(config(selection=rule, methods=methods), place)
+
+
+def test_match_reference_is_the_smallest_gap_of_its_curve(tmp_path):
+    rule = {"objective": "match-reference", "search": "grid", "max_alpha": 3.0, "step": 0.5}
+    results = run(config(selection=rule), tmp_path / "run")
+    row = results["methods"]["consensus"]
+    assert row["alpha"] == min(row["curve"], key=lambda point: (point["gap"], point["alpha"]))["alpha"]
+    assert row["floor"] is None and results["selection"]["floor"] is None and row.get("oracle") is None
+    ours, _ = measured(tmp_path / "run", "methods/consensus")
+    target, _ = measured(tmp_path / "run", "reference")
+    chosen = next(point for point in row["curve"] if point["alpha"] == row["alpha"])
+    assert {key: chosen[key] for key in ours} == pytest.approx(ours)
+    assert chosen["gap"] == pytest.approx(sum(abs(ours[key] - target[key]) for key in ours) / 4)
+
+
+def test_match_holdout_sees_no_reference_and_is_compared_with_the_oracle(holdout):
+    place, results = holdout
+    row = results["methods"]["consensus"]
+    base = row["curve"][0]
+    holding = [point for point in row["curve"] if point["retain"] >= row["floor"]]
+    assert row["alpha"] == min(holding, key=lambda point: (point["holdout"], point["alpha"]))["alpha"]
+    assert row["floor"] == pytest.approx(0.95 * base["retain"])
+    assert all("gap" not in point and "membership" not in point for point in row["curve"])
+    chosen = next(point for point in row["curve"] if point["alpha"] == row["alpha"])
+    assert chosen["holdout"] == pytest.approx(measured(place, "methods/consensus")[1])
+    oracle = row["oracle"]
+    gaps = json.loads((place / "private/methods/consensus/oracle.json").read_text())
+    assert oracle["gap"] == min(point["gap"] for point in gaps.values()) <= oracle["gap_chosen"]
+    ours, target = measured(place, "methods/consensus")[0], measured(place, "reference")[0]
+    assert oracle["gap_chosen"] == pytest.approx(sum(abs(ours[key] - target[key]) for key in ours) / 4)
+
+
+def test_recalibrated_buffers_are_those_of_the_retain_rows(holdout):
+    place, results = holdout
+    assert results["methods"]["uniform"]["needs"] == ["pool", "forget", "retain"]
+    assert results["methods"]["uniform"]["buffers"] == "recalibrate on 600 retain rows"
+    assert results["methods"]["consensus"]["needs"] == ["pool", "forget"] and results["model"]["buffers"] == "keep"
+    base, kept, moved = (
+        read_state_dict(place / name / "model.safetensors") for name in ("base", "methods/consensus", "methods/uniform")
+    )
+    assert torch.equal(kept["1.running_mean"], base["1.running_mean"])
+    assert not torch.equal(moved["1.running_mean"], base["1.running_mean"])
+    assert torch.equal(moved["1.num_batches_tracked"], base["1.num_batches_tracked"])
+    split = load_split(place / "split.json")
+    images, _ = Store(place / "private" / "data").table("train").take(split.retain)
+    classifier = Classifier("small-cnn", {"width": 8}, 10, (1, 8, 8))
+    first = classifier.load(place / "methods/uniform/model.safetensors")[0]
+    hidden = first(classifier.prepare(images)).detach()
+    torch.testing.assert_close(moved["1.running_mean"], hidden.mean((0, 2, 3)), atol=0.02, rtol=0.05)
+    row = results["methods"]["uniform"]
+    chosen = next(point for point in row["curve"] if point["alpha"] == row["alpha"])
+    assert chosen["forget"] == row["forget"]  # the written model is the one that was chosen
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"selection": {"objective": "match-reference"}, "reference": "none"},
+            "config: selection: match-reference needs a reference",
+        ),
+        (
+            {"selection": {"objective": "match-holdout"}, "data": {"source": "digits", "forget": {"classes": ["3"]}}},
+            "match-holdout needs unseen rows that look like the forget rows",
+        ),
+        ({"selection": {"objective": "match-reference", "floor": 0.9}}, "match-reference knows no floor"),
+        ({"buffers": "melt"}, "buffers: write keep, or {recalibrate: retain, rows: 2000}"),
+        ({"buffers": {"recalibrate": "test"}}, "buffers.*recalibrate: Input should be 'retain' or 'forget'"),
+        ({"methods": [{"name": "retrain", "buffers": "keep"}]}, "method retrain does not merge: leave out buffers"),
+    ],
+)
+def test_mistakes_are_named(changes, message):
+    with pytest.raises(InputError, match=message) as caught:
+        config(**changes)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_split_of_a_file_is_checked_too(holdout, tmp_path):
+    place, _ = holdout
+    changed = config(
+        data={"source": "digits", "forget": {"classes": ["3"]}},
+        base={"checkpoint": str(place / "base" / "model.safetensors")},
+        reference="none",
+        pool={"train": {"batch_size": 32}, "grid": {"epochs": [1]}},
+        methods=["uniform"],
+    )
+    run(changed, tmp_path / "class")
+    changed = config(
+        data={"source": "digits", "split": str(tmp_path / "class" / "split.json")},
+        selection={"objective": "match-holdout"},
+    )
+    with pytest.raises(InputError, match="to forget a class or a source use retain-floor"):
+        run(changed, tmp_path / "again")
