@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from negmerge.data import _cropping
 from negmerge.data.augment import Augmentation, augment, parse_augmentation
 from negmerge.errors import InputError
 
@@ -19,9 +20,13 @@ def test_specs():
     assert parse_augmentation("none") == Augmentation()
     assert parse_augmentation("crop+flip") == Augmentation(4, True)
     assert parse_augmentation("flip+crop2") == Augmentation(2, True)
+    assert parse_augmentation("crop+rand-m10-n3") == Augmentation(4, False, 10, 3)
 
 
-@pytest.mark.parametrize("spec", ["", "crop+crop", "rotate", "none+flip", "flip+", "crop0", "crop0x", "+"])
+@pytest.mark.parametrize(
+    "spec",
+    ["", "crop+crop", "rotate", "none+flip", "flip+", "crop0", "crop0x", "+", "rand-m0-n2", "rand-m11-n1", "rand-m5"],
+)
 def test_unknown_specs(spec):
     with pytest.raises(
         InputError, match=r"is not known; write none, crop \(padding 4\), crop2 .*, flip, or crop\+flip"
@@ -75,6 +80,58 @@ def test_floats_and_the_input_are_left_alone():
     out = augment(images, "crop+flip", generator())
     assert out.dtype == torch.float32 and torch.equal(images, before)
     assert torch.equal(out, augment(batch(8), "crop+flip", generator()).float() / 255)
+
+
+@pytest.mark.parametrize("spec", ["none", "crop", "flip", "crop+flip", "crop12+flip"])
+@pytest.mark.parametrize("shape", [(40, 3, 32, 32), (40, 1, 9, 5)])
+def test_compiled_equals_torch(spec, shape, monkeypatch):
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator(3))
+    rows = torch.tensor([5, 39, 0, 5, 17] * 9)
+    chosen = augment(images, spec, generator(), rows)
+    assert torch.equal(chosen, augment(images[rows], spec, generator())) and chosen.is_contiguous()
+    assert torch.equal(
+        augment(images[:, :, ::2], spec, generator()), augment(images[:, :, ::2].clone(), spec, generator())
+    )
+    monkeypatch.setattr(_cropping, "AVAILABLE", False)
+    assert torch.equal(chosen, augment(images, spec, generator(), rows))
+
+
+def test_randaugment_is_seeded_and_leaves_the_random_numbers_alone():
+    images = batch(40)
+    before = torch.random.get_rng_state()
+    a, b, c = (augment(images, "rand-m9-n2", generator(seed)) for seed in (0, 0, 1))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert a.dtype == torch.uint8 and a.shape == images.shape
+    assert torch.equal(a, b) and not torch.equal(a, c) and not torch.equal(a, images)
+
+
+def test_sixteen_images_share_their_operation_and_the_next_have_another():
+    images = batch(64)
+    groups = [part for seed in range(10) for part in augment(images, "rand-m5-n1", generator(seed)).split(16)]
+    inverted = [
+        (part == 255 - before).flatten(1).all(1)
+        for part, before in zip(groups, images.split(16) * 10, strict=True)  # one operation of fourteen, without size
+    ]
+    assert all(part.all() or not part.any() for part in inverted)
+    assert 1 <= sum(bool(part.all()) for part in inverted) <= 12
+
+
+def test_randaugment_changes_more_with_a_larger_magnitude():
+    images = batch(64)
+
+    def distance(spec):
+        moved = [augment(images, spec, generator(seed)).float() for seed in range(12)]
+        return sum(float((out - images).abs().mean()) for out in moved) / len(moved)
+
+    assert distance("rand-m1-n1") < distance("rand-m10-n1") < distance("rand-m10-n3")
+
+
+def test_randaugment_keeps_grey_images_grey_and_comes_after_crop_and_flip():
+    grey = augment(batch(20)[:, :1], "rand-m5-n2", generator())
+    assert grey.shape == (20, 1, 8, 8) and grey.dtype == torch.uint8
+    source = generator()
+    first = augment(batch(), "crop+flip", source)
+    assert torch.equal(augment(batch(), "rand-m5-n1+flip+crop", generator()), augment(first, "rand-m5-n1", source))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -72,7 +72,7 @@ def change(**changes):
         ({"methods": [{"name": "consensus", "threshold": 0.2}]}, r"threshold must be from 0\.5 to 1"),
         ({"methods": [{"name": "retrain", "train": {"lr": -1}}]}, r"method retrain: train.lr: Input should be greater"),
         ({"base": {"checkpoint": "x"}, "methods": ["retrain"]}, "retrain needs training settings"),
-        ({"pool__leave_one_out": True}, "leave_one_out needs the method consensus and at least 3 members"),
+        ({"pool__leave_one_out": True}, r"leave_one_out needs the method consensus \(on all seeds\) and at least 3"),
         ({"pool__grid__lr": [0]}, "lr: Input should be greater than 0"),
         ({"selection": {"floor": 2}}, "selection.floor: Input should be less than or equal to 1"),
         ({"seeds": [1, 1]}, "1 stands twice"),

@@ -12,7 +12,9 @@ from negmerge.metrics import accuracy
 from negmerge.models._classifier import Classifier
 
 FAMILIES = registry.names("families")
-CASES = [(name, {}) for name in FAMILIES] + [("cifar-resnet", {"depth": 18})]
+SMALL = {"swin": {"image_size": 32, "window_size": 4, "width": 12, "depths": [1, 1], "heads": [1, 2]}}
+CASES = [(name, SMALL.get(name, {})) for name in FAMILIES]
+CASES += [("cifar-resnet", {"depth": 18}), ("imagenet-resnet", {"depth": 34}), ("vgg", {"depth": 11})]
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +40,17 @@ def test_build_prepare_logits(name, settings, shape):
     prepared = classifier.prepare(images)
     assert prepared.dtype == torch.float32 and prepared.abs().max() < 4
     assert classifier.logits(model, prepared).shape == (4, 7)
+
+
+@pytest.mark.parametrize(("name", "settings"), CASES)
+def test_gradients_reach_the_pixels(name, settings):
+    classifier = Classifier(name, settings, 7, (3, 32, 32))
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    pixels = images.to(torch.float32).requires_grad_()
+    prepared = classifier.prepare(pixels.clone())
+    assert torch.equal(prepared, classifier.prepare(images))
+    (gradient,) = torch.autograd.grad(prepared.sum(), pixels)
+    assert gradient.shape == images.shape and (gradient > 0).all()  # brighter pixels, larger values
 
 
 def test_grey_and_black_pixels_by_hand():
@@ -68,6 +81,62 @@ def test_a_checkpoint_must_fit(tmp_path):
 def test_resnet18_has_the_published_size():
     model = Classifier("cifar-resnet", {"depth": 18}, 10, (3, 32, 32)).build()
     assert sum(p.numel() for p in model.parameters()) == 11_173_962
+
+
+@pytest.mark.parametrize(
+    ("family", "parameters"),
+    [("imagenet-resnet", 11_689_512), ("swin", 28_288_354), ("vgg", 14_728_266 + 513 * 990)],
+)
+def test_families_have_the_published_sizes(family, parameters):
+    model = Classifier(family, {}, 1000, (3, 224, 224)).build()
+    assert sum(p.numel() for p in model.parameters()) == parameters
+
+
+def test_vgg16_is_thirteen_convolutions_with_five_poolings():
+    model = Classifier("vgg", {}, 10, (3, 32, 32)).build()
+    kinds = [type(layer).__name__ for layer in model.features]
+    assert kinds.count("Conv2d") == kinds.count("BatchNorm2d") == 13
+    ends = [i for i, kind in enumerate(kinds) if kind == "MaxPool2d"]
+    assert [sum(k == "Conv2d" for k in kinds[:end]) for end in ends] == [2, 4, 7, 10, 13]
+    assert model.features(torch.zeros(1, 3, 32, 32)).shape == (1, 512, 1, 1)
+
+
+def test_resnet18_for_imagenet_has_the_published_tensor_names_and_sizes():
+    model = Classifier("imagenet-resnet", {}, 1000, (3, 224, 224)).build().eval()
+    state = model.state_dict()
+    assert len(state) == 122 and state["conv1.weight"].shape == (64, 3, 7, 7)
+    assert {"layer1.1.bn2.running_var", "layer4.0.downsample.0.weight", "layer2.0.downsample.1.bias"} <= set(state)
+    x = torch.zeros(1, 3, 224, 224)
+    sizes = [x.shape[-1] for x in [model.maxpool(model.conv1(x))]]
+    x = model.maxpool(model.conv1(x))
+    for stage in range(1, 5):
+        x = getattr(model, f"layer{stage}")(x)
+        sizes.append(x.shape[-1])
+    assert sizes == [56, 56, 28, 14, 7]
+
+
+def test_swin_enlarges_images_on_the_way_in():
+    classifier = Classifier("swin", SMALL["swin"], 3, (3, 8, 8))
+    constant = torch.full((2, 3, 8, 8), 255, dtype=torch.uint8)
+    out = classifier.prepare(constant)
+    assert out.shape == (2, 3, 32, 32)
+    assert out[0, :, 5, 7].tolist() == pytest.approx([(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225])
+    same = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    assert torch.equal(classifier.prepare(same), Classifier("imagenet-resnet", {}, 3, (3, 32, 32)).prepare(same))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"heads": [1]}, "depths and heads need a value for each stage"),
+        ({"heads": [1, 5]}, "must be a multiple of heads"),
+        ({"image_size": 30}, "must be a multiple of patch_size"),
+        ({"window_size": 5}, "the last stage has 4 patches a side, fewer than window_size"),
+    ],
+)
+def test_swins_settings_must_fit(wrong, message):
+    with pytest.raises(ValidationError, match=message):
+        registry.load("families", "swin").Settings(**{**SMALL["swin"], **wrong})
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +182,7 @@ def test_every_family_keeps_the_contract(name):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_building_leaves_the_accelerators_random_numbers_alone(name):
     before = torch.cuda.get_rng_state()
-    Classifier(name, {}, 10, (1, 8, 8)).build(3)
+    Classifier(name, SMALL.get(name, {}), 10, (1, 8, 8)).build(3)
     assert torch.equal(torch.cuda.get_rng_state(), before)
 
 

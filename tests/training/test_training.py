@@ -17,6 +17,7 @@ from negmerge.training import job as job_module
 from negmerge.training.images import ImageBatches
 from negmerge.training.job import TrainingJob, train
 from negmerge.training.pool import expand_grid
+from negmerge.training.progress import Progress
 
 
 def rates(steps=10, **settings):
@@ -96,6 +97,31 @@ def test_frozen_statistics_stay_and_are_used():
     assert moving.running_mean.any() and moving.num_batches_tracked > 0 and first.mean(0).abs().max() < 1e-5
     with pytest.raises(InputError, match="freeze_statistics: the model has no running statistics"):
         fit(nn.Linear(1, 1), lambda e: [], lambda m, b: m(b), TrainSettings(freeze_statistics=True), steps_per_epoch=1)
+
+
+def test_hooks_stand_before_and_after_the_optimizer_step():
+    model = nn.Linear(1, 1, bias=False)
+    model.weight.data.fill_(1.0)
+    seen = []
+
+    def before(module):
+        seen.append(("before", module.weight.item(), module.weight.grad.item()))
+        module.weight.grad.fill_(100.0)  # what the hook leaves is what is clipped and applied
+
+    def after(module):
+        seen.append(("after", module.weight.item()))
+
+    settings = TrainSettings(optimizer="sgd", lr=0.25, schedule="constant", epochs=1, clip=1.0)
+    fit(
+        model,
+        lambda epoch: [torch.ones(1, 1)],
+        lambda m, x: (3 * m(x)).sum(),
+        settings,
+        steps_per_epoch=1,
+        before_step=before,
+        after_step=after,
+    )
+    assert seen == [("before", 1.0, 3.0), ("after", pytest.approx(0.75, abs=1e-5))]
 
 
 def test_divergence_is_said():
@@ -183,19 +209,18 @@ def test_an_interrupted_job_goes_on_and_ends_the_same(make_job, monkeypatch):
     facts = train(whole)
     assert len(facts["losses"]) == 4 and facts["losses"][-1] < facts["losses"][0]
     broken = make_job("broken")
-    save, saves = job_module._save, []
+    save = Progress.save
 
-    def stop_after_two(job, state):
-        save(job, state)
-        saves.append(state["number"])
-        if len(saves) == 2:
+    def stop_after_two(progress, model, epoch):
+        save(progress, model, epoch)
+        if epoch.number == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(job_module, "_save", stop_after_two)
+    monkeypatch.setattr(Progress, "save", stop_after_two)
     with pytest.raises(KeyboardInterrupt):
         train(broken)
     assert not broken.is_done and broken.state_file.exists()
-    monkeypatch.setattr(job_module, "_save", save)
+    monkeypatch.setattr(Progress, "save", save)
     again = train(broken)
     assert again["losses"] == facts["losses"] and not broken.state_file.exists()
     assert broken.checkpoint.read_bytes() == whole.checkpoint.read_bytes()

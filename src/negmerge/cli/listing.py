@@ -28,6 +28,8 @@ def list_names(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> N
             settings = ", ".join(f"{key}={value}" for key, value in info.settings.items())
             print(f"{name:<{width}}  {info.kind:<6}  {info.summary}")
             print(f"{'':<{width}}          needs {', '.join(info.needs)}; settings: {settings or 'none'}")
+            for key, values in info.search.items():
+                print(f"{'':<{width}}          {key} is searched unless given: {', '.join(f'{v:g}' for v in values)}")
             print(f"{'':<{width}}          {info.reference}")
         else:
             print(f"{name:<{width}}  {registry.load(kind.value, name).SUMMARY}")

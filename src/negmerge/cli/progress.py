@@ -46,6 +46,9 @@ class RunProgress:
         elif name == "evaluated" and self._task is not None:
             text = f"{event['method']} α {event['alpha']:g}: forget {event['forget']:.1f} retain {event['retain']:.1f}"
             self._progress.update(self._task, description=text)
+        elif name == "epoch" and self._task is not None:
+            text = f"{event['method']} epoch {event['number']} of {event['epochs']}: loss {event['loss']:.3f}"
+            self._progress.update(self._task, description=text)
 
     def _begin(self, text: str, total: int | None, done: int = 0) -> None:
         self._end()

@@ -74,7 +74,7 @@ def _plan_text(name: str, plan: dict[str, Any]) -> str:
         [
             f"{name}: {len(plan['members'])} members, {plan['seeds']} seed(s)",
             f"  rows       {rows}",
-            f"  passes     {plan['training_images']:,} images to train base and reference, "
+            f"  passes     {plan['training_images']:,} images to train base, reference and methods, "
             f"{plan['pool_images']:,} to train the pool, {plan['evaluated_images']:,} evaluated",
             f"  minutes    about {plan['minutes']:.1f} ({plan['images_per_second']:.0f} images/s of training a thread)",
             f"  disk       about {plan['disk'] / 1e6:.0f} MB",

@@ -98,6 +98,9 @@ class MethodConfig(BaseModel):
     name: str = Field(description="a name from `negmerge list methods`")
     label: str = Field("", description="the row's name, unless the method's own")
     buffers: Buffers | None = Field(None, description="as `buffers` of the config, for this row of a merging method")
+    seeds: int | None = Field(
+        None, ge=1, description="on how many of the run's seeds, from the first; all unless given"
+    )
 
     _check_buffers = field_validator("buffers", mode="before")(checked_buffers)
 
@@ -165,6 +168,11 @@ class Config(Strict):
         """Return the policy of a row: its own, or else that of the config."""
         return self.buffers if method.buffers is None else method.buffers
 
+    def scratch_settings(self) -> TrainSettings | None:
+        """Return the settings by which the run trains a model from scratch: those of the base, else the reference."""
+        own = self.reference.train if self.reference else None
+        return self.base.train or (own if isinstance(own, TrainSettings) else None)
+
     def resolved(self) -> dict[str, Any]:
         """Return the config with every default written out, as plain JSON values."""
         return self.model_dump(mode="json")
@@ -204,21 +212,21 @@ def check_config(raw: Mapping[str, Any], where: str = "config") -> Config:
         check_settings(method.name, method.settings)
         if method.buffers is not None and describe(method.name).kind == "train":
             raise InputError(f"{where}: method {method.row} does not merge: leave out buffers")
-        if method.name == "retrain" and not (method.settings.get("train") or _scratch_settings(config)):
-            raise InputError(f"{where}: retrain needs training settings: {{name: retrain, train: …}}, or base.train")
+        scratch = method.name in ("retrain", "sisa")
+        if scratch and not (method.settings.get("train") or config.scratch_settings()):
+            raise InputError(
+                f"{where}: {method.name} needs training settings: {{name: {method.name}, train: …}}, or base.train"
+            )
     members = expand_grid(config.pool.train, config.pool.grid)
-    if config.pool.leave_one_out and (len(members) < 3 or all(m.name != "consensus" for m in config.methods)):
-        raise InputError(f"{where}: pool.leave_one_out needs the method consensus and at least 3 members")
+    everywhere = [m.name for m in config.methods if m.seeds is None]
+    if config.pool.leave_one_out and (len(members) < 3 or "consensus" not in everywhere):
+        raise InputError(
+            f"{where}: pool.leave_one_out needs the method consensus (on all seeds) and at least 3 members"
+        )
     if config.reference and config.reference.train == "base" and config.base.train is None:
         raise InputError(f"{where}: reference: train: base needs base.train; give settings or a checkpoint")
     check_selection(config.selection.objective, config.data.forget, config.reference is not None, where)
     return config
-
-
-def _scratch_settings(config: Config) -> TrainSettings | None:
-    """Return the settings by which the run trains a model from scratch: those of the base, else of the reference."""
-    own = config.reference.train if config.reference else None
-    return config.base.train or (own if isinstance(own, TrainSettings) else None)
 
 
 def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:

@@ -65,8 +65,9 @@ def _run_stages(place: RunDir, config: Config, command: str) -> None:
     rows = []
     for seed in config.seeds:
         folder = place.path if len(config.seeds) == 1 else place.path / f"seed-{seed}"
+        first = None if seed == config.seeds[0] else place.path / f"seed-{config.seeds[0]}"
         seed_place = RunDir(folder, place.on_event, place.stages)
-        rows.append(collect(config, material, SeedRun(seed_place, config, material, seed).finish()))
+        rows.append(collect(config, material, SeedRun(seed_place, config, material, seed, first).finish()))
     results = rows[0] if len(rows) == 1 else aggregate(rows)
     write_json(place.path / "results.json", results)
     record = {

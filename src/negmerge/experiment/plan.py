@@ -9,8 +9,8 @@ import torch
 
 from negmerge.evaluation import predict
 from negmerge.experiment.config import Config
-from negmerge.experiment.methods import describe
 from negmerge.experiment.prepare import choose_device, load_data
+from negmerge.experiment.workload import workload
 from negmerge.models._classifier import Classifier
 from negmerge.training import TrainSettings
 from negmerge.training.images import fit_images
@@ -66,28 +66,28 @@ def plan(config: Config) -> Plan:
     rows = split.describe()
     samples = min(config.selection.retain_rows, rows["retain"]) + (rows["validation_forget"] or rows["forget"])
     points = GRID_EVALUATIONS if config.selection.search == "grid" else EVALUATIONS
-    merges = sum(
-        len(members) if m.name == "best-single" else 1 for m in config.methods if describe(m.name).kind != "train"
-    )
-    models = len(config.methods) + 1 + (config.reference is not None)
-    evaluated = merges * points * samples + models * sum(rows.values())
+    works = [workload(config, len(members), rows, place) for place in range(len(config.seeds))]
+    vectors, judged = sum(work.vectors for work in works), sum(work.judged for work in works)
+    seeds = len(config.seeds)
+    models = (len(config.methods) + 1 + (config.reference is not None)) * seeds
+    evaluated = (vectors * points + judged) * samples + models * sum(rows.values())
     cores = (os.cpu_count() or 1) if device == "cpu" else 1
     workers = min(config.workers or cores, len(members)) if device == "cpu" else 1
     train_speed, predict_speed = _speeds(classifier, images, source.train.labels, device)
-    seconds = training / train_speed / cores + pool / train_speed / workers + evaluated / predict_speed
-    seeds = len(config.seeds)
     model_bytes = sum(t.numel() * t.element_size() for t in classifier.build().state_dict().values())
-    kept = 1 + len(members) + merges + len(config.methods) + (config.reference is not None)
+    kept = len(members) * seeds + vectors + judged + models
+    trained = training * seeds + sum(work.trained for work in works)
+    seconds = trained / train_speed / cores + pool * seeds / train_speed / workers + evaluated / predict_speed
     return Plan(
         seeds=seeds,
         members=[member.name for member in members],
         rows=rows,
-        training_images=training * seeds,
+        training_images=trained,
         pool_images=pool * seeds,
-        evaluated_images=evaluated * seeds,
+        evaluated_images=evaluated,
         images_per_second=train_speed,
-        minutes=seconds * seeds / 60,
-        disk=kept * model_bytes * seeds + source.train.images.numel() + source.test.images.numel(),
+        minutes=seconds / 60,
+        disk=kept * model_bytes + source.train.images.numel() + source.test.images.numel(),
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from negmerge import __version__
 from negmerge.experiment.choices import Buffers, Recalibrate, describe_buffers
 from negmerge.experiment.config import Config, MethodConfig
-from negmerge.experiment.methods import describe
+from negmerge.experiment.methods import describe, needs_of
 from negmerge.experiment.prepare import Material
 from negmerge.experiment.stages import Finished
 from negmerge.experiment.warnings import curve_warnings, health_warnings, leave_one_out_warnings, pool_warnings
@@ -18,7 +18,11 @@ GAP_NUMBERS = ("retain", "forget", "test", "membership")
 
 def collect(config: Config, material: Material, finished: Finished) -> dict[str, Any]:
     """Return the results of one seed; accuracies, attack and gaps in percent, `consensus` as a share."""
-    methods = {m.row: _row(m, config.buffers_of(m), finished.methods[m.row]) for m in config.methods}
+    methods = {
+        m.row: _row(m, config.buffers_of(m), finished.methods[m.row])
+        for m in config.methods
+        if m.row in finished.methods
+    }
     base: dict[str, Any] = {"label": "base", "kind": "base", "needs": [], "settings": {}, **finished.base}
     reference = finished.reference and {
         "label": "reference",
@@ -65,8 +69,9 @@ def collect(config: Config, material: Material, finished: Finished) -> dict[str,
 
 def _row(method: MethodConfig, buffers: Buffers, outcome: dict[str, Any]) -> dict[str, Any]:
     info = describe(method.name)
+    found = (outcome.get("search") or {}).get("winner", {})
     merges = info.kind != "train"
-    needs = list(info.needs)
+    needs = list(needs_of(method.name, {**method.settings, **found}))
     if merges and isinstance(buffers, Recalibrate) and buffers.recalibrate not in needs:
         needs.append(buffers.recalibrate)
     return {
@@ -75,7 +80,7 @@ def _row(method: MethodConfig, buffers: Buffers, outcome: dict[str, Any]) -> dic
         "kind": info.kind,
         "needs": needs,
         "buffers": describe_buffers(buffers) if merges else None,
-        "settings": {**{k: v for k, v in info.settings.items() if v is not None}, **method.settings},
+        "settings": {**{k: v for k, v in info.settings.items() if v is not None}, **method.settings, **found},
         **outcome,
         "seconds": sum(outcome["seconds_parts"].values()),
     }

@@ -101,6 +101,13 @@ class Selector:
             )
         return scores
 
+    def candidate_scores(self, model: nn.Module, objective: str, base: Path) -> dict[str, float]:
+        """Return what `scores` returns and, for match-reference, the average `gap` to the reference."""
+        scores = self.scores(model, objective, base)
+        if objective == "match-reference":
+            scores["gap"] = average_gap(_as_row(scores), self.reference_scores).total
+        return scores
+
     @cached_property
     def reference_scores(self) -> dict[str, float]:
         """The four parts of the average gap for the reference, measured as selection measures a candidate."""
@@ -149,9 +156,7 @@ class Selector:
             if key not in known:
                 if not negated:
                     negated.append(self.negated(base, vector, buffers))
-                scores = self.scores(negated[0].set_alpha(alpha), aim, base)
-                if aim == "match-reference":
-                    scores["gap"] = average_gap(_as_row(scores), self.reference_scores).total
+                scores = self.candidate_scores(negated[0].set_alpha(alpha), aim, base)
                 known[key] = scores
                 write_bytes_atomic(curve_file, json.dumps(known).encode())
                 tell(alpha, scores)
@@ -172,8 +177,7 @@ class Selector:
         gaps = {point.alpha: point.scores["gap"] for point in best.curve}
         if chosen not in gaps:
             model = self.negated(base, vector, buffers).set_alpha(chosen)
-            scores = self.scores(model, "match-reference", base)
-            gaps[chosen] = average_gap(_as_row(scores), self.reference_scores).total
+            gaps[chosen] = self.candidate_scores(model, "match-reference", base)["gap"]
         return {"alpha": best.alpha, "gap": gaps[best.alpha], "gap_chosen": gaps[chosen]}
 
 

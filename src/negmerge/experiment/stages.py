@@ -3,7 +3,6 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from negmerge.evaluation import apply_vector, has_statistics
 from negmerge.execution import run_jobs
 from negmerge.experiment.choices import Buffers, Recalibrate
 from negmerge.experiment.config import BaseConfig, Config, MethodConfig, ReferenceConfig
+from negmerge.experiment.contexts import Contexts, facts_of
 from negmerge.experiment.health import mean_cosine, pool_health
 from negmerge.experiment.measure import Bench
 from negmerge.experiment.methods import run_method
@@ -22,11 +22,11 @@ from negmerge.experiment.prepare import Material
 from negmerge.experiment.rundir import RunDir, read_json, write_json
 from negmerge.experiment.selecting import Selector
 from negmerge.merging.statistics import inspect_checkpoints
-from negmerge.selection import Selection
 from negmerge.training import TrainSettings, derive_seed
-from negmerge.training.job import TrainingJob, train
+from negmerge.training.job import TrainingJob
+from negmerge.training.job import train as train_job
 from negmerge.training.pool import expand_grid
-from negmerge.unlearning import Context, Outcome
+from negmerge.unlearning import Outcome
 
 
 @dataclass
@@ -42,10 +42,11 @@ class Finished:
 
 
 class SeedRun:
-    """One seed of an experiment in its folder."""
+    """One seed of an experiment in its folder; `first` is the folder of the first seed, for all others."""
 
-    def __init__(self, place: RunDir, config: Config, material: Material, seed: int) -> None:
-        self.place, self.config, self.material, self.seed = place, config, material, seed
+    def __init__(self, place: RunDir, config: Config, material: Material, seed: int, first: Path | None = None) -> None:
+        self.place, self.config, self.material, self.seed, self.first = place, config, material, seed, first
+        self.contexts = Contexts(self)
         self.cores = os.cpu_count() or 1
         self.threads = config.threads or self.cores
         self.bench = Bench(
@@ -76,7 +77,10 @@ class SeedRun:
         with self.place.stage("pool"):
             members, pool = self._make_pool()
         methods = {}
+        place = self.config.seeds.index(self.seed)
         for method in self.config.methods:
+            if method.seeds is not None and place >= method.seeds:
+                continue
             with self.place.stage(f"method {method.row}", method=method.row):
                 methods[method.row] = self._make_method(method, members, pool["seconds"])
         left_out: dict[str, float] = {}
@@ -114,15 +118,16 @@ class SeedRun:
             if part.checkpoint is not None:
                 self._import(part.checkpoint, self.place.path / name)
             else:
-                jobs.append(self._job(name, self.place.path / name, rows, self._train_settings(part)))
-        self._train(jobs, threads=max(1, self.threads // max(1, len(jobs))), workers=len(jobs))
+                jobs.append(self.job(name, self.place.path / name, rows, self.train_settings(part)))
+        self.train(jobs, threads=max(1, self.threads // max(1, len(jobs))), workers=len(jobs))
 
     def _seconds(self, name: str) -> dict[str, Any]:
         """Return the training time of base or reference; nothing is known of one that was given."""
         file = self.place.path / name / "training.json"
         return {"seconds": read_json(file)["seconds"] if file.exists() else None}
 
-    def _train_settings(self, part: BaseConfig | ReferenceConfig) -> TrainSettings:
+    def train_settings(self, part: BaseConfig | ReferenceConfig) -> TrainSettings:
+        """Return the training settings of base or reference."""
         settings = self.config.base.train if part.train == "base" else part.train
         assert isinstance(settings, TrainSettings)
         return settings
@@ -136,17 +141,20 @@ class SeedRun:
         directory.mkdir(parents=True, exist_ok=True)
         write_state_dict(target, {name: value.contiguous() for name, value in state.items()})
 
-    def _job(
+    def job(
         self,
         name: str,
         directory: Path,
         rows: torch.Tensor,
         settings: TrainSettings,
         start: Path | None = None,
-        again: int = 0,
+        part: str | None = None,
+        resumable: bool | None = None,
     ) -> TrainingJob:
-        # Base and reference differ in their rows alone, so they share the seed of weights and batches.
-        part = f"member {name}" if start else "from scratch" + (f" {again}" if again else "")
+        """Return the job of training on rows of the train table; `part` is what its seed is derived by."""
+        if part is None:
+            # Base and reference differ in their rows alone, so they share the seed of weights and batches.
+            part = f"member {name}" if start else "from scratch"
         return TrainingJob(
             name=name,
             directory=directory,
@@ -157,10 +165,11 @@ class SeedRun:
             seed=derive_seed(self.seed, part),
             device=self.material.device,
             start=start,
-            resumable=start is None,
+            resumable=start is None if resumable is None else resumable,
         )
 
-    def _train(self, jobs: Sequence[TrainingJob], *, workers: int, threads: int) -> None:
+    def train(self, jobs: Sequence[TrainingJob], *, workers: int, threads: int) -> None:
+        """Do the jobs that are not done."""
         open_jobs = [job for job in jobs if not job.is_done]
         if self.material.device != "cpu":
             workers = 1
@@ -168,7 +177,7 @@ class SeedRun:
         # The longest first, so that no worker is left alone with one at the end.
         open_jobs.sort(key=lambda job: -job.settings["epochs"] * len(job.rows))
         run_jobs(
-            train,
+            train_job,
             open_jobs,
             workers=workers,
             threads=threads,
@@ -183,10 +192,10 @@ class SeedRun:
         folder = self.place.private / "pool"
         members = expand_grid(self.config.pool.train, self.config.pool.grid)
         jobs = [
-            self._job(m.name, folder / m.name, self.material.split.forget, m.settings, start=self.base) for m in members
+            self.job(m.name, folder / m.name, self.material.split.forget, m.settings, start=self.base) for m in members
         ]
         workers = min(self.config.workers or self.cores, len(jobs))
-        self._train(jobs, workers=workers, threads=1)
+        self.train(jobs, workers=workers, threads=1)
         facts_file = self.place.path / "pool.json"
         if not facts_file.exists():
             found = inspect_checkpoints(self.base, [job.checkpoint for job in jobs]).as_json()
@@ -211,25 +220,19 @@ class SeedRun:
         outcome_file = folder / "outcome.json"
         checkpoint = folder / "model.safetensors"
         if not outcome_file.exists():
-            outcome = run_method(method.name, method.settings, self._context(method, members, pool_seconds))
+            context = self.contexts.make(method, members, pool_seconds)
+            outcome = run_method(method.name, method.settings, context, self._earlier_search(method))
             folder.mkdir(parents=True, exist_ok=True)
             self._write_model(outcome, checkpoint, self.config.buffers_of(method))
-            write_json(outcome_file, {**_facts(outcome), "oracle": self._oracle(method, outcome)})
+            write_json(outcome_file, {**facts_of(outcome), "oracle": self.contexts.oracle(method, outcome)})
         return {**read_json(outcome_file), **self._scores(f"methods/{method.row}", checkpoint)}
 
-    def _context(
-        self, method: MethodConfig, members: Sequence[TrainingJob], pool_seconds: float, row: str = ""
-    ) -> Context:
-        row = row or method.row
-        private = self.place.private / "methods" / row
-        return Context(
-            base=self.base,
-            members=tuple(job.checkpoint for job in members),
-            pool_seconds=pool_seconds,
-            directory=private,
-            choose=partial(self._choose, row, self.config.buffers_of(method)),
-            retrain=partial(self._retrain, private),
-        )
+    def _earlier_search(self, method: MethodConfig) -> dict[str, Any] | None:
+        """Return the record of the search for the method's settings on the run's first seed, on any other seed."""
+        if self.first is None:
+            return None
+        found: dict[str, Any] | None = read_json(self.first / "methods" / method.row / "outcome.json").get("search")
+        return found
 
     def _leave_one_out(self, members: list[TrainingJob]) -> dict[str, float]:
         """Return the α chosen for the consensus without each member, by the member's name."""
@@ -239,47 +242,13 @@ class SeedRun:
             chosen = {}
             for left in members:
                 others = [job for job in members if job is not left]
-                context = self._context(method, others, 0.0, f"{method.row}-without-{left.directory.name}")
+                context = self.contexts.make(method, others, 0.0, f"{method.row}-without-{left.directory.name}")
                 outcome = run_method(method.name, method.settings, context)
                 assert outcome.selection is not None
                 chosen[left.directory.name] = outcome.selection.alpha
             write_json(file, chosen)
         found: dict[str, float] = read_json(file)
         return found
-
-    def _choose(self, row: str, buffers: Buffers, vector: Path, curve_file: Path) -> Selection:
-        def tell(alpha: float, scores: dict[str, float]) -> None:
-            self.place.emit("evaluated", method=row, alpha=alpha, **scores)
-
-        return self.selector.choose(self.base, vector, curve_file, tell, buffers=buffers)
-
-    def _oracle(self, method: MethodConfig, outcome: Outcome) -> dict[str, float] | None:
-        """Return how far the α of match-holdout lands from the oracle's; None for other objectives, or without one."""
-        objective = self.config.selection.objective
-        if objective != "match-holdout" or self.reference is None or outcome.vector is None:
-            return None
-        assert outcome.selection is not None
-        curve_file = self.place.private / "methods" / method.row / "oracle.json"
-
-        def tell(alpha: float, scores: dict[str, float]) -> None:
-            self.place.emit("evaluated", method=f"{method.row} (oracle)", alpha=alpha, **scores)
-
-        buffers = self.config.buffers_of(method)
-        return self.selector.oracle(self.base, outcome.vector, curve_file, outcome.selection.alpha, tell, buffers)
-
-    def _retrain(self, directory: Path, settings: TrainSettings | None, seed: int = 0) -> tuple[Path, float]:
-        reference = self.config.reference
-        own = self._train_settings(reference) if reference and reference.train else None
-        wanted = settings or self.config.base.train or own
-        if wanted is None:
-            raise InputError(
-                "retrain: the base was not trained here; give the method settings: {name: retrain, train: …}"
-            )
-        same = wanted == own and seed == 0
-        name, place = ("reference", self.place.path / "reference") if same else ("retrain", directory)
-        job = self._job(name, place, self.material.split.retain, wanted, again=seed)
-        self._train([job], workers=1, threads=self.threads)
-        return job.checkpoint, job.facts()["seconds"]
 
     def _write_model(self, outcome: Outcome, target: Path, buffers: Buffers) -> None:
         if outcome.checkpoint is not None:
@@ -300,17 +269,3 @@ class SeedRun:
             write_json(file, self.bench.full_scores(checkpoint))
         scores: dict[str, Any] = read_json(file)
         return scores
-
-
-def _facts(outcome: Outcome) -> dict[str, Any]:
-    facts: dict[str, Any] = {"member": outcome.member, "seconds_parts": outcome.seconds, **outcome.merge}
-    if outcome.selection is not None:
-        chosen = outcome.selection
-        facts |= {
-            "alpha": chosen.alpha,
-            "floor": chosen.floor,
-            "curve": [{"alpha": point.alpha, **point.scores} for point in chosen.curve],
-            "open_end": chosen.open_end,
-            "note": chosen.note,
-        }
-    return facts

@@ -14,6 +14,7 @@ from torch.nn import functional
 from negmerge import registry
 from negmerge.checkpoints import read_state_dict
 from negmerge.errors import InputError, listing
+from negmerge.models._ensemble import Ensemble, count_models
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,13 @@ class Classifier:
         return total / len(labels)
 
     def load(self, checkpoint: Path, device: torch.device | str = "cpu") -> nn.Module:
-        """Return the model with the weights of `checkpoint`; all its tensors must fit, and no other may be there."""
-        model = self.build()
+        """Return the model with the weights of `checkpoint`; all its tensors must fit, and no other may be there.
+
+        A checkpoint whose names are those of an ensemble gives an `Ensemble` of the family.
+        """
         weights = read_state_dict(checkpoint)
+        together = count_models(weights)
+        model = Ensemble(self.build() for _ in range(together)) if together else self.build()
         wanted = model.state_dict()
         problems = [f"missing: {name}" for name in wanted if name not in weights]
         problems += [f"unexpected: {name}" for name in weights if name not in wanted]
@@ -110,5 +115,7 @@ class Classifier:
 
     def logits(self, model: nn.Module, batch: Tensor) -> Tensor:
         """Return logits [b, classes] of a prepared batch."""
+        if isinstance(model, Ensemble):
+            return model.logits(self.module.logits, batch)
         logits: Tensor = self.module.logits(model, batch)
         return logits

@@ -15,6 +15,16 @@ def seeded(make: Callable[[], nn.Module], seed: int) -> nn.Module:
         return make()
 
 
+def he_initialise(model: nn.Module) -> None:
+    """Draw the weights of all convolutions from N(0, 2 / fan-out), in the order of the model; others stay.
+
+    Source: He et al., Delving Deep into Rectifiers, 2015 (arXiv 1502.01852).
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
 def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     """Return uint8 images as float32: (x / 255 − mean) / std for each channel; one value serves all channels.
 

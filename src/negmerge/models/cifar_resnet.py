@@ -3,32 +3,22 @@
 He et al., Deep Residual Learning for Image Recognition, 2016 (arXiv 1512.03385).
 """
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from negmerge.models._initialising import normalise, seeded
+from negmerge.models._initialising import he_initialise, seeded
+from negmerge.models._pixels import CIFAR, PixelSettings, normalise_as
 
 SUMMARY = "ResNet-20 for CIFAR (0.27 M parameters), and ResNet-18 with a 3 × 3 stem and no max-pool (11.2 M)"
 
 
-MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # of CIFAR-10's training images
-
-
-class Settings(BaseModel):
-    """Depth and normalisation."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+class Settings(PixelSettings):
+    """Depth and normalisation, CIFAR's for three channels."""
 
     depth: Literal[20, 18] = Field(20, description="20: widths 16, 32, 64; 18: widths 64, 128, 256, 512")
-    mean: tuple[float, ...] | None = Field(
-        None, min_length=1, description="per channel, of pixels in 0 … 1; CIFAR's for three channels, else 0.5"
-    )
-    std: tuple[Annotated[float, Field(gt=0)], ...] | None = Field(
-        None, min_length=1, description="per channel, of pixels in 0 … 1; CIFAR's for three channels, else 0.5"
-    )
 
 
 class Padding(nn.Module):
@@ -109,9 +99,7 @@ def build(settings: Settings, classes: int, shape: tuple[int, int, int], seed: i
             if small
             else ResNet((64, 128, 256, 512), 2, True, shape[0], classes)
         )
-        for module in model.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        he_initialise(model)
         return model
 
     return seeded(make, seed)
@@ -126,10 +114,7 @@ def prepare(settings: Settings, images: Tensor) -> Tensor:
     >>> prepare(Settings(), torch.zeros(2, 3, 32, 32, dtype=torch.uint8))[0, :, 0, 0]
     tensor([-1.9895, -1.9803, -1.7068])
     """
-    colour = images.shape[1] == 3
-    mean = settings.mean or (MEAN if colour else (0.5,))
-    std = settings.std or (STD if colour else (0.5,))
-    return normalise(images, mean, std)
+    return normalise_as(settings, images, CIFAR)
 
 
 def logits(model: nn.Module, batch: Tensor) -> Tensor:

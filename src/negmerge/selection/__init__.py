@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from negmerge.errors import InputError, nearest
-from negmerge.selection.curve import OBJECTIVES, Curve, Evaluate
+from negmerge.selection.curve import OBJECTIVES, Curve, Evaluate, rank_models
 from negmerge.selection.search import try_bisection, try_fibonacci, try_grid
 
-__all__ = ["OBJECTIVES", "Evaluate", "Point", "Search", "Selection", "choose_alpha"]
+__all__ = ["OBJECTIVES", "Evaluate", "Point", "Search", "Selection", "choose_alpha", "rank_models"]
 
 Search = Literal["bracket", "grid"]
 

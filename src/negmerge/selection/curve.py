@@ -38,6 +38,22 @@ OBJECTIVES = {
 }
 
 
+def rank_models(scores: Scores, objective: str, *, floor: float) -> tuple[float, ...]:
+    """Return what orders different models by an objective, the smallest first.
+
+    Models that hold the floor (an absolute retain accuracy, in percent, heeded by the objectives that have one) come
+    first: the smallest score of the objective before others, then the highest retain accuracy. Behind them are those
+    that break it, by retain accuracy.
+
+    >>> rank_models({"forget": 20.0, "retain": 90.0}, "retain-floor", floor=85.5)
+    (0.0, 20.0, -90.0)
+    """
+    aim = OBJECTIVES[objective]
+    if not aim.floored or scores["retain"] >= floor - TOLERANCE:
+        return 0.0, scores[aim.key], -scores["retain"]
+    return 1.0, -scores["retain"], scores[aim.key]
+
+
 @dataclass
 class Curve:
     """Evaluations on the lattice, each made once; index k stands for α = k · step."""

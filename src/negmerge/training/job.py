@@ -1,21 +1,19 @@
 """One training run as a job: from weights or from scratch, on given rows, to a checkpoint and its facts."""
 
-import io
 import json
-import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from negmerge.checkpoints import write_bytes_atomic, write_state_dict
 from negmerge.data.store import Store
 from negmerge.errors import NegmergeError
 from negmerge.models._classifier import Classifier
 from negmerge.training.images import fit_images
-from negmerge.training.loop import Epoch
+from negmerge.training.progress import Progress
 from negmerge.training.settings import TrainSettings, derive_seed
 
 
@@ -71,23 +69,17 @@ def train(job: TrainingJob) -> dict[str, Any]:
     """
     if job.is_done:
         return job.facts()
-    started = time.perf_counter()
+    progress = Progress(job.state_file if job.resumable else None)
     job.directory.mkdir(parents=True, exist_ok=True)
     settings = TrainSettings(**job.settings)
     classifier = job.classifier
     model = classifier.load(job.start) if job.start else classifier.build(derive_seed(job.seed, "init"))
-    epoch, losses, spent = _restore(job, model)
+    start = progress.restore(model)
     model.to(job.device)
     images, labels = Store(job.store).table("train").take(torch.tensor(job.rows, dtype=torch.int64))
-
-    def after(done: Epoch) -> None:
-        losses.append(done.loss)
-        if job.resumable:
-            seconds = spent + time.perf_counter() - started
-            _save(job, {"model": model.state_dict(), "losses": losses, "seconds": seconds, **vars(done)})
-
+    after = partial(progress.save, model)
     try:
-        fit_images(classifier, model, images, labels, settings, seed=job.seed, start=epoch, on_epoch=after)
+        fit_images(classifier, model, images, labels, settings, seed=job.seed, start=start, on_epoch=after)
     except NegmergeError as error:
         raise NegmergeError(f"{job.name}: {error}") from None
     write_state_dict(job.checkpoint, {k: v.cpu().contiguous() for k, v in model.state_dict().items()})
@@ -96,23 +88,9 @@ def train(job: TrainingJob) -> dict[str, Any]:
         "settings": job.settings,
         "seed": job.seed,
         "rows": len(job.rows),
-        "losses": losses,
-        "seconds": spent + time.perf_counter() - started,
+        "losses": progress.losses,
+        "seconds": progress.seconds,
     }
     write_bytes_atomic(job.facts_file, json.dumps(facts, indent=1).encode())
-    job.state_file.unlink(missing_ok=True)
+    progress.clear()
     return facts
-
-
-def _restore(job: TrainingJob, model: nn.Module) -> tuple[Epoch | None, list[float], float]:
-    if not job.state_file.exists():
-        return None, [], 0.0
-    state = torch.load(job.state_file, map_location="cpu", weights_only=True)
-    model.load_state_dict(state["model"])
-    return Epoch(state["number"], state["loss"], state["optimizer"]), state["losses"], state["seconds"]
-
-
-def _save(job: TrainingJob, state: dict[str, Any]) -> None:
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    write_bytes_atomic(job.state_file, buffer.getvalue())

@@ -31,13 +31,16 @@ def fit(
     steps_per_epoch: int,
     start: Epoch | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
+    before_step: Callable[[nn.Module], None] | None = None,
+    after_step: Callable[[nn.Module], None] | None = None,
 ) -> float:
     """Train `model` in place and return the mean loss of its last epoch.
 
     `batches(epoch)` yields the batches of epoch 0, 1, …, at most `steps_per_epoch` of them are used;
     `loss(model, batch)` returns a scalar. All parameters that require a gradient are trained. With `start`, training
     goes on after that epoch (the model's weights must be those of then). With `freeze_statistics` batch-norm layers
-    use and keep their running statistics; their weights are trained all the same.
+    use and keep their running statistics; their weights are trained all the same. `before_step(model)` is called with
+    the gradients of a step, before they are clipped; `after_step(model)` with the weights that the step made.
 
     Raises InputError for `freeze_statistics` on a model without running statistics, and NegmergeError where the
     loss of a step is not finite, naming the epoch.
@@ -62,9 +65,13 @@ def fit(
             optimizer.zero_grad(set_to_none=True)
             value = loss(model, batch)
             value.backward()
+            if before_step:
+                before_step(model)
             if settings.clip is not None:
                 nn.utils.clip_grad_norm_(parameters, settings.clip)
             optimizer.step()
+            if after_step:
+                after_step(model)
             total += value.detach().double().cpu()
             count += 1
         mean = float(total) / max(1, count)

@@ -5,11 +5,11 @@ from dataclasses import replace
 from pydantic import BaseModel, ConfigDict
 
 from negmerge.unlearning import Context, Outcome
-from negmerge.unlearning._negation import negate
+from negmerge.unlearning._singles import rank_of, single_trials
 
 KIND = "select"
 NEEDS = ("pool", "forget")
-SUMMARY = "task arithmetic with the member that forgets most above the floor, found by trying each"
+SUMMARY = "task arithmetic with the member that the selection objective likes best, found by trying each"
 REFERENCE = "Ilharco et al., Editing Models with Task Arithmetic, ICLR 2023 (arXiv 2212.04089)"
 
 
@@ -22,16 +22,11 @@ class Settings(BaseModel):
 def unlearn(context: Context, settings: Settings) -> Outcome:
     """Negate each member's task vector at the α chosen for it, and keep the best by the selection's own scores.
 
-    i* = argmin over i of min over α of forget(θ₀ − α·τᵢ), among the α that hold the floor. Equals go to the higher
-    retain accuracy, then to the first in the pool's order. The time of all the trials counts.
+    i* = argmin over i of min over α of objective(θ₀ − α·τᵢ); with retain-floor that is forget accuracy among the α that
+    hold the floor, and equals go to the higher retain accuracy. Then equals go to the first in the pool's order. The
+    time of all the trials counts.
     """
-    trials = {m: negate(context, "task-arithmetic", {}, [m], m.parent.name) for m in context.members}
-
-    def rank(member: object) -> tuple[float, float]:
-        selection = trials[member].selection  # type: ignore[index]
-        assert selection is not None
-        return selection.scores["forget"], -selection.scores["retain"]
-
-    best = min(context.members, key=rank)
+    trials = single_trials(context)
+    best = min(context.members, key=lambda member: rank_of(context, trials[member]))
     spent = {part: sum(t.seconds[part] for t in trials.values()) for part in ("merge", "selection")}
     return replace(trials[best], member=best.parent.name, seconds={"pool": context.pool_seconds, **spent})

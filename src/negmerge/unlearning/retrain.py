@@ -21,9 +21,13 @@ class Settings(BaseModel):
 
 
 def unlearn(context: Context, settings: Settings) -> Outcome:
-    """Return a model trained on the retain rows; the run's own reference serves, where it was trained the same.
+    """Return a model trained from scratch on the retain rows: θ* = train(D_r), from the seed that the base began with.
 
-    With another `seed` the row is a second Retrain model: its gap is what chance alone makes of it.
+    The run's own reference serves, where it was trained with the same settings. Without settings of its own the method
+    takes those of the base, or else of the reference. With another `seed` than 0 the row is a second Retrain model: its
+    gap is what chance alone makes of it.
+
+    Raises InputError where there are none, NegmergeError where training diverges.
     """
-    checkpoint, seconds = context.retrain(settings.train, settings.seed)
+    checkpoint, seconds = context.retrain(settings.train, context.directory, settings.seed)
     return Outcome(checkpoint=checkpoint, seconds={"training": seconds})

@@ -1,0 +1,51 @@
+"""The compiled loop of crop and flip: from the images in memory to a batch, each pixel copied once.
+
+Compiled by numba where it is installed; `AVAILABLE` says so. Compiled code is cached on disk.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+try:
+    import numba
+
+    AVAILABLE = True
+except Exception:  # pragma: no cover  (absent, or built for another numpy: torch does the work)
+    AVAILABLE = False
+
+
+def compiled(function: Callable[..., Any]) -> Any:
+    """Compile a loop that lets go of the interpreter's lock."""
+    return numba.njit(nogil=True, cache=True)(function) if AVAILABLE else function
+
+
+@compiled
+def crop_and_flip(images, rows, top, left, mirrored, batch):  # type: ignore[no-untyped-def]
+    """Fill `batch` with windows of `images`, zeros outside of them.
+
+    images: uint8 [n, C, H, W]; rows: int64 [b]; top, left: int64 [b], the window's corner in the image (negative or
+    beyond its end where it was padded); mirrored: bool [b]; batch: uint8 [b, C, H, W], overwritten.
+    """
+    _, channels, height, width = images.shape
+    for i in range(len(rows)):
+        first, last = max(0, -left[i]), min(width, width - left[i])
+        length, start, flip = max(0, last - first), first + left[i], mirrored[i]
+        for c in range(channels):
+            for y in range(height):
+                line = batch[i, c, y]
+                source = y + top[i]
+                inside = 0 <= source < height
+                if not inside or length < width:
+                    for x in range(width):
+                        line[x] = np.uint8(0)
+                if inside:
+                    pixels = images[rows[i], c, source, start : start + length]
+                    target = line[width - first - length : width - first] if flip else line[first : first + length]
+                    if flip:
+                        for x in range(length):
+                            target[x] = pixels[np.uintp(length - 1 - x)]  # unsigned, or each would be checked for < 0
+                    else:
+                        for x in range(length):
+                            target[x] = pixels[x]

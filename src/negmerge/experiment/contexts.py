@@ -1,0 +1,134 @@
+"""What the methods of one seed are given, and what is written down of their outcome."""
+
+from collections.abc import Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from negmerge.errors import InputError
+from negmerge.experiment.choices import Buffers
+from negmerge.experiment.config import MethodConfig
+from negmerge.experiment.judging import Judge
+from negmerge.selection import Selection
+from negmerge.training import TrainSettings, derive_seed
+from negmerge.training.job import TrainingJob
+from negmerge.unlearning import Context, Outcome, TrainingData, TrainingTask
+
+if TYPE_CHECKING:
+    from negmerge.experiment.stages import SeedRun
+
+
+class Contexts:
+    """Makes the contexts of one seed's methods, each with a private folder of its own."""
+
+    def __init__(self, run: "SeedRun") -> None:
+        self.run = run
+
+    def make(self, method: MethodConfig, members: Sequence[TrainingJob], pool_seconds: float, row: str = "") -> Context:
+        """Return the context of a method for these members of the pool; `row` stands in for the name of its row."""
+        run, row = self.run, row or method.row
+        return Context(
+            base=run.base,
+            members=tuple(job.checkpoint for job in members),
+            pool_seconds=pool_seconds,
+            directory=run.place.private / "methods" / row,
+            shared=run.place.private / "shared",
+            data=self._data(method.name),
+            choose=partial(self._choose, row, run.config.buffers_of(method)),
+            judge=self._judge.scores,
+            rank=self._judge.rank,
+            train=self._train,
+            retrain=self._retrain,
+            tell=partial(self._tell, row),
+        )
+
+    @cached_property
+    def _judge(self) -> Judge:
+        return Judge(self.run.selector, self.run.base)
+
+    def _data(self, name: str) -> TrainingData:
+        run, trained = self.run, self.run.config.base.train
+        return TrainingData(
+            classifier=run.material.classifier,
+            store=run.material.store.directory,
+            forget=run.material.split.forget,
+            retain=run.material.split.retain,
+            device=run.material.device,
+            seed=derive_seed(run.seed, f"method {name}"),
+            augment=trained.augment if trained else "none",
+        )
+
+    def _tell(self, row: str, event: str, **facts: Any) -> None:
+        self.run.place.emit(event, method=row, **facts)
+
+    def _tell_point(self, row: str, alpha: float, scores: dict[str, float]) -> None:
+        self._tell(row, "evaluated", alpha=alpha, **scores)
+
+    def _choose(self, row: str, buffers: Buffers, vector: Path, curve_file: Path) -> Selection:
+        tell = partial(self._tell_point, row)
+        return self.run.selector.choose(self.run.base, vector, curve_file, tell, buffers=buffers)
+
+    def oracle(self, method: MethodConfig, outcome: Outcome) -> dict[str, float] | None:
+        """Return how far the α of match-holdout lands from the oracle's; None for other objectives, or without one."""
+        run = self.run
+        if run.config.selection.objective != "match-holdout" or run.reference is None or outcome.vector is None:
+            return None
+        assert outcome.selection is not None
+        curve_file = run.place.private / "methods" / method.row / "oracle.json"
+        tell, buffers = partial(self._tell_point, f"{method.row} (oracle)"), run.config.buffers_of(method)
+        return run.selector.oracle(run.base, outcome.vector, curve_file, outcome.selection.alpha, tell, buffers)
+
+    def _train(self, task: TrainingTask) -> tuple[Path, float]:
+        settings = task.settings or self._scratch_settings()
+        epochs = max(1, round(settings.epochs * task.epochs_factor))
+        job = self.run.job(
+            task.name,
+            task.directory,
+            task.rows,
+            settings.model_copy(update={"epochs": epochs}),
+            start=task.start,
+            part=task.name,
+            resumable=True,
+        )
+        self.run.train([job], workers=1, threads=self.run.threads)
+        return job.checkpoint, job.facts()["seconds"]
+
+    def _retrain(self, settings: TrainSettings | None, directory: Path, seed: int) -> tuple[Path, float]:
+        run, reference = self.run, self.run.config.reference
+        own = run.train_settings(reference) if reference and reference.train else None
+        wanted = settings or self._scratch_settings()
+        same = wanted == own and seed == 0
+        name, place = ("reference", run.place.path / "reference") if same else ("retrain", directory)
+        part = f"from scratch {seed}" if seed else None
+        job = run.job(name, place, run.material.split.retain, wanted, part=part)
+        run.train([job], workers=1, threads=run.threads)
+        return job.checkpoint, job.facts()["seconds"]
+
+    def _scratch_settings(self) -> TrainSettings:
+        """Return the settings by which the run trains from scratch: those of the base, else of the reference."""
+        found = self.run.config.scratch_settings()
+        if found is None:
+            raise InputError("the base was not trained here; give the method settings of its own: train: …")
+        return found
+
+
+def facts_of(outcome: Outcome) -> dict[str, Any]:
+    """Return what is written down of an outcome, as plain JSON values."""
+    facts: dict[str, Any] = {
+        "member": outcome.member,
+        "seconds_parts": outcome.seconds,
+        **outcome.merge,
+        **outcome.facts,
+    }
+    if outcome.search is not None:
+        facts["search"] = outcome.search
+    if outcome.selection is not None:
+        chosen = outcome.selection
+        facts |= {
+            "alpha": chosen.alpha,
+            "floor": chosen.floor,
+            "curve": [{"alpha": point.alpha, **point.scores} for point in chosen.curve],
+            "open_end": chosen.open_end,
+            "note": chosen.note,
+        }
+    return facts

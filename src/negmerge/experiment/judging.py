@@ -1,0 +1,33 @@
+"""One judge for all methods: the scores that selection sees of a model, and their order by the run's objective."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from negmerge.experiment.selecting import Selector
+from negmerge.selection import rank_models
+from negmerge.unlearning import Rank
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Judges the models of one seed against its base, by what chooses α for the merging methods."""
+
+    selector: Selector
+    base: Path
+
+    @cached_property
+    def base_scores(self) -> dict[str, float]:
+        """What selection sees of the base."""
+        return self.scores(self.base)
+
+    def scores(self, checkpoint: Path) -> dict[str, float]:
+        """Return what selection sees of a model: forget and retain accuracy, and the objective's own score."""
+        model = self.selector.classifier.load(checkpoint, self.selector.device)
+        return self.selector.candidate_scores(model, self.selector.rule.objective, self.base)
+
+    def rank(self, scores: Mapping[str, float]) -> Rank:
+        """Return what orders models by the objective, the smallest first; see `rank_models`."""
+        rule = self.selector.rule
+        return rank_models(scores, rule.objective, floor=rule.floor_share * self.base_scores["retain"])

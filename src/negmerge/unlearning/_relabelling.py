@@ -1,0 +1,31 @@
+"""Batches of forget rows with labels drawn at random, with or without a pass over the retain rows behind them."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+
+from negmerge.training import derive_seed
+from negmerge.training.images import Batch
+from negmerge.unlearning import TrainingData
+from negmerge.unlearning._fitting import SgdSettings, batches_of
+
+
+def random_label_batches(
+    data: TrainingData, settings: SgdSettings, retain: bool
+) -> tuple[Callable[[int], Iterator[Batch]], int]:
+    """Return the batches of an epoch, and how many there are.
+
+    First come all forget rows, each with a label drawn uniformly from all classes (its own included), anew in every
+    epoch from (seed, epoch) alone; then, with `retain`, all retain rows with their own labels.
+    """
+    forget = batches_of(data, data.forget, settings, "forget")
+    kept = batches_of(data, data.retain, settings, "retain") if retain else None
+
+    def batches(epoch: int) -> Iterator[Batch]:
+        generator = torch.Generator().manual_seed(derive_seed(data.seed, "random labels", epoch))
+        for images, labels in forget(epoch):
+            yield images, torch.randint(data.classifier.classes, labels.shape, generator=generator)
+        if kept is not None:
+            yield from kept(epoch)
+
+    return batches, forget.steps + (kept.steps if kept is not None else 0)
