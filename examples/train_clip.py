@@ -9,13 +9,12 @@ every epoch the state is saved, and the same command goes on from there.
 
 import argparse
 import json
-import string
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, models, trainers
+from byte_pairs import build_tokenizer
 from torch import Tensor
 from torch.nn import functional
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
@@ -64,20 +63,6 @@ def load_tables(folders: dict[str, Path], rows: int | None) -> list[Table]:
         tables.append(Table(name, train, loaded.test, first, captions, held, source.TEMPLATES))
         first += len(captions)
     return tables
-
-
-def build_tokenizer(captions: list[str], size: int) -> CLIPTokenizer:
-    """Return CLIP's tokenizer with a byte-pair vocabulary learned from the captions; any ASCII text can be written."""
-    blank = CLIPTokenizer().backend_tokenizer
-    learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    learner.normalizer, learner.pre_tokenizer = blank.normalizer, blank.pre_tokenizer
-    special = ["<|startoftext|>", "<|endoftext|>"]
-    trainer = trainers.BpeTrainer(
-        vocab_size=size, special_tokens=special, end_of_word_suffix="</w>", show_progress=False
-    )
-    learner.train_from_iterator([*captions, *string.printable, " ".join(string.ascii_lowercase)], trainer)
-    learned = json.loads(learner.to_str())["model"]
-    return CLIPTokenizer(vocab=learned["vocab"], merges=[tuple(pair) for pair in learned["merges"]])
 
 
 def build_model(tokenizer: CLIPTokenizer, length: int, seed: int) -> CLIPModel:
@@ -135,7 +120,7 @@ class Batches:
             start = 0
             for table, end in zip(self.tables, self.ends.tolist(), strict=True):
                 mine = rows[(rows >= start) & (rows < end)] - start
-                images.append(augment(table.images.images[mine], AUGMENT[table.name], generator))
+                images.append(augment(table.images.images, AUGMENT[table.name], generator, mine))
                 labels.append(table.images.labels[mine] + table.first_label)
                 start = end
             picked = [torch.randperm(len(t), generator=generator)[:2].tolist() for t in self.tokens]

@@ -9,7 +9,7 @@ import torch
 from transformers import CLIPConfig, CLIPModel
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
-from train_clip import build_tokenizer
+from byte_pairs import build_tokenizer
 
 
 def save_tiny_clip(folder, *, seed=0, size=16, patch=8, mean=0.5, std=0.25):

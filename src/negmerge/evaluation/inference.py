@@ -36,6 +36,8 @@ def predict_parts(
 ) -> dict[str, Labelled]:
     """Return (logits, labels) of every part in one pass; `parts` maps a name to row numbers, int64 [m].
 
+    Where data sets have heads of their own, each row's logits are narrowed to the head of its data set.
+
     `take(rows)` returns images and labels. Batches run across the borders of the parts, so that many small parts cost
     no more than one large one; a batch is taken when its turn comes, so memory is that of one batch.
     """
@@ -46,5 +48,6 @@ def predict_parts(
             images, truth = take(rows)
             logits.append(predict(classifier, model, images, batch_size))
             labels.append(truth)
-    pairs = zip(torch.cat(logits).split(sizes), torch.cat(labels).split(sizes), strict=True)
+    narrowed = classifier.narrow(torch.cat(logits), torch.cat(labels))
+    pairs = zip(narrowed.split(sizes), torch.cat(labels).split(sizes), strict=True)
     return dict(zip(parts, pairs, strict=True))

@@ -29,6 +29,15 @@ class Bench:
     membership: Sequence[str]
     seed: int
     device: str
+    most: int | None = None
+
+    def _rows(self, name: str) -> Tensor:
+        """Return the rows of a part; of retain and forget at most `most`, the same ones for every model."""
+        rows: Tensor = getattr(self.split, name)
+        if self.most is None or name not in ("retain", "forget") or len(rows) <= self.most:
+            return rows
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "evaluation", name))
+        return rows[torch.randperm(len(rows), generator=generator)[: self.most].sort().values]
 
     def full_scores(self, checkpoint: Path) -> dict[str, Any]:
         """Return every reported number of the weights in `checkpoint`, accuracies and attack in percent.
@@ -38,7 +47,7 @@ class Bench:
         model = self.classifier.load(checkpoint, self.device)
         seen: dict[str, tuple[Tensor, Tensor]] = {}
         for table, names in (("train", IN_TRAIN), ("test", IN_TEST)):
-            parts = {name: getattr(self.split, name) for name in names}
+            parts = {name: self._rows(name) for name in names}
             seen |= predict_parts(self.classifier, model, self.store.table(table).take, parts)
         scores: dict[str, Any] = {name: accuracy(*pair) if len(pair[1]) else None for name, pair in seen.items()}
         test_logits = torch.cat([seen["test"][0], seen["test_forget"][0]])

@@ -9,7 +9,7 @@ import torch
 
 from negmerge.evaluation import predict
 from negmerge.experiment.config import Config
-from negmerge.experiment.prepare import choose_device, load_data
+from negmerge.experiment.prepare import choose_device, load_data, make_classifier
 from negmerge.experiment.workload import workload
 from negmerge.models._classifier import Classifier
 from negmerge.training import TrainSettings
@@ -45,15 +45,11 @@ def plan(config: Config) -> Plan:
     Nothing is written. The estimate supposes that nothing of the run is there yet, and that every worker
     is as fast as this process is on one thread.
     """
-    source, split = load_data(config.data)
+    loaded = load_data(config.data, config.model)
+    source, split = loaded.source, loaded.split
     device = choose_device(config.device)
     images = source.train.images
-    classifier = Classifier(
-        config.model.family,
-        config.model.settings,
-        len(source.train.classes),
-        (images.shape[1], images.shape[2], images.shape[3]),
-    )
+    classifier = make_classifier(config.model, len(source.train.classes), images.shape[1:], loaded.prompts)
     members = expand_grid(config.pool.train, config.pool.grid)
     training = 0
     if config.base.train:
@@ -62,7 +58,7 @@ def plan(config: Config) -> Plan:
         own = config.base.train if config.reference.train == "base" else config.reference.train
         assert isinstance(own, TrainSettings)
         training += own.epochs * len(split.retain)
-    pool = sum(member.settings.epochs for member in members) * len(split.forget)
+    pool = sum(member.settings.count_images(len(split.forget)) for member in members)
     rows = split.describe()
     samples = min(config.selection.retain_rows, rows["retain"]) + (rows["validation_forget"] or rows["forget"])
     points = GRID_EVALUATIONS if config.selection.search == "grid" else EVALUATIONS

@@ -37,10 +37,11 @@ def fit(
     """Train `model` in place and return the mean loss of its last epoch.
 
     `batches(epoch)` yields the batches of epoch 0, 1, …, at most `steps_per_epoch` of them are used;
-    `loss(model, batch)` returns a scalar. All parameters that require a gradient are trained. With `start`, training
-    goes on after that epoch (the model's weights must be those of then). With `freeze_statistics` batch-norm layers
-    use and keep their running statistics; their weights are trained all the same. `before_step(model)` is called with
-    the gradients of a step, before they are clipped; `after_step(model)` with the weights that the step made.
+    `loss(model, batch)` returns a scalar. With `accumulate` the mean gradient of so many batches makes a step. All
+    parameters that require a gradient are trained. With `start`, training goes on after that epoch (the model's weights
+    must be those of then). With `freeze_statistics` batch-norm layers use and keep their running statistics; their
+    weights are trained all the same. `before_step(model)` is called with the gradients of a step, before they are
+    clipped; `after_step(model)` with the weights that the step made.
 
     Raises InputError for `freeze_statistics` on a model without running statistics, and NegmergeError where the
     loss of a step is not finite, naming the epoch.
@@ -52,38 +53,64 @@ def fit(
     if start is not None:
         optimizer.load_state_dict(start.optimizer)
         done, mean = start.number, start.loss
-    steps = settings.epochs * steps_per_epoch
+    steps, passes = settings.count_steps(steps_per_epoch), settings.accumulate
+    in_epoch = -(-steps_per_epoch // passes)
+    epochs = -(-steps // in_epoch)
+
+    def step(number: int) -> None:
+        for group in optimizer.param_groups:
+            group["lr"] = settings.learning_rate(number, steps)
+        if before_step:
+            before_step(model)
+        if settings.clip is not None:
+            nn.utils.clip_grad_norm_(parameters, settings.clip)
+        optimizer.step()
+        if after_step:
+            after_step(model)
+
     model.train()
     if settings.freeze_statistics:
         _freeze_statistics(model)
-    for epoch in range(done, settings.epochs):
-        total = torch.zeros((), dtype=torch.float64)
-        count = 0
-        for i, batch in zip(range(steps_per_epoch), batches(epoch), strict=False):
-            for group in optimizer.param_groups:
-                group["lr"] = settings.learning_rate(epoch * steps_per_epoch + i, steps)
-            optimizer.zero_grad(set_to_none=True)
-            value = loss(model, batch)
-            value.backward()
-            if before_step:
-                before_step(model)
-            if settings.clip is not None:
-                nn.utils.clip_grad_norm_(parameters, settings.clip)
-            optimizer.step()
-            if after_step:
-                after_step(model)
-            total += value.detach().double().cpu()
-            count += 1
-        mean = float(total) / max(1, count)
+    for epoch in range(done, epochs):
+        first = epoch * in_epoch
+        count = min(steps_per_epoch, (steps - first) * passes)
+        mean = _pass_through(model, zip(range(count), batches(epoch), strict=False), loss, step, first, count, passes)
         if not math.isfinite(mean):
             raise NegmergeError(
-                f"training diverged: the loss became {mean} in epoch {epoch + 1} of {settings.epochs} at "
+                f"training diverged: the loss became {mean} in epoch {epoch + 1} of {epochs} at "
                 f"lr {settings.lr:g}; lower the learning rate or set clip"
             )
         if on_epoch:
             on_epoch(Epoch(epoch + 1, mean, optimizer.state_dict()))
     model.eval()
     return mean
+
+
+def _pass_through(
+    model: nn.Module,
+    batches: Iterable[tuple[int, Any]],
+    loss: Callable[[nn.Module, Any], Tensor],
+    step: Callable[[int], None],
+    first: int,
+    count: int,
+    passes: int,
+) -> float:
+    """Pass `count` numbered batches through the model, with a step, from number `first`, after each `passes` of them.
+
+    Returns the mean of their losses.
+    """
+    total, seen = torch.zeros((), dtype=torch.float64), 0
+    for i, batch in batches:
+        if i % passes == 0:
+            model.zero_grad(set_to_none=True)
+        share = min(passes, count - i + i % passes)  # the last step of an epoch may have fewer
+        value = loss(model, batch)
+        (value / share).backward()
+        if i % passes == share - 1:
+            step(first + i // passes)
+        total += value.detach().double().cpu()
+        seen += 1
+    return float(total) / max(1, seen)
 
 
 def _freeze_statistics(model: nn.Module) -> None:
