@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from negmerge.checkpoints import read_state_dict
 from negmerge.evaluation import apply_vector
+from negmerge.execution import torch_threads
 from negmerge.experiment.config import check_config
 from negmerge.experiment.prepare import prepare
 from negmerge.experiment.rundir import RunDir
@@ -99,8 +100,7 @@ def make_run(args, folder: Path) -> tuple[SeedRun, Path]:
 
 def measure(args) -> dict:
     """Return the seconds of both, round by round."""
-    torch.set_num_threads(args.threads)
-    with tempfile.TemporaryDirectory() as temporary:
+    with torch_threads(args.threads), tempfile.TemporaryDirectory() as temporary:
         started = time.perf_counter()
         run, vector = make_run(args, Path(temporary) / "run")
         prepared = time.perf_counter() - started

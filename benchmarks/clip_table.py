@@ -48,10 +48,11 @@ def row_of(label: str, row: dict) -> list[str]:
 def run_section(results: dict) -> list[str]:
     """Return the lines of one run."""
     base, model, rows = results["base"], results["model"], results["task"]["rows"]
+    text = results["task"]["text"]
     kind = "linearised " if model["settings"].get("linearised") else ""
     zero_shot = [f"{base[key]:.2f}" for key in ("test_forget", "test", "validation_forget", "validation")]
     lines = [
-        f"## {results['task']['text'].capitalize()}{' (linearised)' if kind else ''}",
+        f"## {text[:1].upper()}{text[1:]}{' (linearised)' if kind else ''}",
         "",
         f"Pool of {len(results['pool']['members'])} {kind}members, consensus "
         f"{100 * results['pool']['consensus']:.2f} % of {model['parameters']:,} trained weights "
@@ -119,7 +120,7 @@ def page(folders: list[Path], training: Path | None) -> str:
         lines += [
             f"The model: {facts['parameters']:,} parameters, {facts['image_tower']:,} of them in the image tower, "
             f"{facts['vocabulary']:,} tokens; trained for {facts['settings']['epochs']} epochs on {rows} in "
-            f"{facts['seconds'] / 60:.0f} minutes on {facts['threads']} threads. Zero-shot on test: {accuracies}",
+            f"{facts['seconds'] / 60:.0f} minutes on {facts['threads']} threads. Zero-shot on test: {accuracies}.",
             "",
         ]
     for results in runs:
@@ -133,7 +134,7 @@ def page(folders: list[Path], training: Path | None) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", type=Path, nargs="+")
-    parser.add_argument("--training", type=Path, help="the training.json that examples/train_clip.py wrote")
+    parser.add_argument("--training", type=Path, help="the training.json that examples/clip/train_clip.py wrote")
     parser.add_argument("-o", "--output", type=Path, help="the page; printed unless given")
     args = parser.parse_args()
     text = page(args.runs, args.training)

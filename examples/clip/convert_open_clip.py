@@ -1,6 +1,6 @@
 """Turn an open_clip checkpoint into the folder of a CLIPModel, which the family clip and negmerge merge can read.
 
-    python examples/convert_open_clip.py open_clip_pytorch_model.bin -o clip-folder --activation gelu
+    python examples/clip/convert_open_clip.py open_clip_pytorch_model.bin -o clip-folder --activation gelu
 
 Then copy tokenizer.json and tokenizer_config.json of openai/clip-vit-base-patch32 into the folder.
 """

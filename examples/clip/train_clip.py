@@ -1,6 +1,6 @@
 """Train a small CLIP from scratch on CIFAR-10 and MNIST, and save it in the hub's format.
 
-    python examples/train_clip.py --cifar10 FOLDER --mnist FOLDER -o clip-small
+    python examples/clip/train_clip.py --cifar10 FOLDER --mnist FOLDER -o clip-small
 
 The folders hold train*.parquet and test*.parquet, as on the hub. The image tower has 1.2 M parameters; the vocabulary
 is made of the captions. Rows that `negmerge run` holds out for validation (data.seed 0) are held out here too. After
