@@ -9,7 +9,7 @@ BENCH  ?= bench-files
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help setup demo test test-all check format bench bench-peers clean
+.PHONY: help setup demo test test-all check format bench bench-peers bench-training clean
 
 help:
 	@echo "make demo      watch a small model forget a digit, in a minute"
@@ -17,6 +17,7 @@ help:
 	@echo "make test-all  the tests, the long ones included"
 	@echo "make check     format, lint, types, import contract, tests"
 	@echo "make bench     how fast merging is, against the disk (bench-peers: and mergekit)"
+	@echo "make bench-training   how fast training is, against a DataLoader"
 	@echo "make setup     only the environment (.venv)"
 	@echo "make format    let ruff format and fix the code"
 
@@ -55,6 +56,10 @@ bench: $(STAMP)
 
 bench-peers: $(STAMP) $(PEERS)/bin/mergekit-pytorch
 	$(BIN)/python benchmarks/merge.py --folder $(BENCH) --peers $(PEERS)/bin/python
+
+# Speed of the input pipeline and of whole training steps; about three minutes.
+bench-training: $(STAMP)
+	$(BIN)/python benchmarks/training.py
 
 $(PEERS)/bin/mergekit-pytorch: constraints.txt
 	$(PYTHON) -m venv $(PEERS)

@@ -42,3 +42,39 @@ def test_merge_measures_and_compares(merge, tmp_path, monkeypatch):
 def test_a_pool_has_the_size_of_a_clip_model(merge):
     assert [case.parameters // 10**6 for case in merge.CASES.values()] == [113, 113, 30, 113]
     assert merge.CASES["bf16"].dtype == torch.bfloat16 and merge.CASES["clip-30"].members == 30
+
+
+@pytest.fixture
+def training(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    sys.modules.pop("training", None)
+    import training
+
+    yield training
+    sys.modules.pop("training", None)
+
+
+def test_training_measures_and_writes(training, tmp_path, capsys):
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- tables -->\nold\n<!-- end -->\nafter\n")
+    words = ["--device", "cpu", "--repeats", "2", "--images", "300", "--step-images", "256", "--workers", "0"]
+    training.main([*words, "--write", str(page)])
+    text = page.read_text()
+    assert text.startswith("before\n") and text.endswith("<!-- end -->\nafter\n") and "old" not in text
+    assert text.count("| DataLoader + PIL, 0 workers") == 2 and text.count("| **negmerge**") == 3
+    assert "n = 2." in text and "threads, device cpu" in text
+    page.write_text("nothing")
+    with pytest.raises(SystemExit, match="has no lines <!-- tables -->"):
+        training.write(page, "")
+
+
+def test_both_sides_of_the_training_benchmark_make_the_same_batches(training):
+    from negmerge.models._classifier import Classifier
+
+    images = torch.randint(0, 256, (9, 3, 32, 32), dtype=torch.uint8)
+    plain = training.Pictures(images, torch.arange(9), augmented=False)
+    ours = Classifier("cifar-resnet", {}, 10, (3, 32, 32)).prepare(images)
+    assert torch.equal(torch.stack([plain[i][0] for i in range(9)]), ours) and plain[4][1] == 4
+    pictures = training.Pictures(images, torch.arange(9))
+    drawn = torch.stack([pictures[0][0] for _ in range(20)])
+    assert drawn.shape == (20, 3, 32, 32) and len(drawn.unique(dim=0)) > 10

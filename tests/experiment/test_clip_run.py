@@ -82,7 +82,7 @@ def test_each_source_is_judged_by_its_own_head(finished, places):
     assert facts["shape"] == [3, 16, 16] and len(facts["prompts"][0][1]) == 18 and facts["prompts"][1][1] is None
     from negmerge.experiment.prepare import make_classifier
 
-    one = make_classifier(config(places).model, 20, facts["shape"], facts["prompts"])
+    one = make_classifier(config(places), 20, facts["shape"], "cpu", facts["prompts"])
     model = one.load(place / "base" / "model.safetensors")
     images = torch.from_numpy(np.load(place / "private/data/test-images.npy"))
     labels = torch.from_numpy(np.load(place / "private/data/test-labels.npy"))

@@ -126,6 +126,22 @@ def test_swin_enlarges_images_on_the_way_in():
     assert torch.equal(classifier.prepare(same), Classifier("imagenet-resnet", {}, 3, (3, 32, 32)).prepare(same))
 
 
+@pytest.mark.parametrize(("family", "settings"), [("imagenet-resnet", {}), ("swin", SMALL["swin"])])
+def test_a_training_may_start_from_published_weights(family, settings, tmp_path):
+    published = Classifier(family, settings, 5, (3, 32, 32)).build(7).state_dict()
+    write_state_dict(tmp_path / "published.safetensors", {k: v for k, v in published.items() if v.is_floating_point()})
+    classifier = Classifier(family, {**settings, "pretrained": str(tmp_path / "published.safetensors")}, 3, (3, 32, 32))
+    head = classifier.module.HEAD
+    drawn, started = classifier.build(1).state_dict(), classifier.start(1).state_dict()
+    assert {name for name in started if torch.equal(started[name], drawn[name])} >= {f"{head}weight", f"{head}bias"}
+    trunk = [name for name in published if not name.startswith(head)]
+    assert len(trunk) > 10 and all(torch.equal(started[name], published[name]) for name in trunk)
+    del published[trunk[0]]
+    write_state_dict(tmp_path / "published.safetensors", {**published, "more": torch.ones(1)})
+    with pytest.raises(InputError, match=r"(?s)model.pretrained: .* 2 tensors differ:.*missing: .*unexpected: more"):
+        classifier.start(1)
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

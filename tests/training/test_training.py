@@ -14,8 +14,9 @@ from negmerge.errors import InputError, NegmergeError
 from negmerge.models._classifier import Classifier
 from negmerge.training import TrainSettings, derive_seed, fit
 from negmerge.training import job as job_module
-from negmerge.training.images import ImageBatches
+from negmerge.training.images import ImageBatches, resident
 from negmerge.training.job import TrainingJob, train
+from negmerge.training.loop import Epoch
 from negmerge.training.pool import expand_grid
 from negmerge.training.progress import Progress
 
@@ -148,6 +149,37 @@ def test_batches_cover_every_row_and_are_seeded():
         == [b.tolist() for _, b in batches(0)]
         != [b.tolist() for _, b in batches(1)]
     )
+
+
+def test_dropout_is_seeded_by_the_epoch_and_global_random_numbers_stay():
+    images, labels = torch.zeros(8, 1, 2, 2, dtype=torch.uint8), torch.zeros(8, dtype=torch.int64)
+    settings = TrainSettings(batch_size=4, epochs=2)
+    model, seen = nn.Linear(1, 1, bias=False), []
+
+    def noise(model, batch):
+        seen.append(torch.rand(()).item())  # what a dropout layer would draw
+        return model.weight.sum()
+
+    def run(seed, start=None):
+        seen.clear()
+        batches = ImageBatches(images, labels, settings, seed)
+        fit(model, batches, noise, settings, steps_per_epoch=2, start=start)
+        return list(seen)
+
+    before = torch.random.get_rng_state()
+    whole = run(0)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert len(set(whole)) == 4 and run(0) == whole != run(1)
+    optimizer = torch.optim.AdamW(model.parameters()).state_dict()
+    assert run(0, start=Epoch(1, 0.0, optimizer)) == whole[2:]
+
+
+def test_images_move_to_the_device_as_a_whole_where_they_fit(monkeypatch):
+    images, labels = torch.zeros(4, 1, 2, 2, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64)
+    assert resident(images, labels, "cpu")[0] is images
+    assert [part.device.type for part in resident(images, labels, "meta")] == ["meta", "meta"]
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (31, 100))
+    assert resident(images, labels, "cuda")[0] is images  # 16 bytes are more than half of 31
 
 
 def test_the_grid_is_a_product_in_order():

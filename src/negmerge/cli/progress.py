@@ -34,7 +34,14 @@ class RunProgress:
     def listen(self, event: dict[str, Any]) -> None:
         """Show one event."""
         name = event["event"]
-        if name == "stage-started":
+        if name == "estimate":
+            trained = event["training_images"] + event["pool_images"]
+            self._progress.console.print(
+                f"  about {event['minutes']:.1f} minutes from the start: {trained:,} images trained on, "
+                f"{event['evaluated_images']:,} evaluated, {event['disk'] / 1e6:,.0f} MB on disk",
+                highlight=False,
+            )
+        elif name == "stage-started":
             self._begin(event["stage"], None)
         elif name == "stage-done":
             self._progress.console.print(f"  {event['stage']:<24} {event['seconds']:8.1f} s", highlight=False)

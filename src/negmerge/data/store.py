@@ -28,6 +28,22 @@ class ImageTable:
 
 
 @dataclass(frozen=True)
+class JoinedTables:
+    """Two tables as one: the rows of the second are counted on from the end of the first."""
+
+    first: ImageTable
+    second: ImageTable
+
+    def take(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the images and labels of these rows, in their order."""
+        in_first = rows < len(self.first)
+        parts = self.first.take(rows[in_first]), self.second.take(rows[~in_first] - len(self.first))
+        place = torch.cat([in_first.nonzero()[:, 0], (~in_first).nonzero()[:, 0]]).argsort()
+        images, labels = (torch.cat(pair) for pair in zip(*parts, strict=True))
+        return (images, labels) if in_first.all() or not in_first.any() else (images[place], labels[place])
+
+
+@dataclass(frozen=True)
 class Store:
     """The folder of the decoded `train` and `test` tables, with their class names."""
 
@@ -58,3 +74,7 @@ class Store:
             np.load(self.directory / f"{name}-images.npy", mmap_mode="r"),
             np.load(self.directory / f"{name}-labels.npy"),
         )
+
+    def both(self) -> JoinedTables:
+        """Open the train table with the test table behind it."""
+        return JoinedTables(self.table("train"), self.table("test"))

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from negmerge.data.rules import ForgetRule
 from negmerge.errors import InputError
+from negmerge.models._compute import Compute
 
 
 class Strict(BaseModel):
@@ -41,6 +42,27 @@ def describe_buffers(buffers: Buffers) -> str:
     'recalibrate on 500 forget rows'
     """
     return buffers if isinstance(buffers, str) else f"recalibrate on {buffers.rows} {buffers.recalibrate} rows"
+
+
+class ComputeConfig(Strict):
+    """How models are computed, in training and in evaluation."""
+
+    channels_last: bool | Literal["auto"] = Field(
+        "auto", description="images and convolutions as [b, H, W, C] in memory; auto: on cpu and cuda"
+    )
+    precision: Literal["auto", "float32", "tf32", "bf16"] = Field(
+        "auto", description="of products: tf32 on cuda only, bf16 by autocast; auto: tf32 on cuda, else float32"
+    )
+    compile: bool = Field(False, description="compile training's forward passes: minutes once, worth it in long runs")
+
+    def on(self, device: str) -> Compute:
+        """Return what holds on a device. Raises InputError for tf32 on another device than cuda."""
+        precision = ("tf32" if device == "cuda" else "float32") if self.precision == "auto" else self.precision
+        if precision == "tf32" and device != "cuda":
+            raise InputError(f"compute: precision: tf32 is cuda's, and the device is {device}; use auto or float32")
+        return Compute(
+            device in ("cpu", "cuda") if self.channels_last == "auto" else self.channels_last, precision, self.compile
+        )
 
 
 class SelectionConfig(Strict):

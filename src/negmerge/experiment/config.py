@@ -10,7 +10,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from negmerge import registry
 from negmerge.data.rules import ForgetRule, RetainRule, ValidationRule
 from negmerge.errors import InputError, listing, nearest
-from negmerge.experiment.choices import Buffers, Recalibrate, SelectionConfig, Strict, check_selection, checked_buffers
+from negmerge.experiment.choices import (
+    Buffers,
+    ComputeConfig,
+    Recalibrate,
+    SelectionConfig,
+    Strict,
+    check_selection,
+    checked_buffers,
+)
 from negmerge.experiment.two_sources import side_by_side
 from negmerge.training import TrainSettings
 
@@ -137,6 +145,7 @@ class Config(Strict):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="letters, digits, dot, dash, underscore")
     seeds: list[int] = Field(default_factory=lambda: [0], min_length=1, description="one run for each")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where models run")
+    compute: ComputeConfig = Field(default_factory=ComputeConfig, description="layout, precision and compilation")
     workers: int | None = Field(None, ge=1, description="members trained at a time; all cores unless given")
     threads: int | None = Field(None, ge=1, description="threads of base, reference and evaluation; all cores if unset")
     model: ModelConfig
@@ -189,7 +198,8 @@ class Config(Strict):
 def load_config(path: Path, changes: Sequence[str] = ()) -> Config:
     """Read a YAML config, apply `extends` and then `KEY=VALUE` changes (YAML values, dotted keys), and check it.
 
-    A change to a mapping replaces it: `base={checkpoint: FILE}`. Raises InputError for what is not YAML, and for
+    In a config that extends another, null takes a key of the other away. A change to a mapping replaces it:
+    `base={checkpoint: FILE}`. Raises InputError for what is not YAML, and for
     unknown or misspelt keys and refused values, each named with its place.
     """
     raw = _read(path, ())
@@ -269,6 +279,9 @@ def _overlay(ground: dict[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(ground)
     for key, value in top.items():
         below = merged.get(key)
+        if value is None and key in merged:
+            del merged[key]  # null takes a key of the ground away
+            continue
         merged[key] = _overlay(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
     return merged
 

@@ -42,13 +42,13 @@ class Bench:
     def full_scores(self, checkpoint: Path) -> dict[str, Any]:
         """Return every reported number of the weights in `checkpoint`, accuracies and attack in percent.
 
-        Predictions are made in one pass over each table; the test rows are touched here and nowhere else.
+        Predictions are made in one pass over all parts; the test rows are touched here and nowhere else.
         """
         model = self.classifier.load(checkpoint, self.device)
-        seen: dict[str, tuple[Tensor, Tensor]] = {}
-        for table, names in (("train", IN_TRAIN), ("test", IN_TEST)):
-            parts = {name: self._rows(name) for name in names}
-            seen |= predict_parts(self.classifier, model, self.store.table(table).take, parts)
+        both = self.store.both()
+        parts = {name: self._rows(name) for name in IN_TRAIN}
+        parts |= {name: getattr(self.split, name) + len(both.first) for name in IN_TEST}
+        seen = predict_parts(self.classifier, model, both.take, parts)
         scores: dict[str, Any] = {name: accuracy(*pair) if len(pair[1]) else None for name, pair in seen.items()}
         test_logits = torch.cat([seen["test"][0], seen["test_forget"][0]])
         test_labels = torch.cat([seen["test"][1], seen["test_forget"][1]])

@@ -10,6 +10,7 @@ from negmerge.errors import InputError
 from negmerge.execution import torch_threads
 from negmerge.experiment.aggregate import aggregate
 from negmerge.experiment.config import Config
+from negmerge.experiment.plan import estimate_prepared
 from negmerge.experiment.prepare import Material, prepare
 from negmerge.experiment.record import file_entry, machine, peak_rss, verify_run, versions, write_record
 from negmerge.experiment.results import collect
@@ -62,12 +63,9 @@ def _run_stages(place: RunDir, config: Config, command: str) -> None:
     started = time.perf_counter()
     with place.stage("data"):
         material = prepare(place, config)
-    rows = []
-    for seed in config.seeds:
-        folder = place.path if len(config.seeds) == 1 else place.path / f"seed-{seed}"
-        first = None if seed == config.seeds[0] else place.path / f"seed-{config.seeds[0]}"
-        seed_place = RunDir(folder, place.on_event, place.stages)
-        rows.append(collect(config, material, SeedRun(seed_place, config, material, seed, first).finish()))
+    with material.classifier.compute.float_products():
+        place.emit("estimate", **estimate_prepared(config, material).as_json())
+        rows = _all_seeds(place, config, material)
     results = rows[0] if len(rows) == 1 else aggregate(rows)
     write_json(place.path / "results.json", results)
     record = {
@@ -82,6 +80,16 @@ def _run_stages(place: RunDir, config: Config, command: str) -> None:
         "peak_rss": peak_rss(),
     }
     write_record(place.path, record, _outputs(place.path))
+
+
+def _all_seeds(place: RunDir, config: Config, material: Material) -> list[dict[str, Any]]:
+    rows = []
+    for seed in config.seeds:
+        folder = place.path if len(config.seeds) == 1 else place.path / f"seed-{seed}"
+        first = None if seed == config.seeds[0] else place.path / f"seed-{config.seeds[0]}"
+        seed_place = RunDir(folder, place.on_event, place.stages)
+        rows.append(collect(config, material, SeedRun(seed_place, config, material, seed, first).finish()))
+    return rows
 
 
 def _inputs(config: Config, material: Material) -> list[dict[str, Any]]:

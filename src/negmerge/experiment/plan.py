@@ -2,14 +2,17 @@
 
 import os
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 
+from negmerge.data.splits import Split
 from negmerge.evaluation import predict
+from negmerge.execution import torch_threads
 from negmerge.experiment.config import Config
-from negmerge.experiment.prepare import choose_device, load_data, make_classifier
+from negmerge.experiment.prepare import Material, choose_device, load_data, make_classifier
 from negmerge.experiment.workload import workload
 from negmerge.models._classifier import Classifier
 from negmerge.training import TrainSettings
@@ -18,6 +21,7 @@ from negmerge.training.pool import expand_grid
 
 EVALUATIONS = 8  # of α, for one vector, by the bracket search
 GRID_EVALUATIONS = 21
+STEP_ROWS = {"cpu": 32, "mps": 128, "cuda": 256}  # images in a timed step: enough to keep the device busy
 
 
 @dataclass(frozen=True)
@@ -42,14 +46,39 @@ class Plan:
 def plan(config: Config) -> Plan:
     """Load the data, time a few steps of training and inference, and return what the run will take.
 
-    Nothing is written. The estimate supposes that nothing of the run is there yet, and that every worker
-    is as fast as this process is on one thread.
+    Nothing is written. Raises InputError as loading the data does.
     """
     loaded = load_data(config.data, config.model)
     source, split = loaded.source, loaded.split
     device = choose_device(config.device)
     images = source.train.images
-    classifier = make_classifier(config.model, len(source.train.classes), images.shape[1:], loaded.prompts)
+    classifier = make_classifier(config, len(source.train.classes), images.shape[1:], device, loaded.prompts)
+    size = source.train.images.numel() + source.test.images.numel()
+    some = torch.arange(min(STEP_ROWS[device], len(images)))
+    with classifier.compute.float_products():
+        return estimate(config, split, classifier, device, (images[some], source.train.labels[some]), size)
+
+
+def estimate_prepared(config: Config, material: Material) -> Plan:
+    """Return what a run will take whose data stage is done, from a few steps on its first images."""
+    table = material.store.table("train")
+    some = table.take(torch.arange(min(STEP_ROWS[material.device], len(table))))
+    return estimate(config, material.split, material.classifier, material.device, some, material.bytes)
+
+
+def estimate(
+    config: Config,
+    split: Split,
+    classifier: Classifier,
+    device: str,
+    some: tuple[torch.Tensor, torch.Tensor],
+    image_bytes: int,
+) -> Plan:
+    """Time a few steps on `some` images with their labels, and return what the run will take.
+
+    The estimate supposes that nothing of the run is there yet, that every worker is as fast as this process is on one
+    thread, and that nothing is compiled.
+    """
     members = expand_grid(config.pool.train, config.pool.grid)
     training = 0
     if config.base.train:
@@ -69,7 +98,7 @@ def plan(config: Config) -> Plan:
     evaluated = (vectors * points + judged) * samples + models * sum(rows.values())
     cores = (os.cpu_count() or 1) if device == "cpu" else 1
     workers = min(config.workers or cores, len(members)) if device == "cpu" else 1
-    train_speed, predict_speed = _speeds(classifier, images, source.train.labels, device)
+    train_speed, predict_speed = _speeds(classifier, *some, device)
     model_bytes = sum(t.numel() * t.element_size() for t in classifier.build().state_dict().values())
     kept = len(members) * seeds + vectors + judged + models
     trained = training * seeds + sum(work.trained for work in works)
@@ -83,24 +112,25 @@ def plan(config: Config) -> Plan:
         evaluated_images=evaluated,
         images_per_second=train_speed,
         minutes=seconds / 60,
-        disk=kept * model_bytes + source.train.images.numel() + source.test.images.numel(),
+        disk=kept * model_bytes + image_bytes,
     )
 
 
 def _speeds(classifier: Classifier, images: torch.Tensor, labels: torch.Tensor, device: str) -> tuple[float, float]:
-    """Return images per second of training on one thread and of inference on all, from one short pass each."""
-    rows = min(512, len(images))
-    model = classifier.build().to(device)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        started = time.perf_counter()
-        fit_images(
-            classifier, model, images[:rows], labels[:rows], TrainSettings(lr=1e-5, epochs=1, batch_size=128), seed=0
-        )
-        train_speed = rows / (time.perf_counter() - started)
-    finally:
-        torch.set_num_threads(threads)
-    started = time.perf_counter()
-    predict(classifier, model, images[:rows])
-    return train_speed, rows / (time.perf_counter() - started)
+    """Return images per second of training on one thread and of inference on all, after one step to warm up each."""
+    plain = replace(classifier, compute=replace(classifier.compute, compile=False))
+    model = plain.place(plain.build(), device)
+    settings = TrainSettings(lr=1e-5, epochs=1, batch_size=max(2, len(images)))
+    with torch_threads(1):
+        training = _seconds(lambda: fit_images(plain, model, images, labels, settings, seed=0))
+    return len(images) / training, len(images) / _seconds(lambda: predict(plain, model, images))
+
+
+def _seconds(step: Callable[[], object]) -> float:
+    """Return the seconds of a step: the second of two, or the mean of as many as half a second has time for."""
+    step()
+    count, started = 0, time.perf_counter()
+    while not count or time.perf_counter() - started < 0.5:
+        step()
+        count += 1
+    return (time.perf_counter() - started) / count

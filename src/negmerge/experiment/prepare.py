@@ -58,11 +58,12 @@ def prepare(place: RunDir, config: Config) -> Material:
             },
         )
     facts: dict[str, Any] = dict(store.facts)
+    device = choose_device(config.device)
     return Material(
         store=store,
         split=load_split(split_file),
-        classifier=make_classifier(config.model, len(facts["classes"]), facts["shape"], facts["prompts"]),
-        device=choose_device(config.device),
+        classifier=make_classifier(config, len(facts["classes"]), facts["shape"], device, facts["prompts"]),
+        device=device,
         classes=tuple(facts["classes"]),
         fingerprint=facts["fingerprint"],
         bytes=facts["bytes"],
@@ -101,19 +102,24 @@ def load_data(data: DataConfig, model: ModelConfig) -> Loaded:
 
 
 def make_classifier(
-    model: ModelConfig,
+    config: Config,
     classes: int,
     shape: Sequence[int],
+    device: str,
     prompts: Sequence[tuple[Sequence[str], Sequence[str] | None]],
 ) -> Classifier:
-    """Return the family fitted to the data: with a text head for each source where it classifies by prompts."""
+    """Return the family of a config for images of this shape (C, H, W), computed as the config says for the device.
+
+    A family that classifies by prompts gets a text head for each source, made of its class names and templates.
+    """
     channels, height, width = shape
+    model, compute = config.model, config.compute.on(device)
     if not _has_prompts(model):
-        return Classifier(model.family, model.settings, classes, (channels, height, width))
+        return Classifier(model.family, model.settings, classes, (channels, height, width), compute)
     module = registry.load("families", model.family)
     head = module.prepare_head(module.Settings(**model.settings), prompts)
     heads = tuple(len(names) for names, _ in prompts)
-    return Classifier(model.family, model.settings, classes, (channels, height, width), heads, head)
+    return Classifier(model.family, model.settings, classes, (channels, height, width), compute, heads, head)
 
 
 def _has_prompts(model: ModelConfig) -> bool:

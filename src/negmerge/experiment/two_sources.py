@@ -17,7 +17,7 @@ def side_by_side(data: Mapping[str, Any], known: Collection[str]) -> dict[str, A
 
     >>> data = {"forget": {"source": "mnist"}, "retain": {"source": "cifar10", "path": "x"}}
     >>> side_by_side(data, {"forget", "retain"})
-    {'path': 'x', 'forget': {'source': 'mnist'}, 'source': 'cifar10'}
+    {'source': 'cifar10', 'path': 'x', 'forget': {'source': 'mnist'}}
     """
     retain, forget = data.get("retain"), data.get("forget")
     if not isinstance(retain, Mapping) or "source" not in retain:

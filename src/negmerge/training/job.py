@@ -73,9 +73,9 @@ def train(job: TrainingJob) -> dict[str, Any]:
     job.directory.mkdir(parents=True, exist_ok=True)
     settings = TrainSettings(**job.settings)
     classifier = job.classifier
-    model = classifier.load(job.start) if job.start else classifier.build(derive_seed(job.seed, "init"))
+    model = classifier.load(job.start) if job.start else classifier.start(derive_seed(job.seed, "init"))
     start = progress.restore(model)
-    model.to(job.device)
+    classifier.place(model, job.device)
     images, labels = Store(job.store).table("train").take(torch.tensor(job.rows, dtype=torch.int64))
     after = partial(progress.save, model)
     try:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,15 +42,15 @@ def fit(
     parameters that require a gradient are trained. With `start`, training goes on after that epoch (the model's weights
     must be those of then). With `freeze_statistics` batch-norm layers use and keep their running statistics; their
     weights are trained all the same. `before_step(model)` is called with the gradients of a step, before they are
-    clipped; `after_step(model)` with the weights that the step made.
+    clipped; `after_step(model)` with the weights that the step made. torch's global random numbers, from which dropout
+    draws, are the same after it as before.
 
     Raises InputError for `freeze_statistics` on a model without running statistics, and NegmergeError where the
     loss of a step is not finite, naming the epoch.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = _optimizer(parameters, settings)
-    done = 0
-    mean = math.nan
+    done, mean = 0, math.nan
     if start is not None:
         optimizer.load_state_dict(start.optimizer)
         done, mean = start.number, start.loss
@@ -71,17 +72,19 @@ def fit(
     model.train()
     if settings.freeze_statistics:
         _freeze_statistics(model)
-    for epoch in range(done, epochs):
-        first = epoch * in_epoch
-        count = min(steps_per_epoch, (steps - first) * passes)
-        mean = _pass_through(model, zip(range(count), batches(epoch), strict=False), loss, step, first, count, passes)
-        if not math.isfinite(mean):
-            raise NegmergeError(
-                f"training diverged: the loss became {mean} in epoch {epoch + 1} of {epochs} at "
-                f"lr {settings.lr:g}; lower the learning rate or set clip"
-            )
-        if on_epoch:
-            on_epoch(Epoch(epoch + 1, mean, optimizer.state_dict()))
+    with _own_random_numbers(parameters[0].device):
+        for epoch in range(done, epochs):
+            first = epoch * in_epoch
+            count = min(steps_per_epoch, (steps - first) * passes)
+            chosen = zip(range(count), batches(epoch), strict=False)
+            mean = _pass_through(model, chosen, loss, step, first, count, passes)
+            if not math.isfinite(mean):
+                raise NegmergeError(
+                    f"training diverged: the loss became {mean} in epoch {epoch + 1} of {epochs} at "
+                    f"lr {settings.lr:g}; lower the learning rate or set clip"
+                )
+            if on_epoch:
+                on_epoch(Epoch(epoch + 1, mean, optimizer.state_dict()))
     model.eval()
     return mean
 
@@ -99,7 +102,7 @@ def _pass_through(
 
     Returns the mean of their losses.
     """
-    total, seen = torch.zeros((), dtype=torch.float64), 0
+    losses = []  # read at the end: reading one makes an accelerator wait for its step
     for i, batch in batches:
         if i % passes == 0:
             model.zero_grad(set_to_none=True)
@@ -108,9 +111,12 @@ def _pass_through(
         (value / share).backward()
         if i % passes == share - 1:
             step(first + i // passes)
-        total += value.detach().double().cpu()
-        seen += 1
-    return float(total) / max(1, seen)
+        losses.append(value.detach())
+    return sum(torch.stack(losses).tolist()) / len(losses) if losses else 0.0
+
+
+def _own_random_numbers(device: torch.device) -> AbstractContextManager[Any]:
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
 def _freeze_statistics(model: nn.Module) -> None:

@@ -14,7 +14,7 @@ from negmerge.checkpoints import write_bytes_atomic, write_state_dict
 from negmerge.data.augment import parse_augmentation
 from negmerge.errors import NegmergeError
 from negmerge.training import TrainSettings, derive_seed, fit
-from negmerge.training.images import Batch, ImageBatches
+from negmerge.training.images import Batch, ImageBatches, resident
 from negmerge.training.loop import Epoch
 from negmerge.training.progress import Progress
 from negmerge.unlearning import Context, Outcome, TrainingData
@@ -60,7 +60,8 @@ class SgdSettings(BaseModel):
 
 def batches_of(data: TrainingData, rows: Tensor, settings: SgdSettings, part: str) -> ImageBatches:
     """Return seeded, augmented batches of rows of the train table; `part` ("forget", "retain") is mixed in the seed."""
-    return ImageBatches(*data.images(rows), settings.training(data), derive_seed(data.seed, part))
+    images, labels = resident(*data.images(rows), data.device)
+    return ImageBatches(images, labels, settings.training(data), derive_seed(data.seed, part))
 
 
 def cross_entropy(data: TrainingData) -> Loss:

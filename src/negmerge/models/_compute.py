@@ -1,0 +1,60 @@
+"""How models are computed: the layout of images, the precision, and whether forward passes are compiled."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+import torch
+
+Precision = Literal["float32", "tf32", "bf16"]
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Settings of every pass through a model, in training and in evaluation.
+
+    `channels_last` lays images and convolutions out as [b, H, W, C] in memory: the same numbers up to the order of
+    sums. `precision`: float32; tf32, the same with 10 bits of mantissa inside products, on CUDA; bf16, autocast, where
+    the weights, their gradients and the loss stay float32. `compile` has the forward passes of training compiled, not
+    those of evaluation. The defaults are the plain path.
+    """
+
+    channels_last: bool = False
+    precision: Precision = "float32"
+    compile: bool = False
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """The layout of 4-dimensional tensors."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
+    def autocast(self, device: str) -> AbstractContextManager[Any]:
+        """Return the context of a forward pass on a kind of device."""
+        return torch.autocast(device, torch.bfloat16) if self.precision == "bf16" else nullcontext()
+
+    @contextmanager
+    def float_products(self) -> Iterator[None]:
+        """Inside the block products of float32 tensors on CUDA are computed as `precision` says, and then as before.
+
+        torch's own defaults are mixed, TF32 in convolutions only, so they are set in any case.
+        """
+        places: tuple[Any, Any] = (torch.backends.cuda.matmul, torch.backends.cudnn)
+        before = [place.allow_tf32 for place in places]
+        try:
+            for place in places:
+                place.allow_tf32 = self.precision != "float32"
+            yield
+        finally:
+            for place, value in zip(places, before, strict=True):
+                place.allow_tf32 = value
+
+
+@cache
+def compiled(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function compiled by torch, once in a process: models of the same shapes share the code.
+
+    Shapes are fixed, so each size of a batch is compiled on its own; a last, shorter batch is one more.
+    """
+    return torch.compile(forward, dynamic=False)

@@ -1,0 +1,167 @@
+"""The switches of computing: each takes effect, stays close to the plain path, and leaves it alone where it is off."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from negmerge.checkpoints import write_state_dict
+from negmerge.data.sources import digits
+from negmerge.errors import InputError
+from negmerge.evaluation import predict
+from negmerge.experiment.choices import ComputeConfig
+from negmerge.experiment.config import check_config
+from negmerge.metrics import accuracy
+from negmerge.models import _classifier, _compute
+from negmerge.models._classifier import Classifier
+from negmerge.models._compute import Compute
+from negmerge.training import TrainSettings
+from negmerge.training.images import fit_images
+from negmerge.training.job import TrainingJob
+
+PLAIN = Classifier("small-cnn", {}, 10, (1, 8, 8))
+SETTINGS = TrainSettings(epochs=5, lr=3e-3, batch_size=64)
+
+
+def computed(**settings):
+    return replace(PLAIN, compute=Compute(**settings))
+
+
+@pytest.fixture(scope="module")
+def source():
+    return digits.load(digits.Settings())
+
+
+def trained(classifier, source):
+    model = classifier.place(classifier.build(0), "cpu")
+    loss = fit_images(classifier, model, source.train.images, source.train.labels, SETTINGS, seed=1)
+    return model, loss
+
+
+def test_channels_last_changes_the_layout_and_not_the_model(source):
+    wide = computed(channels_last=True)
+    images = source.train.images[:6].expand(-1, 3, -1, -1)
+    prepared = wide.prepare(images)
+    assert prepared.is_contiguous(memory_format=torch.channels_last) and not prepared.is_contiguous()
+    assert torch.equal(prepared, PLAIN.prepare(images))
+    model, loss = trained(wide, source)
+    plain, plain_loss = trained(PLAIN, source)
+    assert model[3].weight.is_contiguous(memory_format=torch.channels_last)
+    assert plain[3].weight.is_contiguous()
+    assert loss == pytest.approx(plain_loss, rel=0.05)
+    difference = predict(wide, model, source.test.images).softmax(1) - predict(
+        PLAIN, plain, source.test.images
+    ).softmax(1)
+    assert difference.abs().mean() < 0.02
+
+
+def test_a_model_is_loaded_in_its_layout(tmp_path):
+    wide = computed(channels_last=True)
+    write_state_dict(tmp_path / "a.safetensors", PLAIN.build().state_dict())
+    assert wide.load(tmp_path / "a.safetensors")[3].weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_bf16_computes_in_bf16_and_trains_in_float32(source):
+    half = computed(precision="bf16")
+    model = half.build()
+    seen = []
+    model[0].register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    batch = half.prepare(source.train.images[:8])
+    logits = half.logits(model, batch)
+    assert seen == [torch.bfloat16] and logits.dtype == torch.float32
+    assert not torch.equal(logits, PLAIN.logits(model, batch))
+    torch.testing.assert_close(logits, PLAIN.logits(model, batch), atol=0.05, rtol=0.05)
+    tuned, loss = trained(half, source)
+    plain, plain_loss = trained(PLAIN, source)
+    assert all(p.dtype == torch.float32 for p in tuned.parameters())
+    assert loss == pytest.approx(plain_loss, rel=0.1)
+    reached = [
+        accuracy(predict(c, m, source.test.images), source.test.labels) for c, m in ((half, tuned), (PLAIN, plain))
+    ]
+    assert min(reached) > 95 and abs(reached[0] - reached[1]) < 2
+
+
+def test_where_all_is_off_nothing_changes(source):
+    (a, loss_a), (b, loss_b) = trained(PLAIN, source), trained(computed(), source)
+    assert loss_a == loss_b and all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
+
+
+def test_compiling_is_for_training_only(source, monkeypatch):
+    calls = []
+
+    def compiled(forward):
+        def run(model, batch):
+            calls.append(model.training)
+            return forward(model, batch)
+
+        return run
+
+    monkeypatch.setattr(_classifier, "compiled", compiled)
+    fast = computed(compile=True)
+    model, loss = trained(fast, source)
+    assert len(calls) == 5 * -(-len(source.train) // 64) and all(calls)
+    predict(fast, model, source.test.images)
+    assert len(calls) == 5 * -(-len(source.train) // 64)
+    assert loss == trained(PLAIN, source)[1]
+
+
+@pytest.mark.heavy
+def test_compiled_training_ends_close_to_the_plain_one(source):
+    model, loss = trained(computed(compile=True), source)
+    assert _compute.compiled(PLAIN.module.logits) is _compute.compiled(PLAIN.module.logits)
+    plain, plain_loss = trained(PLAIN, source)
+    assert loss == pytest.approx(plain_loss, rel=0.05)
+    torch.testing.assert_close(model[3].weight, plain[3].weight, atol=0.02, rtol=0.1)
+
+
+def test_products_on_cuda_follow_the_precision_and_are_put_back():
+    def flags():
+        return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+
+    before = flags()
+    for precision, expected in (("float32", (False, False)), ("tf32", (True, True)), ("bf16", (True, True))):
+        with pytest.raises(KeyboardInterrupt), Compute(precision=precision).float_products():
+            assert flags() == expected
+            raise KeyboardInterrupt
+        assert flags() == before
+
+
+@pytest.mark.parametrize(
+    ("given", "device", "expected"),
+    [
+        ({}, "cpu", Compute(True, "float32", False)),
+        ({}, "cuda", Compute(True, "tf32", False)),
+        ({}, "mps", Compute(False, "float32", False)),
+        ({"channels_last": False, "precision": "bf16", "compile": True}, "cpu", Compute(False, "bf16", True)),
+        ({"channels_last": True, "precision": "float32"}, "cuda", Compute(True, "float32", False)),
+    ],
+)
+def test_what_is_left_open_is_decided_by_the_device(given, device, expected):
+    assert ComputeConfig(**given).on(device) == expected
+
+
+def test_tf32_needs_cuda():
+    with pytest.raises(InputError, match="compute: precision: tf32 is cuda's, and the device is cpu"):
+        ComputeConfig(precision="tf32").on("cpu")
+
+
+def test_a_job_takes_its_settings_along(tmp_path):
+    import pickle
+
+    job = TrainingJob("a", tmp_path, computed(precision="bf16"), tmp_path, (1, 2), {}, 0, "cpu")
+    assert pickle.loads(pickle.dumps(job)).classifier.compute == Compute(precision="bf16")
+
+
+def test_the_config_names_them():
+    config = {
+        "name": "x",
+        "model": {"family": "small-cnn"},
+        "data": {"source": "digits", "forget": {"classes": ["3"]}},
+        "base": {"train": {"epochs": 1}},
+        "pool": {"grid": {"lr": [1e-3]}},
+        "methods": ["consensus"],
+        "compute": {"precision": "bf16"},
+    }
+    assert check_config(config).compute.precision == "bf16"
+    with pytest.raises(InputError, match=r"compute.precison: unknown key \(did you mean 'precision'\?\)"):
+        check_config({**config, "compute": {"precison": "bf16"}})
