@@ -86,7 +86,7 @@ def make_run(args, folder: Path) -> tuple[SeedRun, Path]:
                 "most": args.rows,
             },
             "base": {"pretrained": True},
-            "pool": {"train": {"steps": 30, "epochs": 100, "clip": 1.0}, "grid": {"lr": [1e-4, 2e-4]}},
+            "pool": {"train": {"steps": 60, "epochs": 100, "clip": 1.0}, "grid": {"lr": [5e-4, 1e-3]}},
             "methods": ["consensus"],
             "selection": {"floor_on": "validation", "max_alpha": 1.0},
             "evaluation": {"membership": [], "most": 100},

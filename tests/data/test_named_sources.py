@@ -161,9 +161,24 @@ def test_what_is_no_such_data_set_is_refused(tmp_path):
     birds = save(tmp_path / "birds", [f"n{i:08d}" for i in range(200)])
     with pytest.raises(InputError, match="200 classes have names that say nothing to a text encoder; give class_names"):
         load("tiny-imagenet", path=birds)
-    alike = save(tmp_path / "alike", [f"cat_{i}" for i in range(198)] + ["001.cat 0", "002.cat 1"])
-    with pytest.raises(InputError, match="several classes would be worded 'cat 0'; give class_names"):
+    names = tmp_path / "words.txt"
+    names.write_text("".join(f"n{i:08d}\tbird {i}, synonym\n" for i in range(300)))
+    assert load("tiny-imagenet", path=birds, class_names=names).train.classes[7] == "bird 7"
+    names.write_text("".join(f"n{i:08d}\tbird {i}, synonym\n" for i in range(150)))
+    with pytest.raises(InputError, match="class_names holds 200 names, 151 of them distinct"):
+        load("tiny-imagenet", path=birds, class_names=names)
+    alike = save(tmp_path / "alike", [f"cat_{i}" for i in range(198)] + ["003.dog", "003.dog,"])
+    assert load("cub200", path=alike).train.classes[-2:] == ("dog", "dog,")
+    alike = save(tmp_path / "same", [f"cat_{i}" for i in range(198)] + ["the_cat", "the cat"])
+    with pytest.raises(InputError, match="several classes would be worded 'the cat'; give class_names"):
         load("cub200", path=alike)
+
+
+def test_of_equal_first_synonyms_the_whole_names_are_kept():
+    facts = module("imagenet").FACTS
+    assert named.word_classes(["maillot", "maillot, tank suit", "tench, Tinca tinca"], facts, "x") == (
+        "maillot", "maillot, tank suit", "tench"
+    )  # fmt: skip
     with pytest.raises(InputError, match=r"unknown source 'mnits' \(did you mean 'mnist'\?\)"):
         load("mnits")
 

@@ -25,7 +25,9 @@ class NamedSettings(TableSettings):
 
     path: Path | None = Field(None, description="a local folder (parquet, or class folders) instead of the hub")
     class_names: list[str] | Path | None = Field(
-        None, description="how the classes are worded in prompts, in their order: a list, or a file with one a line"
+        None,
+        description="how the classes are worded in prompts, in their order: a list, or a file with one a line; or with "
+        "the class's own name, a tab and its wording, as in Tiny-ImageNet's words.txt",
     )
 
     @field_validator("class_names", mode="before")
@@ -74,7 +76,7 @@ def load_named(facts: NamedSet, settings: NamedSettings) -> Source:
         raise InputError(
             f"{where} has {len(classes)} classes, {facts.title} has {facts.count}; is it another data set?"
         )
-    words = _given(settings.class_names, facts, where) or word_classes(classes, facts, where)
+    words = _given(settings.class_names, classes, facts, where) or word_classes(classes, facts, where)
     return Source(*(ImageSet(part.images, part.labels, words) for part in (source.train, source.test)))
 
 
@@ -95,7 +97,12 @@ def word_classes(classes: Sequence[str], facts: NamedSet, where: str) -> tuple[s
     else:
         word = facts.word or plain_name
         unknown = [name for name in classes if not re.search("[A-Za-z]{2}", name) or re.fullmatch(r"n\d{8}", name)]
-        found = [word(name) for name in classes]
+        short = [word(name) for name in classes]
+        # Of ImageNet's names "maillot" and "maillot, tank suit" the first synonym is the same: then the whole name.
+        found = [
+            " ".join(n.replace("_", " ").split()) if short.count(s) > 1 else s
+            for n, s in zip(classes, short, strict=True)
+        ]
     if unknown:
         headline = f"{where}: {len(unknown)} classes have names that say nothing to a text encoder; give class_names:"
         raise InputError(listing(headline, unknown))
@@ -115,15 +122,17 @@ def plain_name(name: str) -> str:
     return " ".join(re.sub(r"[_/\-]", " ", spaced).lower().split())
 
 
-def _given(names: list[str] | Path | None, facts: NamedSet, where: str) -> tuple[str, ...]:
+def _given(names: list[str] | Path | None, classes: Sequence[str], facts: NamedSet, where: str) -> tuple[str, ...]:
     if names is None:
         return ()
     if isinstance(names, Path):
         try:
-            names = [line.strip() for line in names.read_text().splitlines() if line.strip()]
+            lines = [line.strip() for line in names.read_text().splitlines() if line.strip()]
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "not a text"
             raise InputError(f"class_names: {names}: {reason}; give a file with a name a line") from None
+        own = dict(line.split("\t", 1) for line in lines if "\t" in line)
+        names = [(facts.word or str)(own.get(name, "")) for name in classes] if own else lines
     if len(names) != facts.count or len(set(names)) != len(names):
         raise InputError(
             f"{where}: class_names holds {len(names)} names, {len(set(names))} of them distinct; "

@@ -1,4 +1,7 @@
-"""Tiny-ImageNet: 200 classes of ImageNet at 64 × 64; its validation split is the test table."""
+"""Tiny-ImageNet: 200 classes of ImageNet at 64 × 64; its validation split is the test table.
+
+Its labels are WordNet ids, which say nothing to a text encoder: give `class_names` the data set's own words.txt.
+"""
 
 from negmerge.data import Source
 from negmerge.data.named import NamedSet, NamedSettings, load_named
