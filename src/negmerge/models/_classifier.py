@@ -125,6 +125,10 @@ class Classifier:
         model.load_state_dict(weights, strict=True)
         return self.place(model, device).eval()
 
+    def batch_rows(self, device: str) -> int:
+        """Return how many images to evaluate at a time: 500, or what the family says is fastest on a CPU."""
+        return int(getattr(self.module, "CPU_BATCH", 500)) if device == "cpu" else 500
+
     def prepare(self, images: Tensor) -> Tensor:
         """Return uint8 images [b, C, H, W] as the normalised float32 that the model takes."""
         if self.compute.channels_last:
