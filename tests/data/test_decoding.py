@@ -106,3 +106,13 @@ def test_decoded_images_are_converted_only_where_needed():
     assert convert(pixels, DecodingSettings(mode="gray")) is pixels
     assert convert(pixels, DecodingSettings(image_size=4)).shape == (2, 1, 4, 4)
     assert torch.equal(convert(pixels, DecodingSettings(mode="rgb")), pixels.expand(2, 3, 3, 4))
+
+
+def test_the_centre_is_cut_out_as_clip_does():
+    wide = Image.fromarray(np.repeat(np.arange(8, dtype=np.uint8)[None, :] * 30, 4, 0))
+    assert decode([wide], DecodingSettings(image_size=4, resize="crop"), "x")[0, 0].tolist() == [[60, 90, 120, 150]] * 4
+    stretched = decode([wide], DecodingSettings(image_size=4), "x")[0, 0, 0].tolist()
+    assert stretched[0] < 30 and stretched[-1] > 180
+    tall = Image.new("RGB", (33, 71), (9, 8, 7))
+    made = decode([tall], DecodingSettings(image_size=16, resize="crop"), "x")
+    assert made.shape == (1, 3, 16, 16) and made[0, :, 5, 5].tolist() == [9, 8, 7]

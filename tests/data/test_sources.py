@@ -258,3 +258,10 @@ def test_real_cifar(shared):
     assert source.test.labels.bincount().tolist() == [1000] * 10
     mean = source.train.images.float().div(255).mean((0, 2, 3))
     assert torch.allclose(mean, torch.tensor([0.4914, 0.4822, 0.4465]), atol=5e-4)
+
+
+def test_sources_with_heads_of_their_own_keep_their_classes_apart():
+    images = torch.zeros(2, 1, 2, 2, dtype=torch.uint8)
+    first, other = (ImageSet(images, torch.tensor([0, 1]), names) for names in (("a", "b"), ("b", "c")))
+    joined = join_sources(Source(first, first), Source(other, other), unite=False)
+    assert joined.source.train.classes == ("a", "b", "b", "c") and joined.source.train.labels.tolist() == [0, 1, 2, 3]

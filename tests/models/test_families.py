@@ -13,7 +13,8 @@ from negmerge.models._classifier import Classifier
 
 FAMILIES = registry.names("families")
 SMALL = {"swin": {"image_size": 32, "window_size": 4, "width": 12, "depths": [1, 1], "heads": [1, 2]}}
-CASES = [(name, SMALL.get(name, {})) for name in FAMILIES]
+# Those that classify by prompts need a model on disk, and have tests of their own.
+CASES = [(n, SMALL.get(n, {})) for n in FAMILIES if not hasattr(registry.load("families", n), "prepare_head")]
 CASES += [("cifar-resnet", {"depth": 18}), ("imagenet-resnet", {"depth": 34}), ("vgg", {"depth": 11})]
 
 
@@ -195,7 +196,7 @@ def test_every_family_keeps_the_contract(name):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", [name for name, _ in CASES])
 def test_building_leaves_the_accelerators_random_numbers_alone(name):
     before = torch.cuda.get_rng_state()
     Classifier(name, SMALL.get(name, {}), 10, (1, 8, 8)).build(3)

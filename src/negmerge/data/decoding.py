@@ -24,7 +24,10 @@ class DecodingSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    image_size: int | None = Field(None, ge=1, description="resize to so many pixels square (bilinear)")
+    image_size: int | None = Field(None, ge=1, description="resize to so many pixels square")
+    resize: Literal["stretch", "crop"] = Field(
+        "stretch", description="stretch to the square (bilinear), or scale the short side (bicubic) and cut the centre"
+    )
     mode: Literal["rgb", "gray"] | None = Field(None, description="convert to colour or to grey")
 
 
@@ -83,7 +86,7 @@ def _pixels(item: Any, settings: DecodingSettings, where: str, index: int) -> np
             image = Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
         image = image if image.mode == wanted else image.convert(wanted)
         if settings.image_size is not None:
-            image = image.resize((settings.image_size,) * 2, Image.Resampling.BILINEAR)
+            image = _resize(image, settings.image_size, settings.resize)
     except Exception as error:  # the decoders raise whatever a broken file makes them stumble over
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
         raise InputError(
@@ -91,6 +94,19 @@ def _pixels(item: Any, settings: DecodingSettings, where: str, index: int) -> np
         ) from None
     pixels = np.asarray(image)
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+def _resize(image: Any, size: int, how: str) -> Any:
+    """Return a PIL image of size × size pixels; the cut is that of CLIP's preprocessing."""
+    from PIL import Image
+
+    if how == "stretch":
+        return image.resize((size, size), Image.Resampling.BILINEAR)
+    short = min(image.size)
+    width, height = (max(size, int(side * size / short)) for side in image.size)
+    scaled = image.resize((width, height), Image.Resampling.BICUBIC)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    return scaled.crop((left, top, left + size, top + size))
 
 
 def _open(item: Any) -> Any:

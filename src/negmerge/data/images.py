@@ -85,10 +85,11 @@ class JoinedSource:
     test_is_other: Tensor
 
 
-def join_sources(first: Source, other: Source) -> JoinedSource:
+def join_sources(first: Source, other: Source, *, unite: bool = True) -> JoinedSource:
     """Put the rows of `other` behind those of `first`; classes of the same name become one, new ones are appended.
 
-    Classes are matched by their whole name, case included. Raises InputError where the images differ in shape.
+    Classes are matched by their whole name, case included. With `unite` off all of them are appended, for models that
+    have a head for each source. Raises InputError where the images differ in shape.
     """
     ours, theirs = first.train.images.shape[1:], other.train.images.shape[1:]
     if ours != theirs:
@@ -96,8 +97,12 @@ def join_sources(first: Source, other: Source) -> JoinedSource:
             f"images of shape {list(ours)} and {list(theirs)} cannot be joined; "
             "give both sources the same image_size and mode"
         )
-    classes = first.train.classes + tuple(name for name in other.train.classes if name not in first.train.classes)
-    place = torch.tensor([classes.index(name) for name in other.train.classes])
+    ours_names, their_names = first.train.classes, other.train.classes
+    if unite:
+        classes = ours_names + tuple(name for name in their_names if name not in ours_names)
+        place = torch.tensor([classes.index(name) for name in their_names])
+    else:
+        classes, place = ours_names + their_names, torch.arange(len(their_names)) + len(ours_names)
 
     def join(a: ImageSet, b: ImageSet) -> ImageSet:
         return ImageSet(torch.cat([a.images, b.images]), torch.cat([a.labels, place[b.labels]]), classes)

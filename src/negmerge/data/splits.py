@@ -26,6 +26,7 @@ __all__ = [
     "Split",
     "ValidationRule",
     "draw_split",
+    "hold_out",
     "load_split",
     "save_split",
     "split_from_file",
@@ -49,7 +50,7 @@ def draw_split(
     the rule's range, or else a seeded share of the table, from outside `train_rows` where that leaves any (a base that
     was trained on those rows has not seen the others), otherwise from the training rows, but never rows that a row
     file lists. With `other`, `train` and `test` are the joined tables: ranges count in the first source, all rows of
-    the second one are to be forgotten, and a share of each is held out.
+    the second one are to be forgotten, and a share of each is held out, drawn for each by itself.
 
     Raises InputError for ranges that overlap or leave the table, unknown classes, rows that are no training rows, and
     for a split without forget, retain, validation or test rows.
@@ -65,13 +66,13 @@ def draw_split(
     everything = torch.arange(len(test))
     if other is not None:
         first = int((~other.train_is_other).sum())
-        held_out, trained = _held_out(first, rule, train_rows, none, generator)
+        held_out, trained = hold_out(first, rule, train_rows, seed=seed)
         share = ValidationRule(fraction=rule.fraction, most=rule.most)
-        parts = _held_out(len(train) - first, share, None, none, generator)
+        parts = hold_out(len(train) - first, share, seed=seed)
         held_out, trained = (torch.cat([a, first + b]) for a, b in zip((held_out, trained), parts, strict=True))
     else:
         listed = [read_rows(r.rows, len(train)) for r in (forget, retain) if r is not None and r.rows is not None]
-        held_out, trained = _held_out(len(train), rule, train_rows, torch.cat([none, *listed]), generator)
+        held_out, trained = hold_out(len(train), rule, train_rows, torch.cat([none, *listed]), generator=generator)
     if forget.classes is not None or other is not None:
         if other is not None:
             kind, in_train, in_test = "source", other.train_is_other, other.test_is_other
@@ -98,10 +99,24 @@ def draw_split(
     return checked(dataclasses.replace(split, source=fingerprint(train, test)))
 
 
-def _held_out(
-    size: int, rule: ValidationRule, train_rows: tuple[int, int] | None, listed: Tensor, generator: torch.Generator
+def hold_out(
+    size: int,
+    rule: ValidationRule,
+    train_rows: tuple[int, int] | None = None,
+    listed: Tensor | None = None,
+    *,
+    seed: int = 0,
+    generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return the validation and the training rows of a table of `size` rows; `listed` rows stay out of the draw."""
+    """Return the validation and the training rows of a table of `size` rows; `listed` rows stay out of the draw.
+
+    A share is drawn from the generator or else from the seed alone: so the rows of a source are the same whatever it
+    is joined with, and a model may be trained beforehand without them.
+
+    >>> hold_out(5, ValidationRule(rows=(3, 5)))
+    (tensor([3, 4]), tensor([0, 1, 2]))
+    """
+    generator = generator or torch.Generator().manual_seed(seed)
     allowed = torch.arange(size) if train_rows is None else checked_range(list(train_rows), size, "data.train_rows")
     if rule.rows is not None:
         held_out = checked_range(list(rule.rows), size, "data.validation.rows")
@@ -111,7 +126,7 @@ def _held_out(
             raise InputError("data.train_rows and data.validation.rows overlap; validation must not be trained on")
         return held_out, allowed
     unseen = without(torch.arange(size), allowed)
-    among = unseen if len(unseen) else without(allowed, listed)
+    among = unseen if len(unseen) else without(allowed, torch.empty(0, dtype=torch.int64) if listed is None else listed)
     count = min(rule.most, max(1, round(rule.fraction * size)))
     held_out = among[torch.randperm(len(among), generator=generator)[:count]].sort().values
     return held_out, without(allowed, held_out)

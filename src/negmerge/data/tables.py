@@ -19,6 +19,9 @@ class TableSettings(DecodingSettings):
     columns: dict[str, str] = Field(
         default_factory=dict, description="image: NAME, label: NAME; found by type unless given"
     )
+    most: int | None = Field(
+        None, ge=1, description="a seeded sample of so many rows of the train table; all unless set"
+    )
 
 
 @contextmanager
@@ -47,7 +50,7 @@ def to_source(train: Any, test: Any, settings: TableSettings, where: str) -> Sou
     image, label = _columns(train.features, settings.columns, where)
     classes = _class_names(train, label)
     sets = []
-    for part, table in (("train", train), ("test", test)):
+    for part, table in (("train", _sample(train, settings.most)), ("test", test)):
         for column in (image, label):
             if column not in table.features:
                 raise InputError(f"{where}: the {part} table has no column {column!r}")
@@ -55,6 +58,13 @@ def to_source(train: Any, test: Any, settings: TableSettings, where: str) -> Sou
         encoded = table.select_columns([image]).with_format("arrow")[:][image].to_pylist()
         sets.append(ImageSet(decode(encoded, settings, f"{where} ({part})"), labels, classes))
     return Source(*sets)
+
+
+def _sample(table: Any, most: int | None) -> Any:
+    if most is None or most >= len(table):
+        return table
+    order = torch.randperm(len(table), generator=torch.Generator().manual_seed(0))
+    return table.select(order[:most].sort().values.tolist())
 
 
 def _columns(features: Any, chosen: dict[str, str], where: str) -> tuple[str, str]:

@@ -77,13 +77,16 @@ class SelectionConfig(Strict):
     search: Literal["bracket", "grid"] = Field("bracket", description="bisection, or every point up to max_alpha")
     step: float = Field(0.05, gt=0, description="the lattice of α")
     max_alpha: float | None = Field(None, gt=0, description="1.0 for the grid, 64 for the bracket, unless given")
-    retain_rows: int = Field(2000, ge=1, description="size of the fixed sample of retain rows that selection sees")
+    floor_on: Literal["retain", "validation"] = Field(
+        "retain", description="whose accuracy the floor holds: of a sample of the retain rows, or of validation rows"
+    )
+    retain_rows: int = Field(2000, ge=1, description="size of the fixed sample of them that selection sees")
 
     @model_validator(mode="after")
     def _floor(self) -> "SelectionConfig":
         if self.objective == "match-reference":
-            if self.floor is not None:
-                raise ValueError("match-reference knows no floor: leave floor out")
+            if self.floor is not None or self.floor_on != "retain":
+                raise ValueError("match-reference knows no floor: leave floor and floor_on out")
         elif self.floor is None:
             self.floor = 0.95
         return self

@@ -19,6 +19,7 @@ from negmerge.experiment.choices import (
     check_selection,
     checked_buffers,
 )
+from negmerge.experiment.two_sources import side_by_side
 from negmerge.training import TrainSettings
 
 __all__ = ["Buffers", "Config", "Recalibrate", "SelectionConfig", "check_config", "load_config"]
@@ -36,6 +37,11 @@ class DataConfig(BaseModel):
     train_rows: tuple[int, int] | None = Field(None, description="[start, stop]: the rows that are training data")
     split: Path | None = Field(None, description="a split file that fixes every row")
     seed: int = Field(0, ge=0, description="the seed of the split, the same for every seed of the run")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _two_sources(cls, values: Any) -> Any:
+        return side_by_side(values, cls.model_fields) if isinstance(values, Mapping) else values
 
     @model_validator(mode="after")
     def _one_way(self) -> "DataConfig":
@@ -69,11 +75,12 @@ class BaseConfig(Strict):
 
     train: TrainSettings | None = Field(None, description="train it on retain and forget rows")
     checkpoint: Path | None = Field(None, description="a checkpoint with the family's tensor names")
+    pretrained: bool = Field(False, description="the weights that the family comes with (clip)")
 
     @model_validator(mode="after")
     def _one(self) -> "BaseConfig":
-        if (self.train is None) == (self.checkpoint is None):
-            raise ValueError("give either train or checkpoint")
+        if (self.train is not None) + (self.checkpoint is not None) + self.pretrained != 1:
+            raise ValueError("give either train or checkpoint, or pretrained: true for a family with weights (clip)")
         return self
 
 
@@ -129,6 +136,7 @@ class EvaluationConfig(Strict):
     membership: list[Literal["svc-confidence"]] = Field(
         ["svc-confidence"], description="membership attacks; an empty list for none"
     )
+    most: int | None = Field(None, ge=1, description="seeded samples of so many retain and forget rows; all if unset")
 
 
 class Config(Strict):
@@ -206,15 +214,25 @@ def check_config(raw: Mapping[str, Any], where: str = "config") -> Config:
         config = Config.model_validate(raw)
     except ValidationError as error:
         raise InputError(_explain(error, where, Config)) from None
-    for kind, name, settings, place in (
+    forget = config.data.forget
+    parts = [
         ("sources", config.data.source, config.data.source_settings, "data"),
         ("families", config.model.family, config.model.settings, "model"),
-    ):
+    ]
+    if forget is not None and forget.source is not None:
+        parts.append(("sources", forget.source, forget.source_settings, "data.forget"))
+    for kind, name, settings, place in parts:
         schema = registry.load(kind, name).Settings
         try:
             schema(**settings)
         except ValidationError as error:
             raise InputError(_explain(error, f"{where}: {place} ({name})", schema)) from None
+    if config.base.pretrained and not hasattr(registry.load("families", config.model.family), "pretrained"):
+        raise InputError(f"{where}: base.pretrained: {config.model.family} has no weights of its own; give train")
+    if config.model.settings.get("linearised") and not config.base.pretrained:
+        raise InputError(
+            f"{where}: a linearised model is expanded at its own weights: write base: {{pretrained: true}}"
+        )
     from negmerge.experiment.methods import check_settings, describe
     from negmerge.training.pool import expand_grid
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from negmerge.data.splits import Split
 from negmerge.data.store import Store
@@ -28,6 +29,15 @@ class Bench:
     membership: Sequence[str]
     seed: int
     device: str
+    most: int | None = None
+
+    def _rows(self, name: str) -> Tensor:
+        """Return the rows of a part; of retain and forget at most `most`, the same ones for every model."""
+        rows: Tensor = getattr(self.split, name)
+        if self.most is None or name not in ("retain", "forget") or len(rows) <= self.most:
+            return rows
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "evaluation", name))
+        return rows[torch.randperm(len(rows), generator=generator)[: self.most].sort().values]
 
     def full_scores(self, checkpoint: Path) -> dict[str, Any]:
         """Return every reported number of the weights in `checkpoint`, accuracies and attack in percent.
@@ -36,7 +46,7 @@ class Bench:
         """
         model = self.classifier.load(checkpoint, self.device)
         both = self.store.both()
-        parts = {name: getattr(self.split, name) for name in IN_TRAIN}
+        parts = {name: self._rows(name) for name in IN_TRAIN}
         parts |= {name: getattr(self.split, name) + len(both.first) for name in IN_TEST}
         seen = predict_parts(self.classifier, model, both.take, parts)
         scores: dict[str, Any] = {name: accuracy(*pair) if len(pair[1]) else None for name, pair in seen.items()}

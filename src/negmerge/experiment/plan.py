@@ -50,10 +50,11 @@ def plan(config: Config) -> Plan:
     process is on one thread, and that the machine does nothing else, now and then. Raises InputError as loading the
     data does.
     """
-    source, split = load_data(config.data)
+    loaded = load_data(config.data, config.model)
+    source, split = loaded.source, loaded.split
     device = choose_device(config.device)
     images = source.train.images
-    classifier = make_classifier(config, len(source.train.classes), images.shape[1:], device)
+    classifier = make_classifier(config, len(source.train.classes), images.shape[1:], device, loaded.prompts)
     size = source.train.images.numel() + source.test.images.numel()
     some = torch.arange(min(STEP_ROWS[device], len(images)))
     with classifier.compute.float_products():
@@ -88,7 +89,7 @@ def estimate(
         own = config.base.train if config.reference.train == "base" else config.reference.train
         assert isinstance(own, TrainSettings)
         training += own.epochs * len(split.retain)
-    pool = sum(member.settings.epochs for member in members) * len(split.forget)
+    pool = sum(member.settings.count_images(len(split.forget)) for member in members)
     rows = split.describe()
     samples = min(config.selection.retain_rows, rows["retain"]) + (rows["validation_forget"] or rows["forget"])
     if config.selection.objective == "match-reference":

@@ -12,7 +12,7 @@ from negmerge.data.images import join_sources
 from negmerge.data.splits import Split, draw_split, load_split, save_split, split_from_file
 from negmerge.data.store import Store
 from negmerge.errors import InputError
-from negmerge.experiment.config import Config, DataConfig
+from negmerge.experiment.config import Config, DataConfig, ModelConfig
 from negmerge.experiment.rundir import RunDir
 from negmerge.models._classifier import Classifier
 
@@ -30,13 +30,23 @@ class Material:
     bytes: int
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """The tables of a run with their split, and the class names and prompt templates of each source in them."""
+
+    source: Source
+    split: Split
+    prompts: list[tuple[list[str], list[str] | None]]
+
+
 def prepare(place: RunDir, config: Config) -> Material:
     """Decode the images and draw the split, or take both from the run directory."""
     store = Store(place.private / "data")
     split_file = place.path / "split.json"
     if not (store.exists and split_file.exists()):
-        source, split = load_data(config.data)
-        save_split(split_file, split)
+        loaded = load_data(config.data, config.model)
+        source = loaded.source
+        save_split(split_file, loaded.split)
         store.write(
             {"train": (source.train.images, source.train.labels), "test": (source.test.images, source.test.labels)},
             {
@@ -44,6 +54,7 @@ def prepare(place: RunDir, config: Config) -> Material:
                 "shape": list(source.train.images.shape[1:]),
                 "fingerprint": f"{source.train.fingerprint()}+{source.test.fingerprint()}",
                 "bytes": source.train.images.numel() + source.test.images.numel(),
+                "prompts": loaded.prompts,
             },
         )
     facts: dict[str, Any] = dict(store.facts)
@@ -51,7 +62,7 @@ def prepare(place: RunDir, config: Config) -> Material:
     return Material(
         store=store,
         split=load_split(split_file),
-        classifier=make_classifier(config, len(facts["classes"]), facts["shape"], device),
+        classifier=make_classifier(config, len(facts["classes"]), facts["shape"], device, facts["prompts"]),
         device=device,
         classes=tuple(facts["classes"]),
         fingerprint=facts["fingerprint"],
@@ -59,23 +70,23 @@ def prepare(place: RunDir, config: Config) -> Material:
     )
 
 
-def make_classifier(config: Config, classes: int, shape: Sequence[int], device: str) -> Classifier:
-    """Return the family of a config for images of this shape (C, H, W), computed as the config says for the device."""
-    channels, height, width = shape
-    return Classifier(
-        config.model.family, config.model.settings, classes, (channels, height, width), config.compute.on(device)
-    )
+def load_data(data: DataConfig, model: ModelConfig) -> Loaded:
+    """Load the source of a config, with that of the forget set joined where it is another one, and draw the split.
 
-
-def load_data(data: DataConfig) -> tuple[Source, Split]:
-    """Load the source of a config, with that of the forget set joined where it is another one, and draw the split."""
-    source = load_source(data.source, data.source_settings)
+    Images come in the form that the family wants, unless the source's settings say otherwise. Classes of the same name
+    are one, but for a family that classifies by prompts, where each source keeps its own.
+    """
+    form = _image_form(model)
+    source = load_source(data.source, {**form, **data.source_settings})
+    prompts = [_prompts(data.source, source)]
     if data.split is not None:
-        return source, split_from_file(data.split, source.train, source.test)
+        return Loaded(source, split_from_file(data.split, source.train, source.test), prompts)
     assert data.forget is not None
     other = None
     if data.forget.source is not None:
-        joined = join_sources(source, load_source(data.forget.source, data.forget.source_settings))
+        second = load_source(data.forget.source, {**form, **data.forget.source_settings})
+        prompts.append(_prompts(data.forget.source, second))
+        joined = join_sources(source, second, unite=not _has_prompts(model))
         source, other = joined.source, joined
     split = draw_split(
         source.train,
@@ -87,7 +98,42 @@ def load_data(data: DataConfig) -> tuple[Source, Split]:
         seed=data.seed,
         other=other,
     )
-    return source, split
+    return Loaded(source, split, prompts)
+
+
+def make_classifier(
+    config: Config,
+    classes: int,
+    shape: Sequence[int],
+    device: str,
+    prompts: Sequence[tuple[Sequence[str], Sequence[str] | None]],
+) -> Classifier:
+    """Return the family of a config for images of this shape (C, H, W), computed as the config says for the device.
+
+    A family that classifies by prompts gets a text head for each source, made of its class names and templates.
+    """
+    channels, height, width = shape
+    model, compute = config.model, config.compute.on(device)
+    if not _has_prompts(model):
+        return Classifier(model.family, model.settings, classes, (channels, height, width), compute)
+    module = registry.load("families", model.family)
+    head = module.prepare_head(module.Settings(**model.settings), prompts)
+    heads = tuple(len(names) for names, _ in prompts)
+    return Classifier(model.family, model.settings, classes, (channels, height, width), compute, heads, head)
+
+
+def _has_prompts(model: ModelConfig) -> bool:
+    return hasattr(registry.load("families", model.family), "prepare_head")
+
+
+def _image_form(model: ModelConfig) -> dict[str, Any]:
+    module = registry.load("families", model.family)
+    return dict(module.image_form(module.Settings(**model.settings))) if hasattr(module, "image_form") else {}
+
+
+def _prompts(name: str, source: Source) -> tuple[list[str], list[str] | None]:
+    templates = getattr(registry.load("sources", name), "TEMPLATES", None)
+    return list(source.train.classes), None if templates is None else list(templates)
 
 
 def load_source(name: str, settings: dict[str, Any]) -> Source:

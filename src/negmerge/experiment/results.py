@@ -33,6 +33,7 @@ def collect(config: Config, material: Material, finished: Finished) -> dict[str,
     }
     for row in (base, *methods.values()):
         row |= _gap(row, reference)
+    kept = material.split.validation if config.selection.floor_on == "validation" else material.split.retain
     held_out = len(material.split.validation_forget) > 0
     kind = material.split.kind
     return {
@@ -51,7 +52,7 @@ def collect(config: Config, material: Material, finished: Finished) -> dict[str,
         "model": _model(config, material, methods),
         "selection": {
             **config.selection.model_dump(mode="json"),
-            "retain_rows": min(config.selection.retain_rows, len(material.split.retain)),
+            "retain_rows": min(config.selection.retain_rows, len(kept)),
             "forget_rows": len(material.split.validation_forget if held_out else material.split.forget),
             "forget_is": "held-out rows of what is forgotten" if held_out else "the forget rows themselves",
         },

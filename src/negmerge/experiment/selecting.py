@@ -62,13 +62,18 @@ class Selector:
         """The row numbers of the train table that selection sees, by part.
 
         `forget` are held-out rows of what is forgotten or, where there are none, the forget rows themselves;
-        `retain` is a fixed sample.
+        `retain` is a fixed sample of the retain rows, or of the validation rows where the config says so.
         """
         held_out = self.split.validation_forget
         return {
             "forget": held_out if len(held_out) else self.split.forget,
-            "retain": self._sample(self.split.retain, "selection", self.rule.retain_rows),
+            "retain": self._sample(self.kept_rows, "selection", self.rule.retain_rows),
         }
+
+    @property
+    def kept_rows(self) -> Tensor:
+        """The rows on whose sample the floor is held."""
+        return self.split.validation if self.rule.floor_on == "validation" else self.split.retain
 
     def _sample(self, rows: Tensor, purpose: str, most: int) -> Tensor:
         generator = torch.Generator().manual_seed(derive_seed(self.seed, purpose))

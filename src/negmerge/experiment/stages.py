@@ -56,6 +56,7 @@ class SeedRun:
             config.evaluation.membership,
             seed,
             material.device,
+            config.evaluation.most,
         )
         self.selector = Selector(
             material.classifier,
@@ -115,7 +116,9 @@ class SeedRun:
         ):
             if part is None:
                 continue
-            if part.checkpoint is not None:
+            if part is self.config.base and self.config.base.pretrained:
+                self._take_pretrained(self.place.path / name)
+            elif part.checkpoint is not None:
                 self._import(part.checkpoint, self.place.path / name)
             else:
                 jobs.append(self.job(name, self.place.path / name, rows, self.train_settings(part)))
@@ -131,6 +134,13 @@ class SeedRun:
         settings = self.config.base.train if part.train == "base" else part.train
         assert isinstance(settings, TrainSettings)
         return settings
+
+    def _take_pretrained(self, directory: Path) -> None:
+        """Write the weights that the family comes with."""
+        target, classifier = directory / "model.safetensors", self.material.classifier
+        if not target.exists():
+            directory.mkdir(parents=True, exist_ok=True)
+            write_state_dict(target, classifier.module.pretrained(classifier.checked))
 
     def _import(self, checkpoint: Path, directory: Path) -> None:
         """Take over a checkpoint given by the user, once it is known to fit the family."""
@@ -175,7 +185,7 @@ class SeedRun:
             workers = 1
         self.place.emit("training", jobs=len(jobs), done=len(jobs) - len(open_jobs))
         # The longest first, so that no worker is left alone with one at the end.
-        open_jobs.sort(key=lambda job: -job.settings["epochs"] * len(job.rows))
+        open_jobs.sort(key=lambda job: -TrainSettings(**job.settings).count_images(len(job.rows)))
         run_jobs(
             train_job,
             open_jobs,

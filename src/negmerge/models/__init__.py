@@ -4,4 +4,8 @@ A family's module has `SUMMARY` (one line), `Settings` (pydantic, unknown keys a
 `build(settings, classes, shape, seed) -> nn.Module`, `prepare(settings, images)` from uint8 [b, C, H, W] to what
 the model takes, and `logits(model, batch) -> [b, classes]`. `prepare` also takes float32 pixels in 0 … 255 and lets
 gradients through to them (it may work in place on what it is given): attacks move pixels, not normalised values.
+
+A family may have weights of its own, `pretrained(settings) -> state dict` (base: {pretrained: true}), may want images
+in a form of its own, `image_form(settings) -> decoding settings`, and may classify by prompts: then
+`prepare_head(settings, prompts) -> Path` makes the heads of the sources, and `build` takes the file as `head`.
 """

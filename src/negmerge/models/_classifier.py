@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from negmerge import registry
 from negmerge.checkpoints import read_state_dict
@@ -24,6 +25,8 @@ PLAIN = Compute()
 class Classifier:
     """A model family with checked settings, the number of classes, the shape (C, H, W) of an image, how to compute.
 
+    `heads` are the numbers of classes of the data sets that have a head each, one after the other; empty where all
+    classes are told apart by one head. `head` is the file with the text head of a family that classifies by prompts.
     It holds names and numbers only, so it can be sent to another process.
     """
 
@@ -32,6 +35,8 @@ class Classifier:
     classes: int
     shape: tuple[int, int, int]
     compute: Compute = PLAIN
+    heads: tuple[int, ...] = ()
+    head: Path | None = None
 
     @cached_property
     def module(self) -> ModuleType:
@@ -44,15 +49,42 @@ class Classifier:
         return self.module.Settings(**self.settings)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: self.__dict__[k] for k in ("family", "settings", "classes", "shape", "compute")}
+        return {k: self.__dict__[k] for k in ("family", "settings", "classes", "shape", "compute", "heads", "head")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
 
     def build(self, seed: int = 0) -> nn.Module:
         """Return a freshly initialised model."""
-        model: nn.Module = self.module.build(self.checked, self.classes, self.shape, seed)
+        extra = {} if self.head is None else {"head": self.head}
+        model: nn.Module = self.module.build(self.checked, self.classes, self.shape, seed, **extra)
         return model
+
+    def narrow(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return logits [b, classes] with −inf for the classes of other heads than that of each row's label [b].
+
+        >>> Classifier("clip", {}, 3, (3, 8, 8), heads=(1, 2)).narrow(torch.zeros(2, 3), torch.tensor([0, 2]))
+        tensor([[0., -inf, -inf],
+                [-inf, 0., 0.]])
+        """
+        if len(self.heads) < 2:
+            return logits
+        owner = torch.arange(len(self.heads)).repeat_interleave(torch.tensor(self.heads)).to(labels.device)
+        return logits.masked_fill((owner[labels][:, None] != owner[None, :]).to(logits.device), -torch.inf)
+
+    def loss(self, logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        """Return the mean cross-entropy of logits [b, classes], each row's in its own head."""
+        if len(self.heads) < 2:
+            return functional.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+        total, start = logits.new_zeros(()), 0
+        for size in self.heads:
+            rows = (labels >= start) & (labels < start + size)
+            own = logits[rows][:, start : start + size]
+            total = total + functional.cross_entropy(
+                own, labels[rows] - start, label_smoothing=label_smoothing, reduction="sum"
+            )
+            start += size
+        return total / len(labels)
 
     def start(self, seed: int) -> nn.Module:
         """Return the model that a training from scratch begins with: as built, or with the family's `pretrained`."""
@@ -92,6 +124,10 @@ class Classifier:
             )
         model.load_state_dict(weights, strict=True)
         return self.place(model, device).eval()
+
+    def batch_rows(self, device: str) -> int:
+        """Return how many images to evaluate at a time: 500, or what the family says is fastest on a CPU."""
+        return int(getattr(self.module, "CPU_BATCH", 500)) if device == "cpu" else 500
 
     def prepare(self, images: Tensor) -> Tensor:
         """Return uint8 images [b, C, H, W] as the normalised float32 that the model takes."""

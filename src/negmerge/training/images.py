@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from negmerge.data.augment import augment
 from negmerge.models._classifier import Classifier
@@ -77,6 +76,6 @@ def fit_images(
 
     def loss(module: nn.Module, batch: Batch) -> Tensor:
         logits = classifier.logits(module, classifier.prepare(batch[0].to(device)))
-        return functional.cross_entropy(logits, batch[1].to(device), label_smoothing=settings.label_smoothing)
+        return classifier.loss(logits, batch[1].to(device), settings.label_smoothing)
 
     return fit(model, batches, loss, settings, steps_per_epoch=batches.steps, start=start, on_epoch=on_epoch)

@@ -38,11 +38,12 @@ def fit(
     """Train `model` in place and return the mean loss of its last epoch.
 
     `batches(epoch)` yields the batches of epoch 0, 1, …, at most `steps_per_epoch` of them are used;
-    `loss(model, batch)` returns a scalar. All parameters that require a gradient are trained. With `start`, training
-    goes on after that epoch (the model's weights must be those of then). With `freeze_statistics` batch-norm layers
-    use and keep their running statistics; their weights are trained all the same. `before_step(model)` is called with
-    the gradients of a step, before they are clipped; `after_step(model)` with the weights that the step made. torch's
-    global random numbers, from which dropout draws, are the same after it as before.
+    `loss(model, batch)` returns a scalar. With `accumulate` the mean gradient of so many batches makes a step. All
+    parameters that require a gradient are trained. With `start`, training goes on after that epoch (the model's weights
+    must be those of then). With `freeze_statistics` batch-norm layers use and keep their running statistics; their
+    weights are trained all the same. `before_step(model)` is called with the gradients of a step, before they are
+    clipped; `after_step(model)` with the weights that the step made. torch's global random numbers, from which dropout
+    draws, are the same after it as before.
 
     Raises InputError for `freeze_statistics` on a model without running statistics, and NegmergeError where the
     loss of a step is not finite, naming the epoch.
@@ -53,13 +54,13 @@ def fit(
     if start is not None:
         optimizer.load_state_dict(start.optimizer)
         done, mean = start.number, start.loss
+    steps, passes = settings.count_steps(steps_per_epoch), settings.accumulate
+    in_epoch = -(-steps_per_epoch // passes)
+    epochs = -(-steps // in_epoch)
 
-    def step(rate: float, batch: Any) -> Tensor:
+    def step(number: int) -> None:
         for group in optimizer.param_groups:
-            group["lr"] = rate
-        optimizer.zero_grad(set_to_none=True)
-        value = loss(model, batch)
-        value.backward()
+            group["lr"] = settings.learning_rate(number, steps)
         if before_step:
             before_step(model)
         if settings.clip is not None:
@@ -67,27 +68,51 @@ def fit(
         optimizer.step()
         if after_step:
             after_step(model)
-        return value.detach()
 
     model.train()
     if settings.freeze_statistics:
         _freeze_statistics(model)
     with _own_random_numbers(parameters[0].device):
-        for epoch in range(done, settings.epochs):
-            first, steps = epoch * steps_per_epoch, settings.epochs * steps_per_epoch
-            chosen = zip(range(steps_per_epoch), batches(epoch), strict=False)
-            # Losses are read at the end of the epoch: reading one makes an accelerator wait for its step.
-            losses = [step(settings.learning_rate(first + i, steps), batch) for i, batch in chosen]
-            mean = sum(torch.stack(losses).tolist()) / len(losses) if losses else 0.0
+        for epoch in range(done, epochs):
+            first = epoch * in_epoch
+            count = min(steps_per_epoch, (steps - first) * passes)
+            chosen = zip(range(count), batches(epoch), strict=False)
+            mean = _pass_through(model, chosen, loss, step, first, count, passes)
             if not math.isfinite(mean):
                 raise NegmergeError(
-                    f"training diverged: the loss became {mean} in epoch {epoch + 1} of {settings.epochs} at "
+                    f"training diverged: the loss became {mean} in epoch {epoch + 1} of {epochs} at "
                     f"lr {settings.lr:g}; lower the learning rate or set clip"
                 )
             if on_epoch:
                 on_epoch(Epoch(epoch + 1, mean, optimizer.state_dict()))
     model.eval()
     return mean
+
+
+def _pass_through(
+    model: nn.Module,
+    batches: Iterable[tuple[int, Any]],
+    loss: Callable[[nn.Module, Any], Tensor],
+    step: Callable[[int], None],
+    first: int,
+    count: int,
+    passes: int,
+) -> float:
+    """Pass `count` numbered batches through the model, with a step, from number `first`, after each `passes` of them.
+
+    Returns the mean of their losses.
+    """
+    losses = []  # read at the end: reading one makes an accelerator wait for its step
+    for i, batch in batches:
+        if i % passes == 0:
+            model.zero_grad(set_to_none=True)
+        share = min(passes, count - i + i % passes)  # the last step of an epoch may have fewer
+        value = loss(model, batch)
+        (value / share).backward()
+        if i % passes == share - 1:
+            step(first + i // passes)
+        losses.append(value.detach())
+    return sum(torch.stack(losses).tolist()) / len(losses) if losses else 0.0
 
 
 def _own_random_numbers(device: torch.device) -> AbstractContextManager[Any]:

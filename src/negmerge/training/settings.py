@@ -1,6 +1,7 @@
 """What a training run is made of, and the seeds of its parts."""
 
 import hashlib
+import sys
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -19,7 +20,9 @@ class TrainSettings(BaseModel):
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum of sgd")
     nesterov: bool = Field(False, description="Nesterov momentum for sgd")
     epochs: int = Field(10, ge=1, description="passes over the training rows")
-    batch_size: int = Field(128, ge=2, description="rows in one step")
+    steps: int | None = Field(None, ge=1, description="end after so many steps, if that is before `epochs`")
+    batch_size: int = Field(128, ge=2, description="rows in one pass through the model")
+    accumulate: int = Field(1, ge=1, description="passes whose mean gradient makes a step")
     schedule: Literal["constant", "cosine", "step", "one-cycle"] = Field(
         "cosine", description="how the learning rate moves, step by step"
     )
@@ -41,6 +44,22 @@ class TrainSettings(BaseModel):
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs a momentum above 0")
         return self
+
+    def count_steps(self, batches: int) -> int:
+        """Return the number of all steps, for so many batches in an epoch; its last step may have fewer passes.
+
+        >>> TrainSettings(epochs=3, accumulate=2).count_steps(5), TrainSettings(epochs=3, steps=7).count_steps(5)
+        (9, 7)
+        """
+        return min(self.epochs * -(-batches // self.accumulate), self.steps or sys.maxsize)
+
+    def count_images(self, rows: int) -> int:
+        """Return how many images training on so many rows passes through the model, a short last batch counted whole.
+
+        >>> TrainSettings(epochs=3).count_images(1000), TrainSettings(steps=2, batch_size=64).count_images(1000)
+        (3000, 128)
+        """
+        return min(self.epochs * rows, (self.steps or sys.maxsize) * self.batch_size * self.accumulate)
 
     def learning_rate(self, step: int, steps: int) -> float:
         """Return the learning rate of step `step` (from 0) of `steps`.

@@ -1,0 +1,24 @@
+"""Turn an open_clip checkpoint into the folder of a CLIPModel, which the family clip and negmerge merge can read.
+
+    python examples/clip/convert_open_clip.py open_clip_pytorch_model.bin -o clip-folder --activation gelu
+
+Then copy tokenizer.json and tokenizer_config.json of openai/clip-vit-base-patch32 into the folder.
+"""
+
+import argparse
+from pathlib import Path
+
+from negmerge.models._open_clip import convert_open_clip
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--activation", choices=["gelu", "quick_gelu"], required=True)
+    given = parser.parse_args(arguments)
+    convert_open_clip(given.checkpoint, given.output, activation=given.activation)
+
+
+if __name__ == "__main__":
+    main()

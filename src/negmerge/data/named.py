@@ -1,0 +1,167 @@
+"""Data sets known by name: where the hub has them, how many classes they have, and how these are worded.
+
+Class names and prompt templates are those of CLIP's zero-shot evaluation (Radford et al., Learning Transferable Visual
+Models From Natural Language Supervision, 2021, arXiv 2103.00020; the published list of prompts).
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from pydantic import Field, field_validator
+
+from negmerge.data.images import ImageSet, Source
+from negmerge.data.sources import hub, image_folder, parquet
+from negmerge.data.tables import TableSettings
+from negmerge.errors import InputError, listing
+
+PLACEHOLDER = "{}"
+
+
+class NamedSettings(TableSettings):
+    """What can be changed about a data set that is known by name."""
+
+    path: Path | None = Field(None, description="a local folder (parquet, or class folders) instead of the hub")
+    class_names: list[str] | Path | None = Field(
+        None,
+        description="how the classes are worded in prompts, in their order: a list, or a file with one a line; or with "
+        "the class's own name, a tab and its wording, as in Tiny-ImageNet's words.txt",
+    )
+
+    @field_validator("class_names", mode="before")
+    @classmethod
+    def _text(cls, value: object) -> object:
+        return [str(item) for item in value] if isinstance(value, list) else value
+
+
+@dataclass(frozen=True)
+class NamedSet:
+    """A data set by its facts.
+
+    `words` maps the classes' own names (plain: see `plain_name`) to CLIP's wording, in the order of the labels; where
+    it is empty the wording is made of the own names by `word`. `count` is the number of classes.
+    """
+
+    title: str
+    hub: str
+    count: int
+    templates: tuple[str, ...]
+    words: Mapping[str, str] = field(default_factory=dict)
+    word: Callable[[str], str] | None = None
+    config: str | None = None
+    columns: Mapping[str, str] = field(default_factory=lambda: {"image": "image", "label": "label"})
+    splits: Mapping[str, str] = field(default_factory=lambda: {"train": "train", "test": "test"})
+    most: int | None = None
+
+    @property
+    def summary(self) -> str:
+        """One line for `negmerge list sources`."""
+        rows = f", a seeded {self.most:,} of its training rows unless `most` says otherwise" if self.most else ""
+        return f"{self.title}: {self.count} classes, {len(self.templates)} prompt templates; hub id {self.hub}{rows}"
+
+
+def load_named(facts: NamedSet, settings: NamedSettings) -> Source:
+    """Load a named data set from the hub or from a local folder, its classes worded as prompts want them.
+
+    A folder with `train*.parquet` is read as parquet, any other as class folders. Raises InputError for a folder that
+    is not there, a missing column, another number of classes, and class names that cannot be worded.
+    """
+    settings = settings.model_copy(update={"most": settings.most or facts.most})
+    source = _from_hub(facts, settings) if settings.path is None else _from_folder(settings.path, settings)
+    classes = source.train.classes
+    where = f"{facts.title} ({settings.path or facts.hub})"
+    if len(classes) != facts.count:
+        raise InputError(
+            f"{where} has {len(classes)} classes, {facts.title} has {facts.count}; is it another data set?"
+        )
+    words = _given(settings.class_names, classes, facts, where) or word_classes(classes, facts, where)
+    return Source(*(ImageSet(part.images, part.labels, words) for part in (source.train, source.test)))
+
+
+def word_classes(classes: Sequence[str], facts: NamedSet, where: str) -> tuple[str, ...]:
+    """Return the wording of classes given by their own names, which may also be their numbers or CLIP's wording.
+
+    Raises InputError for names that are not known, and for wordings that are not distinct.
+    """
+    if facts.words:
+        worded = list(facts.words.values())
+        known = {plain_name(word): word for word in worded} | dict(facts.words)
+        numbered = sorted(classes) == sorted({name for name in classes if name.isdecimal()})
+        if numbered and not all(plain_name(name) in known for name in classes):
+            known = {str(number): word for number, word in enumerate(worded)}
+            classes = [str(int(name)) for name in classes]
+        unknown = [name for name in classes if plain_name(name) not in known]
+        found = [known.get(plain_name(name), "") for name in classes]
+    else:
+        word = facts.word or plain_name
+        unknown = [name for name in classes if not re.search("[A-Za-z]{2}", name) or re.fullmatch(r"n\d{8}", name)]
+        short = [word(name) for name in classes]
+        # Of ImageNet's names "maillot" and "maillot, tank suit" the first synonym is the same: then the whole name.
+        found = [
+            " ".join(n.replace("_", " ").split()) if short.count(s) > 1 else s
+            for n, s in zip(classes, short, strict=True)
+        ]
+    if unknown:
+        headline = f"{where}: {len(unknown)} classes have names that say nothing to a text encoder; give class_names:"
+        raise InputError(listing(headline, unknown))
+    twice = sorted({name for name in found if found.count(name) > 1})
+    if twice:
+        raise InputError(f"{where}: several classes would be worded {twice[0]!r}; give class_names")
+    return tuple(found)
+
+
+def plain_name(name: str) -> str:
+    """Return a class name as words: camel case and the signs _ / - as spaces, in small letters.
+
+    >>> plain_name("AnnualCrop"), plain_name("baseball_diamond"), plain_name("apartment_building/outdoor")
+    ('annual crop', 'baseball diamond', 'apartment building outdoor')
+    """
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    return " ".join(re.sub(r"[_/\-]", " ", spaced).lower().split())
+
+
+def _given(names: list[str] | Path | None, classes: Sequence[str], facts: NamedSet, where: str) -> tuple[str, ...]:
+    if names is None:
+        return ()
+    if isinstance(names, Path):
+        try:
+            lines = [line.strip() for line in names.read_text().splitlines() if line.strip()]
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "not a text"
+            raise InputError(f"class_names: {names}: {reason}; give a file with a name a line") from None
+        own = dict(line.split("\t", 1) for line in lines if "\t" in line)
+        names = [(facts.word or str)(own.get(name, "")) for name in classes] if own else lines
+    if len(names) != facts.count or len(set(names)) != len(names):
+        raise InputError(
+            f"{where}: class_names holds {len(names)} names, {len(set(names))} of them distinct; "
+            f"{facts.title} has {facts.count} classes"
+        )
+    return tuple(names)
+
+
+def _from_hub(facts: NamedSet, settings: NamedSettings) -> Source:
+    shared = _table_settings(settings) | {"columns": settings.columns or dict(facts.columns)}
+    return hub.load(hub.Settings(path=facts.hub, config=facts.config, splits=dict(facts.splits), **shared))
+
+
+def _from_folder(folder: Path, settings: NamedSettings) -> Source:
+    if not folder.is_dir():
+        raise InputError(
+            f"{folder}: no such folder; give data.path, or leave it out to fetch the data set from the hub"
+        )
+    if any(folder.glob("train*.parquet")) or any(folder.glob("[!.]*/train*.parquet")):
+        return parquet.load(parquet.Settings(path=folder, **_table_settings(settings)))
+    if settings.columns:
+        raise InputError(f"{folder} holds no train*.parquet, so there are no columns to name; leave columns out")
+    shared = settings.model_dump(include=set(image_folder.Settings.model_fields) - {"path"})
+    source = image_folder.load(image_folder.Settings(path=folder, **shared))
+    if settings.most is None or settings.most >= len(source.train):
+        return source
+    order = torch.randperm(len(source.train), generator=torch.Generator().manual_seed(0))
+    return replace(source, train=source.train.take(order[: settings.most].sort().values))
+
+
+def _table_settings(settings: NamedSettings) -> dict[str, object]:
+    return settings.model_dump(include=set(TableSettings.model_fields))

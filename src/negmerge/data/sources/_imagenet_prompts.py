@@ -1,0 +1,46 @@
+"""The 80 prompt templates of CLIP's evaluation on ImageNet."""
+
+# Each form stands with "a" and with "the", but for the few below.
+BOTH = (
+    "a bad photo of A {}.",
+    "a sculpture of A {}.",
+    "a photo of A hard to see {}.",
+    "a low resolution photo of A {}.",
+    "a rendering of A {}.",
+    "graffiti of A {}.",
+    "a cropped photo of A {}.",
+    "a tattoo of A {}.",
+    "A embroidered {}.",
+    "a bright photo of A {}.",
+    "a photo of A clean {}.",
+    "a photo of A dirty {}.",
+    "a dark photo of A {}.",
+    "a drawing of A {}.",
+    "A plastic {}.",
+    "a photo of A cool {}.",
+    "a close-up photo of A {}.",
+    "a black and white photo of A {}.",
+    "a painting of A {}.",
+    "a pixelated photo of A {}.",
+    "a jpeg corrupted photo of A {}.",
+    "a blurry photo of A {}.",
+    "a photo of A {}.",
+    "a good photo of A {}.",
+    "A {} in a video game.",
+    "a doodle of A {}.",
+    "A origami {}.",
+    "a sketch of A {}.",
+    "A toy {}.",
+    "a rendition of A {}.",
+    "a photo of A large {}.",
+    "a photo of A nice {}.",
+    "a photo of A weird {}.",
+    "A cartoon {}.",
+    "art of A {}.",
+    "itap of A {}.",
+    "A plushie {}.",
+    "a photo of A small {}.",
+)
+ALONE = ("a photo of many {}.", "a photo of my {}.", "a photo of one {}.", "itap of my {}.")
+
+TEMPLATES = tuple(form.replace("A", article) for form in BOTH for article in ("a", "the")) + ALONE

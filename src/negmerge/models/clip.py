@@ -1,0 +1,121 @@
+"""CLIP as a zero-shot classifier: an image encoder under a head of class prompts.
+
+Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021 (arXiv 2103.00020).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor, nn
+
+from negmerge.errors import InputError
+from negmerge.models._clip_files import ClipFiles
+from negmerge.models._clip_modules import BothTowers, ImageTower, LinearTower, TextTower
+from negmerge.models._clip_prompts import Prompts, cached_head, load_head, load_prompts, tokenize
+from negmerge.models._initialising import normalise, seeded
+
+SUMMARY = "CLIP (a CLIPModel folder, a hub id, ViT-B/32, ViT-B/16 or ViT-L/14) with zero-shot heads of class prompts"
+CPU_BATCH = 64  # what attention makes of it stays in the caches: a third faster than 500
+TEMPLATES = ("a photo of a {}.",)
+
+
+class Settings(BaseModel):
+    """Which model, what of it learns to forget, and how data sets without templates of their own are worded."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    path: str = Field(min_length=1, description="a CLIPModel folder, a hub id, or ViT-B/32, ViT-B/16, ViT-L/14")
+    train: Literal["vision", "text", "both"] = Field("vision", description="the tower that is trained and merged")
+    linearised: bool = Field(False, description="train and evaluate the first-order Taylor model around the base")
+    templates: list[str] = Field(
+        list(TEMPLATES), min_length=1, description="prompts with {} for the class, for sources that have none"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> "Settings":
+        if self.linearised and self.train != "vision":
+            raise ValueError("linearised goes with train: vision")
+        return self
+
+
+def build(
+    settings: Settings,
+    classes: int,
+    shape: tuple[int, int, int],
+    seed: int = 0,
+    head: Path | None = None,
+) -> nn.Module:
+    """Return the classifier for images of shape (C, H, W); `head` is the file that `prepare_head` returned.
+
+    The towers that are trained are initialised from the seed: their weights are those of a checkpoint, `pretrained`
+    for the model's own. The others, and the point where a linearised model is expanded, are the model's own.
+
+    Raises InputError for images of another shape than the model takes, and without a head.
+    """
+    files = ClipFiles(settings.path)
+    vision = files.config.vision_config
+    wanted = (vision.num_channels, vision.image_size, vision.image_size)
+    if tuple(shape) != wanted:
+        raise InputError(
+            f"{settings.path} takes images of shape {list(wanted)}, got {list(shape)}; set image_size, mode"
+        )
+    if head is None:
+        raise InputError("model: clip classifies by class prompts, and none were given")
+    weights = load_head(head)
+    if len(weights) != classes:
+        raise InputError(f"the head has {len(weights)} classes, the data {classes}; build it anew")
+
+    def make() -> nn.Module:
+        if settings.linearised:
+            linear: LinearTower = files.fill(LinearTower(vision, weights), ["vision"])
+            linear.fix_origin()
+            return linear
+        images = ImageTower(vision, weights)
+        if settings.train == "vision":
+            return images
+        return _with_text(settings, files, images, head)
+
+    return seeded(make, seed)
+
+
+def _with_text(settings: Settings, files: ClipFiles, images: ImageTower, head: Path) -> nn.Module:
+    text = files.config.text_config
+    tokens, classes = tokenize(files, load_prompts(head))
+    scale = files.logit_scale
+    if settings.train == "both":
+        return BothTowers(text, tokens, classes, scale, images)
+    return TextTower(text, tokens, classes, scale, files.fill(images, ["vision"]))
+
+
+def pretrained(settings: Settings) -> dict[str, Tensor]:
+    """Return the model's own weights of the towers that are trained, in float32, by the names of `CLIPModel`."""
+    towers = ["vision", "text"] if settings.train == "both" else [settings.train]
+    return {name: value.float() for name, value in ClipFiles(settings.path).read(towers).items()}
+
+
+def prepare_head(settings: Settings, prompts: Sequence[tuple[Sequence[str], Sequence[str] | None]]) -> Path:
+    """Return the file of the text head of some data sets, made where the cache does not have it.
+
+    `prompts` are class names and templates of each data set in turn (None for those of the settings); its classes
+    follow one another in the head.
+    """
+    groups = [Prompts(tuple(names), tuple(own or settings.templates)) for names, own in prompts]
+    return cached_head(ClipFiles(settings.path), groups)
+
+
+def image_form(settings: Settings) -> dict[str, Any]:
+    """Return the decoding settings of CLIP's own preprocessing: short side to size, centre cut out, in colour."""
+    return {"image_size": ClipFiles(settings.path).config.vision_config.image_size, "mode": "rgb", "resize": "crop"}
+
+
+def prepare(settings: Settings, images: Tensor) -> Tensor:
+    """Return uint8 images [b, C, H, W] as float32, normalised by the statistics of the model's preprocessing."""
+    return normalise(images, *ClipFiles(settings.path).statistics)
+
+
+def logits(model: nn.Module, batch: Tensor) -> Tensor:
+    """Return logits [b, classes], of all heads side by side."""
+    outputs: Tensor = model(batch)
+    return outputs

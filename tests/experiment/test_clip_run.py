@@ -1,0 +1,211 @@
+"""Runs that forget one source and keep another, with a tiny random CLIP."""
+
+import hashlib
+import json
+
+import datasets
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from clip_example import save_tiny_clip
+from negmerge.checkpoints import read_state_dict
+from negmerge.data.rules import ValidationRule
+from negmerge.data.splits import hold_out, load_split
+from negmerge.errors import InputError
+from negmerge.experiment.config import check_config, load_config
+from negmerge.experiment.pipeline import run
+from negmerge.experiment.plan import plan
+from negmerge.experiment.two_sources import side_by_side
+
+TINY = """
+name: tiny
+workers: 1
+threads: 1
+device: cpu
+model: {family: clip, path: CLIP, templates: ["the {}", "a photo of {}."]}
+data:
+  forget: {source: digits}
+  retain: {source: cifar10, path: COLOURS}
+base: {pretrained: true}
+pool:
+  train: {optimizer: adamw, batch_size: 32, epochs: 9, steps: 12, warmup_steps: 2, clip: 1.0, accumulate: 2}
+  grid: {lr: [1.0e-4, 5.0e-4], augment: [none, rand-m3-n1]}
+methods: [consensus, uniform, best-single, greedy, ties, magmax]
+selection: {floor_on: validation}
+evaluation: {membership: [], most: 300}
+"""
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    """A CLIP, and a table in CIFAR-10's form whose classes are colours."""
+    folder = tmp_path_factory.mktemp("clip-run")
+    save_tiny_clip(folder / "clip")
+    names = "airplane automobile bird cat deer dog frog horse ship truck"
+    draw = np.random.default_rng(0)
+    for part, rows in (("train", 200), ("test", 60)):
+        labels = [i % 10 for i in range(rows)]
+        pixels = [(draw.integers(0, 40, (16, 16, 3)) + 20 * np.array([n, 9 - n, 5])).clip(0, 255) for n in labels]
+        features = {"img": datasets.Image(), "label": datasets.ClassLabel(names=names.split())}
+        rows = {"img": [Image.fromarray(p.astype(np.uint8)) for p in pixels], "label": labels}
+        datasets.Dataset.from_dict(rows, features=datasets.Features(features)).to_parquet(folder / f"{part}.parquet")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def cache(places, monkeypatch):
+    monkeypatch.setenv("NEGMERGE_CACHE", str(places / "cache"))
+
+
+def config(places, **changes):
+    raw = yaml.safe_load(TINY.replace("CLIP", str(places / "clip")).replace("COLOURS", str(places)))
+    for key, value in changes.items():
+        raw[key] = {**raw[key], **value} if isinstance(value, dict) else value
+    return check_config(raw)
+
+
+@pytest.fixture(scope="module")
+def finished(places, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NEGMERGE_CACHE", str(places / "cache"))
+        place = tmp_path_factory.mktemp("runs") / "tiny"
+        return place, run(config(places), place)
+
+
+def test_each_source_is_judged_by_its_own_head(finished, places):
+    place, results = finished
+    facts = json.loads((place / "private" / "data" / "tables.json").read_text())
+    assert [len(names) for names, _ in facts["prompts"]] == [10, 10] and len(facts["classes"]) == 20
+    assert facts["shape"] == [3, 16, 16] and len(facts["prompts"][0][1]) == 18 and facts["prompts"][1][1] is None
+    from negmerge.experiment.prepare import make_classifier
+
+    one = make_classifier(config(places), 20, facts["shape"], "cpu", facts["prompts"])
+    model = one.load(place / "base" / "model.safetensors")
+    images = torch.from_numpy(np.load(place / "private/data/test-images.npy"))
+    labels = torch.from_numpy(np.load(place / "private/data/test-labels.npy"))
+    with torch.no_grad():
+        logits = model(one.prepare(images))
+    first = labels < 10
+    kept = (logits[first][:, :10].argmax(1) == labels[first]).double().mean() * 100
+    forgotten = (logits[~first][:, 10:].argmax(1) + 10 == labels[~first]).double().mean() * 100
+    assert first.sum() == 60 and (~first).sum() == 360
+    assert results["base"]["test"] == pytest.approx(kept.item())
+    assert results["base"]["test_forget"] == pytest.approx(forgotten.item())
+    assert results["task"]["text"].startswith("forget digits, keep")
+
+
+def test_the_pool_learns_and_the_merged_vector_forgets(finished):
+    _, results = finished
+    base, rows = results["base"], results["methods"]
+    assert all(m["forget_loss"] < results["pool"]["health"]["base"]["loss"] for m in results["pool"]["members"])
+    assert list(rows) == ["consensus", "uniform", "best-single", "greedy", "ties", "magmax"]
+    for row in rows.values():
+        assert row["floor"] == pytest.approx(0.95 * row["curve"][0]["retain"])
+        chosen = next(p for p in row["curve"] if p["alpha"] == row["alpha"])
+        assert chosen["retain"] >= row["floor"] - 1e-9 and chosen["forget"] <= row["curve"][0]["forget"]
+        assert row["curve"][0]["retain"] == base["validation"]
+        assert row["curve"][0]["forget"] == base["validation_forget"]
+    consensus = rows["consensus"]
+    assert 0 < consensus["consensus"] == consensus["kept"] / consensus["merged_elements"] < 1
+    assert consensus["merged_elements"] == results["model"]["parameters"]  # what is trained, and nothing frozen
+
+
+def test_validation_is_a_share_of_each_source(finished):
+    split = load_split(finished[0] / "split.json")
+    assert split.describe() == {
+        "retain": 180, "forget": 1293, "validation": 20, "validation_forget": 144, "test": 60, "test_forget": 360
+    }  # fmt: skip
+    assert torch.equal(split.validation, hold_out(200, ValidationRule(), seed=0)[0])
+    assert torch.equal(split.validation_forget - 200, hold_out(1437, ValidationRule(), seed=0)[0])
+
+
+def test_the_models_own_folder_stays_as_it_is_and_no_text_weights_are_written(finished, places):
+    hashes = {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in (places / "clip").iterdir()}
+    save_tiny_clip(places / "again")
+    assert hashes == {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in (places / "again").iterdir()}
+    for file in finished[0].rglob("model.safetensors"):
+        assert {name.split(".")[0] for name in read_state_dict(file)} == {"vision_model", "visual_projection"}
+
+
+def test_the_same_run_again_gives_the_same_bytes(finished, places, tmp_path):
+    place, results = finished
+    again = run(config(places, methods=["consensus"]), tmp_path / "again")
+    assert again["methods"]["consensus"]["alpha"] == results["methods"]["consensus"]["alpha"]
+    name = "methods/consensus/model.safetensors"
+    assert (tmp_path / "again" / name).read_bytes() == (place / name).read_bytes()
+
+
+@pytest.mark.parametrize(("model", "towers"), [
+    ({"linearised": True}, {"vision_model", "visual_projection"}),
+    ({"train": "text"}, {"text_model", "text_projection"}),
+])  # fmt: skip
+def test_linearised_models_and_text_towers_are_forgotten_by_the_same_way(places, tmp_path, model, towers):
+    pool = {"train": {"batch_size": 32, "steps": 6}, "grid": {"lr": [1e-4, 1e-3]}}
+    results = run(config(places, model=model, pool=pool, methods=["consensus", "best-single"]), tmp_path / "run")
+    assert {n.split(".")[0] for n in read_state_dict(tmp_path / "run/base/model.safetensors")} == towers
+    assert all(m["forget_loss"] < results["pool"]["health"]["base"]["loss"] for m in results["pool"]["members"])
+    assert 0 < results["methods"]["consensus"]["consensus"] < 1
+
+
+def test_one_source_and_one_head(places, tmp_path):
+    data = {"source": "cifar10", "path": str(places), "forget": {"classes": ["cat"]}}
+    raw = {**config(places).resolved(), "data": data, "methods": ["consensus"], "selection": {}}
+    raw["pool"]["grid"] = {"lr": [1e-4, 5e-4]}
+    results = run(check_config(raw), tmp_path / "run")
+    assert results["task"]["forget_classes"] == ["cat"] and len(results["base"]["per_class"]) == 10
+
+
+def test_the_plan_knows_steps(places):
+    made = plan(config(places))
+    assert len(made.members) == 4 and made.pool_images == 4 * 12 * 2 * 32 and made.training_images == 0
+
+
+def test_side_by_side():
+    known = {"forget", "retain", "source", "seed"}
+    data = {
+        "forget": {"source": "a", "mode": "gray"},
+        "retain": {"source": "b", "classes": [1]},
+        "mode": "rgb",
+        "seed": 3,
+    }
+    made = side_by_side(data, known)
+    assert made == {"seed": 3, "mode": "rgb", "source": "b", "forget": {"mode": "gray", "source": "a"},
+                    "retain": {"classes": [1]}}  # fmt: skip
+    assert side_by_side(made, known) == made
+    for wrong in ({**data, "source": "c"}, {**data, "forget": {"classes": [1]}}):
+        with pytest.raises(ValueError, match=r"not twice|goes with forget"):
+            side_by_side(wrong, known)
+
+
+def test_what_is_refused(places):
+    for changes, message in (
+        ({"data": {"forget": {"source": "mnits"}}}, r"unknown source 'mnits' \(did you mean 'mnist'\?\)"),
+        ({"data": {"forget": {"source": "mnist", "class": []}}}, r"data\.forget \(mnist\): class: unknown key"),
+        ({"data": {"source": "mnist"}}, "give it there or as retain.source, not twice"),
+        ({"base": {"pretrained": False}}, "give either train or checkpoint, or pretrained: true"),
+        ({"model": {"trian": "text"}}, r"model \(clip\): trian: unknown key \(did you mean 'train'\?\)"),
+        ({"selection": {"objective": "match-reference"}}, "leave floor and floor_on out"),
+        ({"model": {"linearised": True}, "base": {"checkpoint": "x", "pretrained": False}}, "at its own weights"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=message):
+            config(places, **changes)
+    raw = {**config(places).resolved(), "model": {"family": "small-cnn"}}
+    with pytest.raises(InputError, match=r"base\.pretrained: small-cnn has no weights of its own; give train"):
+        check_config(raw)
+
+
+def test_the_committed_configs_say_what_they_run():
+    from pathlib import Path
+
+    folder = Path(__file__).resolve().parents[2] / "configs"
+    small, other, linear = (load_config(folder / f"clip-small{end}.yaml") for end in ("", "-cifar10", "-linear"))
+    assert (small.data.source, small.data.forget.source) == ("cifar10", "mnist")
+    assert (other.data.source, other.data.forget.source) == ("mnist", "cifar10")
+    assert linear.model.settings == {"path": "clip-small", "linearised": True}
+    from negmerge.training.pool import expand_grid
+
+    sizes = [len(expand_grid(c.pool.train, c.pool.grid)) for c in (small, other, linear)]
+    assert sizes == [8, 8, 4] and {m.settings.steps for m in expand_grid(small.pool.train, small.pool.grid)} == {400}
