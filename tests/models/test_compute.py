@@ -12,7 +12,7 @@ from negmerge.evaluation import predict
 from negmerge.experiment.choices import ComputeConfig
 from negmerge.experiment.config import check_config
 from negmerge.metrics import accuracy
-from negmerge.models import _classifier, _compute
+from negmerge.models import _classifier, _compute, _normalising
 from negmerge.models._classifier import Classifier
 from negmerge.models._compute import Compute
 from negmerge.training import TrainSettings
@@ -165,3 +165,18 @@ def test_the_config_names_them():
     assert check_config(config).compute.precision == "bf16"
     with pytest.raises(InputError, match=r"compute.precison: unknown key \(did you mean 'precision'\?\)"):
         check_config({**config, "compute": {"precison": "bf16"}})
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_compiled_normalisation_has_the_bits_of_torch(monkeypatch, channels, layout):
+    images = torch.randint(0, 256, (5, channels, 7, 9), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    mean, std = ((0.1, 0.5, 0.3)[:channels], (0.7,))
+    found = _normalising.normalise(images.contiguous(memory_format=layout), mean, std)
+    assert found.dtype == torch.float32 and found.is_contiguous(memory_format=layout)
+    assert _normalising.AVAILABLE
+    assert torch.equal(_normalising.channels_last(images), images)
+    assert _normalising.channels_last(images).is_contiguous(memory_format=torch.channels_last)
+    monkeypatch.setattr(_normalising, "AVAILABLE", False)
+    assert torch.equal(found, _normalising.normalise(images, mean, std))
+    assert torch.equal(found[:1], _normalising.normalise(images[:1], mean, std))

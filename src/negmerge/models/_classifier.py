@@ -16,6 +16,7 @@ from negmerge.checkpoints import read_state_dict
 from negmerge.errors import InputError, listing
 from negmerge.models._compute import Compute, compiled
 from negmerge.models._ensemble import Ensemble, count_models
+from negmerge.models._normalising import channels_last
 from negmerge.models._pretrained import load_pretrained
 
 PLAIN = Compute()
@@ -132,7 +133,7 @@ class Classifier:
     def prepare(self, images: Tensor) -> Tensor:
         """Return uint8 images [b, C, H, W] as the normalised float32 that the model takes."""
         if self.compute.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)  # of bytes: a quarter of the work
+            images = channels_last(images)  # of bytes: a quarter of the work
         prepared: Tensor = self.module.prepare(self.checked, images)
         return prepared
 

@@ -3,9 +3,7 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
-
-from negmerge.errors import InputError
+from torch import nn
 
 
 def seeded(make: Callable[[], nn.Module], seed: int) -> nn.Module:
@@ -23,17 +21,3 @@ def he_initialise(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-
-def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """Return uint8 images as float32: (x / 255 − mean) / std for each channel; one value serves all channels.
-
-    >>> normalise(torch.tensor([[[[0, 255]]]], dtype=torch.uint8), (0.5,), (0.5,))
-    tensor([[[[-1.,  1.]]]])
-    """
-    channels = images.shape[1]
-    if not (len(mean) in (1, channels) and len(std) in (1, channels)):
-        raise InputError(f"model.mean and model.std must have 1 or {channels} values, got {len(mean)} and {len(std)}")
-    shift = torch.tensor(mean, device=images.device).view(1, -1, 1, 1)
-    scale = torch.tensor(std, device=images.device).view(1, -1, 1, 1)
-    return images.to(torch.float32).div_(255.0).sub_(shift).div_(scale)

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from negmerge.models._initialising import normalise
+from negmerge.models._normalising import normalise
 
 Channels = tuple[float, ...]
 CIFAR: tuple[Channels, Channels] = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))  # CIFAR-10's training images

@@ -14,7 +14,8 @@ from negmerge.errors import InputError
 from negmerge.models._clip_files import ClipFiles
 from negmerge.models._clip_modules import BothTowers, ImageTower, LinearTower, TextTower
 from negmerge.models._clip_prompts import Prompts, cached_head, load_head, load_prompts, tokenize
-from negmerge.models._initialising import normalise, seeded
+from negmerge.models._initialising import seeded
+from negmerge.models._normalising import normalise
 
 SUMMARY = "CLIP (a CLIPModel folder, a hub id, ViT-B/32, ViT-B/16 or ViT-L/14) with zero-shot heads of class prompts"
 CPU_BATCH = 64  # what attention makes of it stays in the caches: a third faster than 500

@@ -6,7 +6,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from negmerge.models._initialising import normalise, seeded
+from negmerge.models._initialising import seeded
+from negmerge.models._normalising import normalise
 
 SUMMARY = "three convolutions with batch normalisation, about 58 thousand parameters; for 8 × 8 to 32 × 32 images"
 
