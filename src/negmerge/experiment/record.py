@@ -13,6 +13,7 @@ from typing import Any
 from negmerge import __version__
 from negmerge.checkpoints import hash_file, write_bytes_atomic
 from negmerge.errors import InputError, listing
+from negmerge.execution import memory
 
 PACKAGES = ("torch", "numpy", "safetensors", "scikit-learn", "datasets", "pillow")
 
@@ -43,9 +44,8 @@ def machine(device: str) -> dict[str, Any]:
 
 def peak_rss() -> int:
     """Return the largest resident memory, in bytes, of this process or one of its workers."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    return max(resource.getrusage(w).ru_maxrss for w in who) * unit
+    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return max(memory.peak_rss(), children)
 
 
 def file_entry(path: Path, shown: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """A base and its members, opened and held against each other before a number is computed."""
 
+import gc
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -78,7 +79,9 @@ def open_pool(
 ) -> Iterator[Pool]:
     """Open a base and its members, the members in the order of their resolved paths (hub: id@commit).
 
-    Raises InputError for a member given twice, for the base given as a member, and as `fit_pool` does.
+    Inside, the collector of cycles rests: a header makes thousands of objects and no cycle, and looking for one among
+    them takes longer than reading it. Raises InputError for a member given twice, for the base given as a member, and
+    as `fit_pool` does.
     """
     places = [find(Path(member)) for member in members]
     keys = [str(shown if place != shown else place.resolve()) for place, shown in places]
@@ -88,6 +91,8 @@ def open_pool(
             raise InputError(f"member {places[b][1]} is given twice; a repeated member would count double")
     origin = find(Path(base))
     opened: list[Checkpoint] = []
+    collecting = gc.isenabled()
+    gc.disable()
     try:
         opened.append(open_found(*origin))
         taken = {origin[0].resolve(), *(file.resolve() for file in opened[0].files)}
@@ -102,6 +107,8 @@ def open_pool(
     finally:
         for checkpoint in opened:
             checkpoint.close()
+        if collecting:
+            gc.enable()
 
 
 def _refuse_same_files(opened: Sequence[Checkpoint]) -> None:

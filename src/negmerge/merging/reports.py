@@ -1,7 +1,5 @@
 """What a merge says of itself when it is done."""
 
-import resource
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -10,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from negmerge.checkpoints.base import elements
+from negmerge.execution.memory import peak_rss
 from negmerge.merging.pool import Pool
 from negmerge.merging.streaming import OnBytes, TensorCount
 
@@ -50,7 +49,7 @@ class MergeReport:
             "alpha": self.alpha,
             "seconds": self.seconds,
             "bytes_read": self.bytes_read,
-            "peak_rss": _peak_rss(),
+            "peak_rss": peak_rss(),
         }
 
 
@@ -120,7 +119,3 @@ def telling(on_event: OnEvent | None, total: int) -> OnBytes | None:
             on_event({"event": "merged", "bytes": done, "of": total})
 
     return tell
-
-
-def _peak_rss() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
