@@ -21,6 +21,7 @@ def merge(monkeypatch):
         sys.modules.pop(name, None)
 
 
+@pytest.mark.heavy
 def test_merge_measures_and_compares(merge, tmp_path, monkeypatch):
     case = merge.Case("clip", "small", 3, {"a": (50, 40), "b": (7,)}, torch_files=True)
     monkeypatch.setattr(merge, "CASES", {"clip": case})
@@ -54,6 +55,7 @@ def training(monkeypatch):
     sys.modules.pop("training", None)
 
 
+@pytest.mark.heavy
 def test_training_measures_and_writes(training, tmp_path, capsys):
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- tables -->\nold\n<!-- end -->\nafter\n")

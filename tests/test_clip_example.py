@@ -83,6 +83,7 @@ def train(monkeypatch, folders, output, epochs):
     train_clip.main()
 
 
+@pytest.mark.heavy
 def test_a_training_interrupted_after_an_epoch_ends_the_same(folders, tmp_path, monkeypatch, capsys):
     train(monkeypatch, folders, tmp_path / "whole", 2)
     assert "epoch 2: loss" in capsys.readouterr().out

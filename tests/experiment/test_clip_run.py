@@ -142,6 +142,7 @@ def test_the_same_run_again_gives_the_same_bytes(finished, places, tmp_path):
     ({"linearised": True}, {"vision_model", "visual_projection"}),
     ({"train": "text"}, {"text_model", "text_projection"}),
 ])  # fmt: skip
+@pytest.mark.heavy
 def test_linearised_models_and_text_towers_are_forgotten_by_the_same_way(places, tmp_path, model, towers):
     pool = {"train": {"batch_size": 32, "steps": 6}, "grid": {"lr": [1e-4, 1e-3]}}
     results = run(config(places, model=model, pool=pool, methods=["consensus", "best-single"]), tmp_path / "run")

@@ -101,6 +101,7 @@ def test_the_controls_have_the_density_of_the_consensus(finished):
     assert rows["consensus"]["kept"] < rows["consensus"]["merged_elements"]
 
 
+@pytest.mark.heavy
 def test_random_merges_draw_by_the_seed_of_the_run(finished, tmp_path):
     from negmerge.merging.engine import merge_vector
 
@@ -145,6 +146,7 @@ def test_a_search_lands_in_the_results(finished):
     assert all((ours[key] == theirs[key]).all() for key in theirs)
 
 
+@pytest.mark.heavy
 def test_the_search_is_made_on_the_first_seed_alone(tmp_path):
     events = []
     rows = [{"name": "fine-tune", "lr": [1e-3, 1e-1], **SHORT}, "greedy", {**ROWS[14], "seeds": 1}]
@@ -188,6 +190,7 @@ def test_the_plan_counts_what_the_competitors_train():
     assert greedy > plan(config(methods=["best-single"])).evaluated_images
 
 
+@pytest.mark.heavy
 def test_searches_and_single_members_are_judged_by_the_gap_where_alpha_is(tmp_path):
     rows = ["best-single", "greedy", {"name": "fine-tune", "lr": [1e-3, 1e-1], **SHORT}]
     results = run(config(methods=rows, selection={"objective": "match-reference"}), tmp_path / "run")
@@ -220,6 +223,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.heavy
 def test_killed_in_every_method_it_ends_with_the_same_numbers_and_weights(finished, tmp_path):
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(ALL))
     (tmp_path / "run.py").write_text(SCRIPT)

@@ -32,7 +32,9 @@ TINY = {
 
 @pytest.fixture
 def material(tmp_path):
-    source, split = load_data(check_config(TINY).data)
+    config = check_config(TINY)
+    loaded = load_data(config.data, config.model)
+    source, split = loaded.source, loaded.split
     store = Store(tmp_path / "data")
     tables = {"train": source.train, "test": source.test}
     store.write({name: (table.images, table.labels) for name, table in tables.items()}, {})

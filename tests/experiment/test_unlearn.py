@@ -179,7 +179,7 @@ def test_match_reference_compares_scores_of_ones_own(memorised):
         ({"reference": nn.Linear(6, 3)}, "retain-floor does not look at a reference"),
         (
             {"selection": {"objective": "match-reference", "floor": 0.9}},
-            "match-reference knows no floor: leave floor out",
+            "match-reference knows no floor: leave floor and floor_on out",
         ),
         (
             {"selection": {"objective": "match-holdout"}, "evaluate": lambda m: {"forget": 1.0, "retain": 1.0}},

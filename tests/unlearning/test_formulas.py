@@ -54,6 +54,7 @@ def test_influence_is_the_closed_form_of_ridge_regression(damping):
 
 def test_the_inverse_hessian_vector_product_is_that_of_the_dense_matrix():
     g = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(inplace=True), nn.Linear(4, 3)).double()
     x, y = torch.randn(25, 3, generator=g, dtype=torch.float64), torch.randint(3, (25,), generator=g)
     parameters = list(model.parameters())
@@ -72,7 +73,9 @@ def test_the_inverse_hessian_vector_product_is_that_of_the_dense_matrix():
     flat = torch.cat([v.flatten() for v in vector])
     dense = torch.linalg.solve(0.05 * torch.eye(len(flat), dtype=torch.float64) + rows.T @ rows / 25, flat)
     found = inverse_hessian_vector(losses, parameters, vector, 25, 0.05)
-    torch.testing.assert_close(torch.cat([v.flatten() for v in found.vector]), dense, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        torch.cat([v.flatten() for v in found.vector]), dense, rtol=1e-4, atol=1e-5
+    )  # a residual of 1e-6, over λ
     assert 0 < found.iterations <= 25 and found.residual < 1e-6
     # The rank-one updates of WoodFisher, row by row, end at the same vector.
     inverse = torch.eye(len(flat), dtype=torch.float64) / 0.05
