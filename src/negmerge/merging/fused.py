@@ -97,7 +97,8 @@ def merge_fused(
 
     def work(batch: list[Piece]) -> list[tuple[str, int]]:
         if not hasattr(scratch, "floats"):
-            scratch.floats = np.empty((5, kernels.BLOCK), np.float32)
+            scratch.floats = np.empty((4, kernels.BLOCK), np.float32)
+            scratch.group = np.empty((kernels.GROUP, kernels.BLOCK), np.float32)
             scratch.counts = np.empty((2, kernels.BLOCK), np.int32)
             scratch.raw = np.empty(kernels.BLOCK, np.uint16)
             scratch.out = np.empty(CHUNK, np.float32)
@@ -116,6 +117,7 @@ def merge_fused(
             OPERATIONS[outlet.operation],
             alpha,
             scratch.floats,
+            scratch.group,
             scratch.counts,
             scratch.raw,
             differs,
