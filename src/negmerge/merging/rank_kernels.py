@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from negmerge.merging.kernels import BLOCK, FINE, NOT_FINITE, UNREADABLE, compiled, load
+from negmerge.merging.kernels import FINE, NOT_FINITE, UNREADABLE, compiled, load
 
 INFINITE = np.uint32(0x7F800000)  # bits of a magnitude from here on are Inf and NaN
 MAGNITUDE = np.uint32(0x7FFFFFFF)
@@ -31,11 +31,12 @@ def count_digits(descriptors, offsets, kinds, start, length, known, high, low, f
 
     The digit has the bits from `low` up to `high`; counted are those whose bits from `high` on are known[i, query].
     Checkpoint 0 is the base. descriptors, offsets, kinds: [1 + N]; known: [N, queries]; counts: int32 [N, queries,
-    2^(high − low)], added to; floats [5, BLOCK] and raw [BLOCK] are scratch.
+    2^(high − low)], added to; floats [2, block] and raw [block] are scratch.
     """
     mask = np.uint32((1 << (high - low)) - 1)
-    for first in range(0, length, BLOCK):
-        n = min(BLOCK, length - first)
+    block = floats.shape[1]  # no constant of another file: compiled code is kept until its own file changes
+    for first in range(0, length, block):
+        n = min(block, length - first)
         base, member = floats[0, :n], floats[1, :n]
         if not load(descriptors[0], offsets[0], kinds[0], start + first, raw, base):
             return UNREADABLE
