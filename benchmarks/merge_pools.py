@@ -82,7 +82,8 @@ def make_pool(case: Case, folder: Path) -> None:
     if case.torch_files:
         for i, path in enumerate(files_of(case, folder, "pt")):
             if not path.exists():
-                torch.save(dict(tensors(case, i)), path)
+                with atomic_write(path) as file:
+                    torch.save(dict(tensors(case, i)), file)
 
 
 def tensors(case: Case, index: int) -> Iterator[tuple[str, torch.Tensor]]:
