@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from negmerge.data import _cropping
 from negmerge.data.augment import Augmentation, augment, parse_augmentation
 from negmerge.errors import InputError
+from negmerge.execution import compiling
 
 
 def batch(count=64):
@@ -92,7 +92,7 @@ def test_compiled_equals_torch(spec, shape, monkeypatch):
     assert torch.equal(
         augment(images[:, :, ::2], spec, generator()), augment(images[:, :, ::2].clone(), spec, generator())
     )
-    monkeypatch.setattr(_cropping, "AVAILABLE", False)
+    monkeypatch.setattr(compiling, "AVAILABLE", False)
     assert torch.equal(chosen, augment(images, spec, generator(), rows))
 
 

@@ -1,24 +1,8 @@
-"""The compiled loop of crop and flip: from the images in memory to a batch, each pixel copied once.
-
-Compiled by numba where it is installed; `AVAILABLE` says so. Compiled code is cached on disk.
-"""
-
-from collections.abc import Callable
-from typing import Any
+"""The compiled loop of crop and flip: from the images in memory to a batch, each pixel copied once."""
 
 import numpy as np
 
-try:
-    import numba
-
-    AVAILABLE = True
-except Exception:  # pragma: no cover  (absent, or built for another numpy: torch does the work)
-    AVAILABLE = False
-
-
-def compiled(function: Callable[..., Any]) -> Any:
-    """Compile a loop that lets go of the interpreter's lock."""
-    return numba.njit(nogil=True, cache=True)(function) if AVAILABLE else function
+from negmerge.execution.compiling import compiled
 
 
 @compiled

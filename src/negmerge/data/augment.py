@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from negmerge.data import _cropping
 from negmerge.errors import InputError
+from negmerge.execution import compiling
 
 CROP = re.compile(r"crop([1-9]\d?)?")
 RANDOM = re.compile(r"rand-m([1-9]|10)-n([1-9])")
@@ -75,7 +76,7 @@ def augment(images: Tensor, spec: str, generator: torch.Generator, rows: Tensor 
     if plan.flip:
         mirrored = torch.rand(count, generator=generator, device=generator.device) < 0.5
     on_cpu = images.device.type == "cpu" and images.dtype == torch.uint8
-    if on_cpu and _cropping.AVAILABLE and (plan.crop or plan.flip):
+    if on_cpu and compiling.AVAILABLE and (plan.crop or plan.flip):
         images = _compiled(images, rows, plan.crop, shifts, mirrored)
     else:
         images = images if rows is None else images[rows.to(images.device)]

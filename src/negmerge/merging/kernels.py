@@ -1,22 +1,18 @@
 """The fused loops: read a block of every member, subtract, count, sum, apply, all while it stays in cache.
 
-Compiled by numba where it is installed; `AVAILABLE` says so. Members are folded into running sums one at a time, so a
-job needs the same few blocks of memory whatever the size of the pool. No fast-math: every sum runs in the order of the
-members, in float32, and gives the bits of the plain functions in `merging.methods`. Compiled code is cached on disk.
+Members are folded into running sums, four in one pass where the rule is a simple one, so a job needs the same few
+blocks of memory whatever the size of the pool. No fast-math: every sum runs in the order of the members, in float32,
+and gives the bits of the plain functions in `merging.methods`.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-try:
-    import numba
-    from numba import types
+from negmerge.execution.compiling import AVAILABLE, compiled
 
-    AVAILABLE = True
-except Exception:  # pragma: no cover  (absent, or built for another numpy: the plain functions do the work)
-    AVAILABLE = False
+if AVAILABLE:
+    from numba import types
 
 BLOCK = 2**14  # elements: nine float32 blocks of this length fit the second-level cache
 GROUP = 4  # members that are folded in one pass over the running sums, where there are as many
@@ -24,12 +20,6 @@ FLOAT32, BFLOAT16, FLOAT16 = 0, 1, 2
 SUM, STRICT, COUNT_ALL, COUNT_AGREEING, ELECT_MASS, ELECT_COUNT = 0, 1, 2, 3, 4, 5
 DELTA, SUBTRACT, ADD = 0, 1, 2
 FINE, UNREADABLE, NOT_FINITE = 0, 1, 2
-
-
-def compiled(function: Callable[..., Any]) -> Any:
-    """Compile a loop; division by zero gives inf, as in torch, and the lock of the interpreter is let go."""
-    return numba.njit(nogil=True, cache=True, error_model="numpy")(function) if AVAILABLE else function
-
 
 if AVAILABLE:
     _pread: Any = types.ExternalFunction("pread", types.intp(types.int32, types.intp, types.intp, types.int64))

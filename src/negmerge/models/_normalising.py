@@ -4,25 +4,11 @@ On the CPU by compiled loops on one thread: the work is small, and torch's threa
 while others train beside them. Compiled by numba where it is installed, else torch does the work, with the same bits.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from negmerge.errors import InputError
-
-try:
-    import numba
-
-    AVAILABLE = True
-except Exception:  # pragma: no cover  (absent, or built for another numpy)
-    AVAILABLE = False
-
-
-def compiled(function: Callable[..., Any]) -> Any:
-    """Compile a loop that lets go of the interpreter's lock."""
-    return numba.njit(nogil=True, cache=True)(function) if AVAILABLE else function
+from negmerge.execution.compiling import AVAILABLE, compiled
 
 
 def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
