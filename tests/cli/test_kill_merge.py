@@ -4,6 +4,7 @@ The moments are drawn over the time in which there is something to spoil: from t
 little after OUT is there. Where a kill comes before that, nothing is on disk yet.
 """
 
+import os
 import random
 import shutil
 import signal
@@ -55,9 +56,12 @@ def merged(arguments):
 
 
 def is_writing(output):
-    """Whether the place where OUT is written before it is whole has something in it."""
+    """Whether the place where OUT is written before it is whole has something in it, and so is locked."""
     partial = output.with_name(f".{output.name}.partial")
-    return any(partial.iterdir()) if partial.is_dir() else partial.exists()
+    try:
+        return any(partial.iterdir()) if partial.is_dir() else partial.stat().st_size > 0
+    except FileNotFoundError:
+        return False
 
 
 def wait_until_writing(process, output):
@@ -73,14 +77,19 @@ def wait_until_writing(process, output):
 
 
 def start_writing(inputs, output):
-    """Start the command with no OUT there, and return it while it writes."""
-    for _ in range(10):  # on a busy machine this process may sleep through the time of writing
+    """Start the command with no OUT there, and return it stopped (SIGSTOP) while it writes."""
+    for _ in range(20):  # on a busy machine this process may sleep through the time of writing
         clear(output)
         process = start(words(inputs, output))
         if wait_until_writing(process, output):
-            return process
-        assert process.communicate(timeout=HANG)[1] == "" and process.returncode == 0
-    raise AssertionError("ten merges were never seen while they wrote")
+            process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)  # it stands still, or has ended
+            if is_writing(output):
+                return process
+            process.send_signal(signal.SIGCONT)
+        out, err = process.communicate(timeout=HANG)
+        assert err == "", err
+    raise AssertionError("twenty merges were never seen while they wrote")
 
 
 def content(output):
@@ -93,6 +102,7 @@ def content(output):
 def seconds_of_writing(inputs, output):
     """How long an undisturbed command takes from the first byte beside OUT until OUT is there."""
     process = start_writing(inputs, output)
+    process.send_signal(signal.SIGCONT)
     started = time.perf_counter()
     while not output.exists():
         assert time.perf_counter() - started < HANG
@@ -183,7 +193,6 @@ def test_a_second_process_on_an_out_that_is_being_written(inputs, tmp_path, name
     whole = content(output)
     first = start_writing(inputs, output)
     try:
-        first.send_signal(signal.SIGSTOP)
         second = start(words(inputs, output))
         out, err = second.communicate(timeout=HANG)
     finally:
