@@ -25,6 +25,9 @@ def write_images(folder, image, label, splits):
 
     kinds = {image: datasets.Image(), label: datasets.ClassLabel(names=["a", "b", "c", "d"])}
     folder.mkdir()
+    files = [{"split": split, "path": f"{split}.parquet"} for split in splits]
+    card = yaml.safe_dump({"configs": [{"config_name": "default", "data_files": files}]})
+    (folder / "README.md").write_text(f"---\n{card}---\n")  # else `valid` would be called validation
     for seed, (split, count) in enumerate(zip(splits, (100, 40), strict=True)):
         generator = torch.Generator().manual_seed(seed)
         labels = torch.arange(count) % 4
@@ -47,9 +50,8 @@ def scaled(name, folder):
     """The config of that name, with its data in `folder` and everything that takes long made short."""
     config = load_config(CONFIGS / f"{name}.yaml").resolved()
     source = config["data"]
-    write_images(folder / "images", source["columns"]["image"], source["columns"]["label"], ["train", "test"])
-    if "splits" in source:
-        (folder / "images" / "test.parquet").rename(folder / "images" / f"{source['splits']['test']}.parquet")
+    splits = source.get("splits", {"train": "train", "test": "test"}).values()
+    write_images(folder / "images", source["columns"]["image"], source["columns"]["label"], splits)
     source["path"] = str(folder / "images")
     if source.get("image_size"):
         source["image_size"] = 16

@@ -1,0 +1,140 @@
+"""What decides the gap of NegMerge to Retrain: one recipe beside the next, each changed in one thing.
+
+    python benchmarks/what_decides.py FOLDER --set data.source=parquet … [--only NAME…] [--write PAGE]
+
+Every recipe is a run of configs/cifar10-resnet20-table.yaml on one seed, in FOLDER/NAME; the same command goes on
+where it was stopped. `--set` is as in `negmerge run`: where images, base and Retrain model are.
+"""
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from training import write
+
+from negmerge.errors import InputError
+from negmerge.experiment.config import load_config
+from negmerge.experiment.pipeline import run
+
+CONFIG = Path(__file__).resolve().parents[1] / "configs" / "cifar10-resnet20-table.yaml"
+FORGET, RETAIN = {"recalibrate": "forget", "rows": 1000}, {"recalibrate": "retain", "rows": 2000}
+METHODS = [
+    "consensus",
+    "uniform",
+    "random-mask",
+    {"name": "consensus", "label": "consensus, recalibrated", "buffers": FORGET},
+    {"name": "uniform", "label": "uniform, recalibrated", "buffers": FORGET},
+]
+MORE = [
+    *METHODS,
+    {"name": "random-mask", "label": "random-mask, recalibrated", "buffers": FORGET},
+    {"name": "consensus", "label": "consensus, recalibrated on retain rows", "buffers": RETAIN},
+    {"name": "consensus", "label": "consensus of 75 %", "threshold": 0.75},
+    "original",
+]
+PLAIN = METHODS[:3]
+LONG, SMOOTHING = [40, 60], [0.0, 0.1]
+
+# recipe → training settings that all members share, the grid, and what else differs from the first
+RECIPES: dict[str, dict[str, Any]] = {
+    "center": {"methods": MORE},
+    "lr-0.01": {"train": {"lr": 0.01}},
+    "lr-0.1": {"train": {"lr": 0.1}},
+    "short": {"grid": {"epochs": [5, 10]}},
+    "smoothing": {"grid": {"label_smoothing": [0.2, 0.4]}},
+    "augmented": {"train": {"augment": "crop+flip"}},
+    "frozen": {"train": {"lr": 0.01, "freeze_statistics": True}, "methods": PLAIN},
+    "retain-floor": {"selection": {"objective": "retain-floor"}, "pool_of": "center", "methods": METHODS},
+    "match-holdout": {"selection": {"objective": "match-holdout"}, "pool_of": "center", "methods": METHODS},
+    "alpha-1": {
+        "selection": {"objective": "match-reference", "search": "grid", "max_alpha": 1.0},
+        "pool_of": "center",
+        "methods": PLAIN,
+    },
+}
+
+
+def changes(recipe: dict[str, Any]) -> list[str]:
+    """Return a recipe as changes to the config."""
+    train = {"optimizer": "sgd", "momentum": 0.9, "lr": 0.05, "weight_decay": 5e-5, "batch_size": 256}
+    grid = {"epochs": LONG, "label_smoothing": SMOOTHING} | recipe.get("grid", {})
+    made = {
+        "pool": {"train": train | recipe.get("train", {}), "grid": grid},
+        "methods": recipe.get("methods", METHODS),
+        "evaluation": {"membership": ["svc-confidence"], "most": 2000},
+        "seeds": [0],
+    }
+    if "selection" in recipe:
+        made["selection"] = recipe["selection"]
+    return [f"{key}={json.dumps(value)}" for key, value in made.items()]
+
+
+def run_recipe(name: str, folder: Path, words: list[str]) -> dict[str, Any]:
+    """Run a recipe, or read back what it gave; members of the same pool are taken from the recipe that has them."""
+    recipe, place = RECIPES[name], folder / name
+    members = place / "private" / "pool"
+    if "pool_of" in recipe and not members.exists():
+        shutil.copytree(folder / recipe["pool_of"] / "private" / "pool", members)
+    results = run(load_config(CONFIG, [f"name={name}", *words, *changes(recipe)]), place)
+    found: dict[str, Any] = {"name": name, **{key: results[key] for key in ("pool", "methods", "base")}}
+    return found
+
+
+def lines_of(found: dict[str, Any]) -> list[str]:
+    """Return the rows of a recipe."""
+    pool, lines = found["pool"], []
+    told = [found["name"], f"{100 * pool['consensus']:.1f}", f"{pool['mean_cosine']:.2f}"]
+    for row, values in found["methods"].items():
+        numbers = [f"{values[key]:.1f}" for key in ("retain", "forget", "test", "membership", "gap")]
+        oracle = values.get("oracle")
+        alpha = "–" if values["alpha"] is None else f"{values['alpha']:.2f}"
+        aside = f"{oracle['gap_chosen'] - oracle['gap']:.1f} (α {oracle['alpha']:.2f})" if oracle else "–"
+        lines.append("| " + " | ".join([*told, row, *numbers, alpha, aside]) + " |")
+        told = ["", "", ""]
+    return lines
+
+
+HEADER = (
+    "recipe",
+    "kept %",
+    "cosine",
+    "method",
+    "retain",
+    "forget",
+    "test",
+    "membership",
+    "gap",
+    "α",
+    "lost to the oracle's choice",
+)
+
+
+def table(recipes: list[dict[str, Any]]) -> str:
+    """Return all recipes as one Markdown table."""
+    rule = ["---"] * 4
+    lines = ["| " + " | ".join(HEADER) + " |", "| " + " | ".join([*rule, *["---:"] * (len(HEADER) - 4)]) + " |"]
+    return "\n".join([*lines, *(line for found in recipes for line in lines_of(found)), ""])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--set", action="append", default=[], dest="words", metavar="KEY=VALUE")
+    parser.add_argument("--only", nargs="+", default=list(RECIPES), choices=list(RECIPES), metavar="NAME")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="put the table between the marks of this page")
+    options = parser.parse_args()
+    recipes = []
+    for name in options.only:
+        try:
+            recipes.append(run_recipe(name, options.folder, options.words))
+        except InputError as error:
+            raise SystemExit(str(error)) from None
+        print("\n".join(lines_of(recipes[-1])), flush=True)
+    if options.write:
+        write(options.write, table(recipes))
+
+
+if __name__ == "__main__":
+    main()
