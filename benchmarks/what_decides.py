@@ -12,11 +12,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from training import write
-
 from negmerge.errors import InputError
 from negmerge.experiment.config import load_config
 from negmerge.experiment.pipeline import run
+from training import write
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "cifar10-resnet20-table.yaml"
 FORGET, RETAIN = {"recalibrate": "forget", "rows": 1000}, {"recalibrate": "retain", "rows": 2000}

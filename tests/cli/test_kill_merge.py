@@ -87,7 +87,7 @@ def start_writing(inputs, output):
             if is_writing(output):
                 return process
             process.send_signal(signal.SIGCONT)
-        out, err = process.communicate(timeout=HANG)
+        _out, err = process.communicate(timeout=HANG)
         assert err == "", err
     raise AssertionError("twenty merges were never seen while they wrote")
 

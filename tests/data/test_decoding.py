@@ -1,13 +1,16 @@
 """From files of every kind to one uint8 tensor."""
 
 import io
+import tempfile
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from negmerge.data import Source, _room
 from negmerge.data.decoding import DecodingSettings, convert, decode
+from negmerge.data.images import ImageSet, join_sources
 from negmerge.errors import InputError
 
 
@@ -116,3 +119,20 @@ def test_the_centre_is_cut_out_as_clip_does():
     tall = Image.new("RGB", (33, 71), (9, 8, 7))
     made = decode([tall], DecodingSettings(image_size=16, resize="crop"), "x")
     assert made.shape == (1, 3, 16, 16) and made[0, :, 5, 5].tolist() == [9, 8, 7]
+
+
+def test_what_is_too_large_for_memory_lies_in_a_file(monkeypatch):
+    """Decoded images and those of two sources, each the same as in memory."""
+    pictures = [Image.fromarray(np.full((4, 5, 3), value, np.uint8)) for value in (1, 2, 3)]
+    in_memory = decode(pictures, DecodingSettings(), "here")
+    first = ImageSet(in_memory, torch.tensor([0, 1, 0]), ("a", "b"))
+    joined = join_sources(Source(first, first), Source(first, first)).source.train
+    monkeypatch.setattr(_room, "IN_MEMORY", 0)
+    files, make = [], tempfile.TemporaryFile
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **words: files.append(words) or make(**words))
+    in_file = decode(pictures, DecodingSettings(), "here")
+    assert in_file.equal(in_memory) and len(files) == 1
+    first = ImageSet(in_file, first.labels, first.classes)
+    again = join_sources(Source(first, first), Source(first, first)).source.train
+    assert again.images.equal(joined.images) and again.fingerprint() == joined.fingerprint()
+    assert len(files) == 3

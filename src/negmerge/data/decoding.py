@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from negmerge.data._room import make_room
 from negmerge.errors import InputError
 
 SMALL = 128 * 128  # pixels: below, Python's share of the work holds the interpreter lock, and threads only wait for it
@@ -43,7 +43,8 @@ def decode(items: Sequence[Any], settings: DecodingSettings, where: str) -> Tens
     if not items:
         raise InputError(f"{where} holds no images; check the path")
     first = _pixels(items[0], settings, where, 0)
-    images = np.empty((len(items), *first.shape), dtype=np.uint8)
+    room = make_room((len(items), *first.shape))
+    images = room.numpy()
 
     def fill(start: int) -> None:
         for index in range(start, min(start + SLICE, len(items))):
@@ -56,7 +57,7 @@ def decode(items: Sequence[Any], settings: DecodingSettings, where: str) -> Tens
     with ThreadPoolExecutor(1 if width * height <= SMALL else os.cpu_count()) as threads:
         for _ in threads.map(fill, range(0, len(items), SLICE)):  # the first failure, in the order of the images
             pass
-    return torch.from_numpy(images)
+    return room
 
 
 def convert(images: Tensor, settings: DecodingSettings) -> Tensor:

@@ -7,6 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from negmerge.data._room import make_room
 from negmerge.errors import InputError
 
 
@@ -105,7 +106,9 @@ def join_sources(first: Source, other: Source, *, unite: bool = True) -> JoinedS
         classes, place = ours_names + their_names, torch.arange(len(their_names)) + len(ours_names)
 
     def join(a: ImageSet, b: ImageSet) -> ImageSet:
-        return ImageSet(torch.cat([a.images, b.images]), torch.cat([a.labels, place[b.labels]]), classes)
+        images = make_room((len(a) + len(b), *a.images.shape[1:]))
+        torch.cat([a.images, b.images], out=images)
+        return ImageSet(images, torch.cat([a.labels, place[b.labels]]), classes)
 
     def is_other(a: ImageSet, b: ImageSet) -> Tensor:
         return torch.cat([torch.zeros(len(a), dtype=torch.bool), torch.ones(len(b), dtype=torch.bool)])
