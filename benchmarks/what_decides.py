@@ -19,38 +19,36 @@ from training import write
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "cifar10-resnet20-table.yaml"
 FORGET, RETAIN = {"recalibrate": "forget", "rows": 1000}, {"recalibrate": "retain", "rows": 2000}
-METHODS = [
-    "consensus",
-    "uniform",
-    "random-mask",
-    {"name": "consensus", "label": "consensus, recalibrated", "buffers": FORGET},
-    {"name": "uniform", "label": "uniform, recalibrated", "buffers": FORGET},
+PLAIN = ["consensus", "uniform", "random-mask"]
+RECALIBRATED = [
+    {"name": name, "label": f"{name}, recalibrated", "buffers": FORGET} for name in ("consensus", "uniform")
 ]
+METHODS = [*PLAIN[:2], *RECALIBRATED]
 MORE = [
-    *METHODS,
+    *PLAIN,
+    *RECALIBRATED,
     {"name": "random-mask", "label": "random-mask, recalibrated", "buffers": FORGET},
     {"name": "consensus", "label": "consensus, recalibrated on retain rows", "buffers": RETAIN},
     {"name": "consensus", "label": "consensus of 75 %", "threshold": 0.75},
     "original",
 ]
-PLAIN = METHODS[:3]
 LONG, SMOOTHING = [40, 60], [0.0, 0.1]
 
 # recipe → training settings that all members share, the grid, and what else differs from the first
 RECIPES: dict[str, dict[str, Any]] = {
     "center": {"methods": MORE},
-    "lr-0.01": {"train": {"lr": 0.01}},
-    "lr-0.1": {"train": {"lr": 0.1}},
-    "short": {"grid": {"epochs": [5, 10]}},
     "smoothing": {"grid": {"label_smoothing": [0.2, 0.4]}},
+    "lr-0.1": {"train": {"lr": 0.1}},
+    "lr-0.01": {"train": {"lr": 0.01}},
+    "short": {"grid": {"epochs": [5, 10]}},
     "augmented": {"train": {"augment": "crop+flip"}},
-    "frozen": {"train": {"lr": 0.01, "freeze_statistics": True}, "methods": PLAIN},
-    "retain-floor": {"selection": {"objective": "retain-floor"}, "pool_of": "center", "methods": METHODS},
-    "match-holdout": {"selection": {"objective": "match-holdout"}, "pool_of": "center", "methods": METHODS},
+    "frozen": {"train": {"lr": 0.01, "freeze_statistics": True}, "methods": PLAIN[:2]},
+    "retain-floor": {"selection": {"objective": "retain-floor"}, "pool_of": "center"},
+    "match-holdout": {"selection": {"objective": "match-holdout"}, "pool_of": "center"},
     "alpha-1": {
         "selection": {"objective": "match-reference", "search": "grid", "max_alpha": 1.0},
         "pool_of": "center",
-        "methods": PLAIN,
+        "methods": PLAIN[:2],
     },
 }
 
@@ -88,7 +86,7 @@ def lines_of(found: dict[str, Any]) -> list[str]:
     for row, values in found["methods"].items():
         numbers = [f"{values[key]:.1f}" for key in ("retain", "forget", "test", "membership", "gap")]
         oracle = values.get("oracle")
-        alpha = "–" if values["alpha"] is None else f"{values['alpha']:.2f}"
+        alpha = "–" if values.get("alpha") is None else f"{values['alpha']:.2f}"
         aside = f"{oracle['gap_chosen'] - oracle['gap']:.1f} (α {oracle['alpha']:.2f})" if oracle else "–"
         lines.append("| " + " | ".join([*told, row, *numbers, alpha, aside]) + " |")
         told = ["", "", ""]

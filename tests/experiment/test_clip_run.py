@@ -63,7 +63,7 @@ def cache(places, monkeypatch):
 def config(places, **changes):
     raw = yaml.safe_load(TINY.replace("CLIP", str(places / "clip")).replace("COLOURS", str(places)))
     for key, value in changes.items():
-        raw[key] = {**raw[key], **value} if isinstance(value, dict) else value
+        raw[key] = {**raw.get(key, {}), **value} if isinstance(value, dict) else value
     return check_config(raw)
 
 
@@ -138,14 +138,17 @@ def test_the_same_run_again_gives_the_same_bytes(finished, places, tmp_path):
     assert (tmp_path / "again" / name).read_bytes() == (place / name).read_bytes()
 
 
-@pytest.mark.parametrize(("model", "towers"), [
-    ({"linearised": True}, {"vision_model", "visual_projection"}),
-    ({"train": "text"}, {"text_model", "text_projection"}),
+@pytest.mark.parametrize(("model", "precision", "towers"), [
+    ({}, "bf16", {"vision_model", "visual_projection"}),
+    ({"linearised": True}, "auto", {"vision_model", "visual_projection"}),
+    ({"linearised": True}, "bf16", {"vision_model", "visual_projection"}),
+    ({"train": "text"}, "auto", {"text_model", "text_projection"}),
 ])  # fmt: skip
 @pytest.mark.heavy
-def test_linearised_models_and_text_towers_are_forgotten_by_the_same_way(places, tmp_path, model, towers):
+def test_other_towers_and_precisions_are_forgotten_by_the_same_way(places, tmp_path, model, precision, towers):
     pool = {"train": {"batch_size": 32, "steps": 6}, "grid": {"lr": [1e-4, 1e-3]}}
-    results = run(config(places, model=model, pool=pool, methods=["consensus", "best-single"]), tmp_path / "run")
+    changes = {"model": model, "pool": pool, "compute": {"precision": precision}}
+    results = run(config(places, methods=["consensus", "best-single"], **changes), tmp_path / "run")
     assert {n.split(".")[0] for n in read_state_dict(tmp_path / "run/base/model.safetensors")} == towers
     assert all(m["forget_loss"] < results["pool"]["health"]["base"]["loss"] for m in results["pool"]["members"])
     assert 0 < results["methods"]["consensus"]["consensus"] < 1

@@ -172,6 +172,20 @@ def test_the_nearest_class_by_hand():
     assert nearest_classes(classifier, model, images, labels, 1.0)[0] == 1
 
 
+def test_each_row_stays_in_its_own_head():
+    classifier = Half("small-cnn", {}, 3, (1, 1, 2), heads=(2, 1))
+    images = torch.tensor([[140, 130], [250, 10], [20, 255]], dtype=torch.uint8)[:, None, None, :]
+    assert nearest_classes(classifier, TwoPixels(), images, torch.tensor([0, 0, 1]), 0.1).tolist() == [1, 1, 0]
+    drawn = _relabelling.draw_labels(classifier, torch.tensor([0, 1, 2] * 100), torch.Generator().manual_seed(0))
+    assert drawn.dtype == torch.int64 and set(drawn[0::3].tolist()) == set(drawn[1::3].tolist()) == {0, 1}
+    assert set(drawn[2::3].tolist()) == {2}
+    data = TrainingData(classifier, None, None, None, "cpu", 0)
+    logits = classifier.logits(TwoPixels(), classifier.prepare(images))
+    by_hand = functional.cross_entropy(logits[:2, :2], torch.tensor([0, 1])) * 2 / 3  # the third has one class: 0
+    loss = cross_entropy(data)(TwoPixels(), (images, torch.tensor([0, 1, 2])))
+    assert loss.item() == pytest.approx(by_hand.item())
+
+
 def test_the_step_is_in_pixels_whatever_the_normalisation():
     seen = []
 

@@ -11,7 +11,7 @@ Evaluate = Callable[[float], Scores]
 Rank = tuple[int, float]
 
 TOLERANCE = 1e-9  # the floor is a product of two floats; equality must count as holding
-NOISE = 0.25  # percentage points by which a valley may rise on its way down: attack and samples are not exact
+NOISE = 0.5  # percentage points by which a valley may rise on its way down: attack and samples are not exact
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class Curve:
     def is_unimodal(self, last: int) -> bool:
         """Whether the evaluated points prove the best one, if the curve falls to its best points and then rises.
 
-        The values must fall to the best and rise after it, up to noise of 0.25 percentage points. Where several
+        The values must fall to the best and rise after it, up to noise of 0.5 percentage points. Where several
         evaluated points are best, a flat stretch may also lie on the slope: it is the bottom only if all of it is
         known, and the point after it, up to `last`.
         """

@@ -8,7 +8,6 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor, nn
-from torch.nn import functional
 
 from negmerge.checkpoints import write_bytes_atomic, write_state_dict
 from negmerge.data.augment import parse_augmentation
@@ -65,11 +64,11 @@ def batches_of(data: TrainingData, rows: Tensor, settings: SgdSettings, part: st
 
 
 def cross_entropy(data: TrainingData) -> Loss:
-    """Return the loss of classification: the mean over the batch of −log softmax(logits)[label]."""
+    """Return the loss of classification: the mean over the batch of −log softmax(logits)[label], in each row's head."""
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
         images, labels = (part.to(data.device) for part in batch)
-        return functional.cross_entropy(data.classifier.logits(model, data.classifier.prepare(images)), labels)
+        return data.classifier.loss(data.classifier.logits(model, data.classifier.prepare(images)), labels)
 
     return loss
 

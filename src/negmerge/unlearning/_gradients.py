@@ -23,8 +23,9 @@ def row_losses(data: TrainingData, model: nn.Module, rows: Tensor) -> Iterator[T
     model.eval()
     for part in rows.split(ROWS):
         images, labels = data.images(part)
+        labels = labels.to(data.device)
         logits = data.classifier.logits(model, data.classifier.prepare(images.to(data.device)))
-        yield functional.cross_entropy(logits, labels.to(data.device), reduction="none")
+        yield functional.cross_entropy(data.classifier.narrow(logits, labels), labels, reduction="none")
 
 
 def mean_gradient(losses: RowLosses, parameters: Sequence[nn.Parameter], rows: Tensor) -> list[Tensor]:
