@@ -60,6 +60,7 @@ def changes(recipe: dict[str, Any]) -> list[str]:
     made = {
         "pool": {"train": train | recipe.get("train", {}), "grid": grid},
         "methods": recipe.get("methods", METHODS),
+        "buffers": "keep",
         "evaluation": {"membership": ["svc-confidence"], "most": 2000},
         "seeds": [0],
     }
@@ -73,6 +74,7 @@ def run_recipe(name: str, folder: Path, words: list[str]) -> dict[str, Any]:
     recipe, place = RECIPES[name], folder / name
     members = place / "private" / "pool"
     if "pool_of" in recipe and not members.exists():
+        run_recipe(recipe["pool_of"], folder, words)
         shutil.copytree(folder / recipe["pool_of"] / "private" / "pool", members)
     results = run(load_config(CONFIG, [f"name={name}", *words, *changes(recipe)]), place)
     found: dict[str, Any] = {"name": name, **{key: results[key] for key in ("pool", "methods", "base")}}
