@@ -13,23 +13,24 @@ def crop_and_flip(images, rows, top, left, mirrored, batch):  # type: ignore[no-
     beyond its end where it was padded); mirrored: bool [b]; batch: uint8 [b, C, H, W], overwritten.
     """
     _, channels, height, width = images.shape
+    size = channels * height * width
+    pixels, target = images.reshape(-1), batch.reshape(-1)
     for i in range(len(rows)):
         first, last = max(0, -left[i]), min(width, width - left[i])
-        length, start, flip = max(0, last - first), first + left[i], mirrored[i]
+        length, flip = np.uintp(max(0, last - first)), mirrored[i]
+        if length < width or top[i] != 0:
+            target[i * size : (i + 1) * size] = 0
+        if length == 0:
+            continue
+        column = width - last if flip else first
         for c in range(channels):
-            for y in range(height):
-                line = batch[i, c, y]
-                source = y + top[i]
-                inside = 0 <= source < height
-                if not inside or length < width:
-                    for x in range(width):
-                        line[x] = np.uint8(0)
-                if inside:
-                    pixels = images[rows[i], c, source, start : start + length]
-                    target = line[width - first - length : width - first] if flip else line[first : first + length]
-                    if flip:
-                        for x in range(length):
-                            target[x] = pixels[np.uintp(length - 1 - x)]  # unsigned, or each would be checked for < 0
-                    else:
-                        for x in range(length):
-                            target[x] = pixels[x]
+            for y in range(max(0, -top[i]), min(height, height - top[i])):
+                # Unsigned, or each index would be checked for being negative.
+                start = np.uintp(rows[i] * size + (c * height + y + top[i]) * width + first + left[i])
+                end, to = start + length - np.uintp(1), np.uintp(i * size + (c * height + y) * width + column)
+                if flip:
+                    for x in range(length):
+                        target[to + x] = pixels[end - x]
+                else:
+                    for x in range(length):
+                        target[to + x] = pixels[start + x]

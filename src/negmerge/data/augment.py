@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -28,6 +29,7 @@ class Augmentation:
     operations: int = 0
 
 
+@lru_cache(maxsize=64)
 def parse_augmentation(spec: str) -> Augmentation:
     """Return what `spec` says: "none", or words joined by +, in any order.
 

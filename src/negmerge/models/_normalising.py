@@ -4,6 +4,9 @@ On the CPU by compiled loops on one thread: the work is small, and torch's threa
 while others train beside them. Compiled by numba where it is installed, else torch does the work, with the same bits.
 """
 
+from functools import lru_cache
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,8 +27,7 @@ def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -
         raise InputError(f"model.mean and model.std must have 1 or {channels} values, got {len(mean)} and {len(std)}")
     if not _is_plain(images):
         return _computed(images, mean, std)
-    bytes_ = torch.arange(256, dtype=torch.uint8).repeat(1, channels, 1, 1)
-    table = _computed(bytes_, mean, std).reshape(channels, 256).numpy()
+    table = _table(channels, mean, std)
     out = torch.empty_like(images, dtype=torch.float32)
     if images.is_contiguous():
         _look_up_planes(images.flatten(2).numpy(), table, out.flatten(2).numpy())
@@ -41,6 +43,13 @@ def channels_last(images: Tensor) -> Tensor:
     out = torch.empty_like(images, memory_format=torch.channels_last)
     _interleave(images.flatten(2).numpy(), out.permute(0, 2, 3, 1).flatten(1, 2).numpy())
     return out
+
+
+@lru_cache(maxsize=16)
+def _table(channels: int, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
+    """Return what each of the 256 values of a byte becomes, float32 [C, 256]."""
+    values = torch.arange(256, dtype=torch.uint8).repeat(1, channels, 1, 1)
+    return _computed(values, mean, std).reshape(channels, 256).numpy()
 
 
 def _computed(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
@@ -71,9 +80,15 @@ def _look_up_planes(images, table, out):  # type: ignore[no-untyped-def]
 
 @compiled
 def _look_up_pixels(pixels, table, out):  # type: ignore[no-untyped-def]
-    for j in range(pixels.shape[0]):
-        for c in range(pixels.shape[1]):
-            out[j, c] = table[c, pixels[j, c]]
+    # By channel, so that one line of the table is in use, over blocks that stay in the cache.
+    count, channels = pixels.shape
+    source, target, step = pixels.reshape(-1), out.reshape(-1), np.uintp(channels)
+    for start in range(0, count, 1024):
+        for c in range(channels):
+            values, k = table[c], np.uintp(start * channels + c)
+            for _ in range(start, min(count, start + 1024)):
+                target[k] = values[source[k]]
+                k += step
 
 
 @compiled
