@@ -120,3 +120,15 @@ def test_a_wrong_search_is_one_clear_line(search):
     results["methods"]["fine-tune"]["search"] = search
     with pytest.raises(Exception, match=r"methods.fine-tune.search\.\w+ should be"):
         markdown_table(results)
+
+
+def test_gaps_stand_seed_by_seed_with_who_is_closer():
+    results = table_results()
+    for one, gap in zip(results["methods"]["consensus"]["seeds"], (2.0, 3.5, 3.0), strict=True):
+        one["gap"] = gap
+    text = results_document(results, record()).split("## Seed by seed")[1]
+    assert line_of(text, "| gap of") == "| gap of | seed 0 | seed 1 | seed 2 | consensus is closer in |"
+    assert line_of(text, "| consensus") == "| consensus | 2.0 | 3.5 | 3.0 |  |"
+    assert line_of(text, "| fine-tune") == "| fine-tune | 2.5 | 3.0 | 3.5 | 2 of 3 |"
+    assert line_of(text, "| again") == "| again | 0.6 |  |  | 0 of 1 |"
+    assert "Seed by seed" not in results_document(class_results(), record())

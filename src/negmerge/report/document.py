@@ -3,11 +3,12 @@
 import re
 
 from negmerge.report import numbers
-from negmerge.report.comparison import gap_to, is_retrain, seeds
+from negmerge.report.comparison import gap_to, is_retrain, label, main_method, seeds
 from negmerge.report.inputs import Json, rows_of
 from negmerge.report.numbers import count
 from negmerge.report.searches import search_table
 from negmerge.report.tables import escape, gap_table, markdown_table
+from negmerge.report.verdict import judge
 
 FOLDERS = re.compile(r"(?<![\w.…])/(?:[^\s/'\"{}]+/)+")  # an absolute path, up to the name at its end
 
@@ -25,7 +26,9 @@ def results_document(results: Json, record: Json) -> str:
         _how(results, record),
         markdown_table(results, minutes=True).rstrip(),
         _denominators(results),
+        _verdict(results),
         _gaps(results),
+        _by_seed(results),
         _noise(results),
         _searches(results),
         _pool(results),
@@ -83,6 +86,11 @@ def _denominators(results: Json) -> str:
     return text + " Minutes include the training of the pool and of what was tried in a search."
 
 
+def _verdict(results: Json) -> str:
+    found = judge(results)
+    return " ".join(["## In words\n\n" + found.headline, *found.sentences, found.comparison]).rstrip()
+
+
 def _gaps(results: Json) -> str:
     rows = gap_table(results)
     if not rows:
@@ -92,6 +100,29 @@ def _gaps(results: Json) -> str:
     return "## The four parts of the gap\n\nDistance to the retrained model, in percentage points.\n\n" + _table(
         head, lines
     )
+
+
+def _by_seed(results: Json) -> str:
+    """The gap of each row seed by seed, beside that of the main method."""
+    main = main_method(results)
+    mine = _seed_gaps(results, main) if main and seeds(results) else []
+    if not mine or main is None:
+        return ""
+    lines = []
+    for name in results["methods"]:
+        gaps = _seed_gaps(results, name)
+        closer = sum(own < gap for own, gap in zip(mine, gaps, strict=False))
+        told = "" if name == main else f"{closer} of {len(gaps)}"
+        cells = [numbers.percent(gap) for gap in gaps] + [""] * (len(mine) - len(gaps))
+        lines.append([escape(label(results, name)), *cells, told])
+    head = ("gap of", *(f"seed {seed}" for seed in seeds(results)), f"{escape(label(results, main))} is closer in")
+    return "## Seed by seed\n\n" + _table(head, lines)
+
+
+def _seed_gaps(results: Json, name: str) -> list[float]:
+    rows = results["methods"][name].get("seeds") or []
+    found = [gap_to(row, None) for row in rows]
+    return [] if None in found else [gap for gap in found if gap is not None]
 
 
 def _noise(results: Json) -> str:
