@@ -91,7 +91,7 @@ def verdict(results: dict, share: float = 0.95) -> str:
     own = held[name]["test_forget"]
     better = sorted((row["test_forget"], other) for other, row in held.items() if row["test_forget"] < own)
     if not better:
-        return f"Consensus forgets most of {len(held)} methods: {own:.2f} % remain on the forget set.{aside}"
+        return f"Consensus forgets most (methods: {len(held)}): {own:.2f} % remain on the forget set.{aside}"
     least, best = better[0]
     return (
         f"Consensus does not win here: it is number {len(better) + 1} of {len(held)} with {own:.2f} % on the forget "

@@ -85,18 +85,18 @@ def test_the_page_says_where_the_consensus_stands(tmp_path, here):
     assert "Zero-shot on test: mnist 98.00 %." in page and "25.00 % (1 / 4)" in page
     assert page.count("best single member: 000 | | | 0.50 | | 40.00 | 57.00") == 3
     assert page.count("worst single member: 001 | | | 0.50 | | 70.00 | 57.00") == 3
-    assert page.count("Consensus forgets most of 2 methods: 20.00 %") == 2
+    assert page.count("Consensus forgets most (methods: 2): 20.00 %") == 2
     assert "it is number 2 of 2 with 20.00 % on the forget set, uniform has 10.00 %" in page
     average = page[page.index("## Average over 2 forget sets") :]
     assert "| before | 91.00 | 61.00 | 0 | |" in average and "| uniform | 30.00 | 57.00 | 1.00 | 25.00 % |" in average
 
 
-def test_who_breaks_the_floor_on_the_test_split_does_not_win():
+def test_who_breaks_the_floor_on_the_test_split_does_not_win(here):
     import clip_table
 
     made = results("a", "b", True)
     made["methods"]["uniform"]["test"] = 56.9
     assert clip_table.verdict(made) == (
-        "Consensus forgets most of 1 methods: 20.00 % remain on the forget set. More than a point below the floor on "
+        "Consensus forgets most (methods: 1): 20.00 % remain on the forget set. More than a point below the floor on "
         "the test split, and not counted: uniform."
     )
