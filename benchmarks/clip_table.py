@@ -23,8 +23,10 @@ def read_run(folder: Path) -> dict:
     if not file.is_file():
         raise InputError(f"{folder} has no results.json; run the experiment to its end first")
     results = json.loads(file.read_text())
-    singles = folder / "private" / "shared" / "single-members"
-    curves = {f.name.removesuffix(".curve.json"): json.loads(f.read_text()) for f in singles.glob("*.curve.json")}
+    singles = sorted((folder / "private" / "shared").glob("*/single-members/*.curve.json"))
+    if not singles:
+        raise InputError(f"{folder} has no curves of single members; run best-single too, and without --purge-pool")
+    curves = {file.name.removesuffix(".curve.json"): json.loads(file.read_text()) for file in singles}
     results["singles"] = {name: best_point(curve) for name, curve in sorted(curves.items())}
     return results
 

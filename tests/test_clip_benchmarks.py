@@ -70,7 +70,7 @@ def test_the_page_says_where_the_consensus_stands(tmp_path, here):
     import clip_table
 
     for name, made in (("a", results("a", "b")), ("b", results("b", "a")), ("l", results("a", "b", True))):
-        singles = tmp_path / "runs" / name / "private" / "shared" / "single-members"
+        singles = tmp_path / "runs" / name / "private" / "shared" / "keep" / "single-members"
         singles.mkdir(parents=True)
         (tmp_path / "runs" / name / "results.json").write_text(json.dumps(made))
         for member, left in (("000", 40.0), ("001", 70.0)):

@@ -1,8 +1,9 @@
 """What selection sees of a run, and the choice of α for a merged vector."""
 
 import json
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -150,26 +151,34 @@ class Selector:
     ) -> Selection:
         """Choose α for a merged vector; the points evaluated before an interruption are read from `curve_file`.
 
-        `tell(alpha, scores)` hears of every point that is evaluated now; `objective` stands in for the config's.
+        The seconds of all points lie beside it. `tell(alpha, scores)` hears of every point that is evaluated now;
+        `objective` stands in for the config's.
         """
+        seconds_file = curve_file.with_suffix(".seconds.json")
         known: dict[str, dict[str, float]] = json.loads(curve_file.read_text()) if curve_file.exists() else {}
+        spent: float = json.loads(seconds_file.read_text()) if seconds_file.exists() else 0.0
         negated: list[NegatedModel] = []
         rule, aim = self.rule, objective or self.rule.objective
 
         def evaluate(alpha: float) -> dict[str, float]:
+            nonlocal spent
             key = f"{alpha:.10g}"
             if key not in known:
+                started = time.perf_counter()
                 if not negated:
                     negated.append(self.negated(base, vector, buffers))
                 scores = self.candidate_scores(negated[0].set_alpha(alpha), aim, base)
                 known[key] = scores
+                spent += time.perf_counter() - started
                 write_bytes_atomic(curve_file, json.dumps(known).encode())
+                write_bytes_atomic(seconds_file, json.dumps(spent).encode())
                 tell(alpha, scores)
             return known[key]
 
-        return choose_alpha(
+        selection = choose_alpha(
             evaluate, aim, floor=rule.floor_share, search=rule.search, step=rule.step, max_alpha=rule.max_alpha
         )
+        return replace(selection, seconds=spent)
 
     def oracle(
         self, base: Path, vector: Path, curve_file: Path, chosen: float, tell: Tell, buffers: Buffers

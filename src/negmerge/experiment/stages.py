@@ -204,7 +204,8 @@ class SeedRun:
         jobs = [
             self.job(m.name, folder / m.name, self.material.split.forget, m.settings, start=self.base) for m in members
         ]
-        workers = min(self.config.workers or self.cores, len(jobs))
+        on_cpu = self.material.device == "cpu"  # `train` does them one after the other elsewhere: so are the seconds
+        workers = min(self.config.workers or self.cores, len(jobs)) if on_cpu else 1
         self.train(jobs, workers=workers, threads=1)
         facts_file = self.place.path / "pool.json"
         if not facts_file.exists():

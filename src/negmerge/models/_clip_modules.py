@@ -40,6 +40,8 @@ class LinearTower(ImageTower):
     Source: Ortiz-Jimenez et al., Task Arithmetic in the Tangent Space, NeurIPS 2023 (arXiv 2305.12827).
     """
 
+    ONE_CALL_AT_A_TIME = True  # while it is differentiated, the module holds other weights
+
     def __init__(self, config: Any, head: Tensor) -> None:
         super().__init__(config, head, attention="eager")  # forward-mode derivatives of the fused kernels do not exist
 

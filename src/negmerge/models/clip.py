@@ -18,7 +18,6 @@ from negmerge.models._initialising import seeded
 from negmerge.models._normalising import normalise
 
 SUMMARY = "CLIP (a CLIPModel folder, a hub id, ViT-B/32, ViT-B/16 or ViT-L/14) with zero-shot heads of class prompts"
-CPU_BATCH = 64  # what attention makes of it stays in the caches: a third faster than 500
 TEMPLATES = ("a photo of a {}.",)
 
 

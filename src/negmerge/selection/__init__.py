@@ -31,7 +31,8 @@ class Selection:
     """The chosen α with everything that led to it.
 
     `floor` is the absolute retain accuracy that must hold, in percent, None where the objective knows none;
-    `open_end` says that the best α may lie beyond the largest tried; `note` says what the reader must know.
+    `open_end` says that the best α may lie beyond the largest tried; `note` says what the reader must know; `seconds`
+    is what the evaluations took, where somebody took the time.
     """
 
     alpha: float
@@ -40,6 +41,7 @@ class Selection:
     curve: tuple[Point, ...]
     open_end: bool = False
     note: str = ""
+    seconds: float = 0.0
 
 
 def choose_alpha(

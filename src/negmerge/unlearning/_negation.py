@@ -34,12 +34,7 @@ def negate(context: Context, method: str, settings: Mapping[str, Any], members: 
         }
         write_bytes_atomic(facts_file, json.dumps(facts).encode())
     facts = json.loads(facts_file.read_text())
-    seconds_file = context.directory / f"{name}.seconds.json"
-    curve_file = context.directory / f"{name}.curve.json"
-    started = time.perf_counter()
-    selection = context.choose(vector, curve_file)
-    if not seconds_file.exists():
-        write_bytes_atomic(seconds_file, json.dumps(time.perf_counter() - started).encode())
+    selection = context.choose(vector, context.directory / f"{name}.curve.json")
     merge_seconds = facts.pop("seconds")
     return Outcome(
         vector=vector,
@@ -48,6 +43,6 @@ def negate(context: Context, method: str, settings: Mapping[str, Any], members: 
         seconds={
             "pool": context.pool_seconds,
             "merge": merge_seconds,
-            "selection": float(json.loads(seconds_file.read_text())),
+            "selection": selection.seconds,
         },
     )
