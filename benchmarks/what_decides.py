@@ -15,6 +15,7 @@ from typing import Any
 from negmerge.errors import InputError
 from negmerge.experiment.config import load_config
 from negmerge.experiment.pipeline import run
+from negmerge.experiment.rundir import RunDir
 from training import write
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "cifar10-resnet20-table.yaml"
@@ -42,14 +43,9 @@ RECIPES: dict[str, dict[str, Any]] = {
     "lr-0.01": {"train": {"lr": 0.01}},
     "short": {"grid": {"epochs": [5, 10]}},
     "augmented": {"train": {"augment": "crop+flip"}},
-    "frozen": {"train": {"lr": 0.01, "freeze_statistics": True}, "methods": PLAIN[:2]},
+    "lr-0.01-frozen": {"train": {"lr": 0.01, "freeze_statistics": True}, "methods": PLAIN[:2]},
     "retain-floor": {"selection": {"objective": "retain-floor"}, "pool_of": "center"},
     "match-holdout": {"selection": {"objective": "match-holdout"}, "pool_of": "center"},
-    "alpha-1": {
-        "selection": {"objective": "match-reference", "search": "grid", "max_alpha": 1.0},
-        "pool_of": "center",
-        "methods": PLAIN[:2],
-    },
 }
 
 
@@ -71,12 +67,18 @@ def changes(recipe: dict[str, Any]) -> list[str]:
 
 def run_recipe(name: str, folder: Path, words: list[str]) -> dict[str, Any]:
     """Run a recipe, or read back what it gave; members of the same pool are taken from the recipe that has them."""
-    recipe, place = RECIPES[name], folder / name
-    members = place / "private" / "pool"
+    recipe, place = RECIPES[name], RunDir(folder / name)
+    config = load_config(CONFIG, [f"name={name}", *words, *changes(recipe)])
+    members = place.path / "private" / "pool"
     if "pool_of" in recipe and not members.exists():
         run_recipe(recipe["pool_of"], folder, words)
-        shutil.copytree(folder / recipe["pool_of"] / "private" / "pool", members)
-    results = run(load_config(CONFIG, [f"name={name}", *words, *changes(recipe)]), place)
+        with place.lock():
+            place.keep_config(config)
+            partial = place.private / "pool.partial"
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.copytree(RunDir(folder / recipe["pool_of"]).private / "pool", partial)
+            partial.rename(members)
+    results = run(config, place.path)
     found: dict[str, Any] = {"name": name, **{key: results[key] for key in ("pool", "methods", "base")}}
     return found
 
@@ -88,9 +90,11 @@ def lines_of(found: dict[str, Any]) -> list[str]:
     for row, values in found["methods"].items():
         numbers = [f"{values[key]:.1f}" for key in ("retain", "forget", "test", "membership", "gap")]
         oracle = values.get("oracle")
+        first = next((point.get("gap") for point in values.get("curve") or () if point["alpha"] == 1.0), None)
         alpha = "–" if values.get("alpha") is None else f"{values['alpha']:.2f}"
         aside = f"{oracle['gap_chosen'] - oracle['gap']:.1f} (α {oracle['alpha']:.2f})" if oracle else "–"
-        lines.append("| " + " | ".join([*told, row, *numbers, alpha, aside]) + " |")
+        limited = "–" if first is None else f"{first:.1f}"
+        lines.append("| " + " | ".join([*told, row, *numbers, alpha, limited, aside]) + " |")
         told = ["", "", ""]
     return lines
 
@@ -106,6 +110,7 @@ HEADER = (
     "membership",
     "gap",
     "α",
+    "gap at α = 1",
     "lost to the oracle's choice",
 )
 

@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import accuracy_score
 from sklearn.svm import SVC
 
-from negmerge.errors import InputError
+from negmerge.errors import InputError, NegmergeError
 from negmerge.metrics import (
     accuracy,
     average_gap,
@@ -152,7 +152,7 @@ def test_membership_draws_by_its_seed():
 
 def test_membership_of_a_diverged_model():
     values, labels = logits(20)
-    with pytest.raises(InputError, match="logits of the forget rows hold NaN or Inf: the model has diverged"):
+    with pytest.raises(NegmergeError, match="logits of the forget rows hold NaN or Inf: the model has diverged"):
         membership_svc_confidence(values, labels, values, labels, values * float("nan"), labels)
 
 

@@ -11,6 +11,7 @@ import torch
 from negmerge.data.splits import Split
 from negmerge.evaluation import predict
 from negmerge.execution import torch_threads
+from negmerge.experiment.choices import SelectionConfig
 from negmerge.experiment.config import Config
 from negmerge.experiment.prepare import Material, choose_device, load_data, make_classifier
 from negmerge.experiment.workload import workload
@@ -19,8 +20,7 @@ from negmerge.training import TrainSettings
 from negmerge.training.images import fit_images
 from negmerge.training.pool import expand_grid
 
-EVALUATIONS = 8  # of α, for one vector, by the bracket search
-GRID_EVALUATIONS = 21
+EVALUATIONS = 8, 13  # of α, for one vector, by the bracket search: up to α = 1; where the bracket is open
 STEP_ROWS = {"cpu": 32, "mps": 128, "cuda": 256}  # images in a timed step: enough to keep the device busy
 
 
@@ -94,7 +94,7 @@ def estimate(
     samples = min(config.selection.retain_rows, rows["retain"]) + (rows["validation_forget"] or rows["forget"])
     if config.selection.objective == "match-reference":
         samples += rows["validation"]
-    points = GRID_EVALUATIONS if config.selection.search == "grid" else EVALUATIONS
+    points = _evaluations(config.selection)
     works = [workload(config, len(members), rows, place) for place in range(len(config.seeds))]
     vectors, judged = sum(work.vectors for work in works), sum(work.judged for work in works)
     seeds = len(config.seeds)
@@ -119,6 +119,13 @@ def estimate(
         minutes=seconds / 60,
         disk=kept * model_bytes + image_bytes,
     )
+
+
+def _evaluations(selection: SelectionConfig) -> int:
+    """Return how many α are evaluated for a vector: all of the grid; of a bracket what curves of one valley take."""
+    if selection.search == "grid":
+        return int((selection.max_alpha or 1.0) / selection.step + 1e-6) + 1
+    return EVALUATIONS[selection.max_alpha is None or selection.max_alpha > 1.0]
 
 
 def _speeds(

@@ -34,10 +34,10 @@ def random_label_batches(
 
 
 def draw_labels(classifier: Classifier, labels: Tensor, generator: torch.Generator) -> Tensor:
-    """Return a class for each label, int64 [b], drawn uniformly from the classes of the label's head."""
+    """Return a class for each label, int64 [b] on the CPU, drawn uniformly from those of the label's head."""
     if len(classifier.heads) < 2:
         return torch.randint(classifier.classes, labels.shape, generator=generator)
     sizes = torch.tensor(classifier.heads)
-    owner = torch.arange(len(sizes)).repeat_interleave(sizes)[labels]
+    owner = torch.arange(len(sizes)).repeat_interleave(sizes)[labels.cpu()]
     drawn = torch.rand(labels.shape, generator=generator) * sizes[owner]
     return (sizes.cumsum(0) - sizes)[owner] + drawn.long()

@@ -85,15 +85,14 @@ def _try(
         started = time.perf_counter()
         try:
             outcome: Outcome = module.unlearn(replace(context, directory=folder), module.Settings(**settings))
-        except NegmergeError as error:
+            assert outcome.checkpoint is not None
+            judging = time.perf_counter()
+            facts["scores"] = context.judge(outcome.checkpoint)
+            facts["seconds"] = {**outcome.seconds, "judging": time.perf_counter() - judging}
+        except NegmergeError as error:  # diverged in training, or so far gone that it answers with NaN
             if error.exit_code != NegmergeError.exit_code:
                 raise
             facts |= {"failed": str(error), "seconds": {"training": time.perf_counter() - started}}
-        else:
-            assert outcome.checkpoint is not None
-            started = time.perf_counter()
-            facts["scores"] = context.judge(outcome.checkpoint)
-            facts["seconds"] = {**outcome.seconds, "judging": time.perf_counter() - started}
         write_bytes_atomic(file, json.dumps(facts).encode())
         context.tell("candidate", settings=chosen, scores=facts["scores"], failed=facts["failed"])
     found: dict[str, Any] = json.loads(file.read_text())
