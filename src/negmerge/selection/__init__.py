@@ -15,7 +15,7 @@ __all__ = ["OBJECTIVES", "Evaluate", "Point", "Search", "Selection", "choose_alp
 Search = Literal["bracket", "grid"]
 
 BRACKET_LIMIT = 64.0
-FALLBACK_POINTS = 80
+FALLBACK_POINTS = 32  # of the first grid; more than the paper's 21
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ def choose_alpha(
     while the best may lie beyond it, and stops where forget accuracy is 0. Then retain-floor bisects, and the others,
     whose value falls and then rises, take Fibonacci's steps. With max_alpha = 1 that finds the grid's point in at most
     8 evaluations, where the value falls strictly (until it is 0) or falls and rises strictly; flat stretches may take
-    more. When evaluated points contradict the shape, it goes over to the grid up to the bracket's end, and `note`
-    says so.
+    more. When evaluated points contradict the shape, it goes over to the grid up to the bracket's end (where
+    that has more than 32 points to every second, third, … and then to those beside the best), and `note` says so.
 
     Raises InputError for an unknown objective or search, for a floor outside [0, 1], a step or `max_alpha` that is
     not positive, and for scores that are missing or outside 0 … 100.
@@ -90,7 +90,7 @@ def choose_alpha(
     note = ""
     if search == "grid":
         last = _last(max_alpha or 1.0, step)
-        try_grid(curve, last, 1)
+        try_grid(curve, 0, last, 1)
     elif search == "bracket":
         last = _last(max_alpha or BRACKET_LIMIT, step)
         note = _bracket(curve, min(_last(1.0, step), last), last)
@@ -121,10 +121,15 @@ def _bracket(curve: Curve, first: int, last: int) -> str:
         return ""
     end = max(first, *curve.points)
     stride = -(-end // FALLBACK_POINTS)
-    try_grid(curve, end, stride)
+    try_grid(curve, 0, end, stride)
+    near = ""
+    if stride > 1:
+        best = curve.best()
+        try_grid(curve, max(0, best - stride + 1), min(end, best + stride - 1), 1)
+        near = f" and every {curve.alpha(1):g} beside the best of them"
     return (
-        f"The evaluated points do not clearly {shape}, so every {curve.alpha(stride):g} up to {curve.alpha(end):g} "
-        f"was evaluated instead of {instead}."
+        f"The evaluated points do not clearly {shape}, so every {curve.alpha(stride):g} up to {curve.alpha(end):g}"
+        f"{near} was evaluated instead of {instead}."
     )
 
 

@@ -3,9 +3,9 @@
 from negmerge.selection.curve import Curve
 
 
-def try_grid(curve: Curve, last: int, stride: int) -> None:
-    """Evaluate every `stride`-th point from 0 to `last`."""
-    for k in range(0, last + 1, stride):
+def try_grid(curve: Curve, first: int, last: int, stride: int) -> None:
+    """Evaluate every `stride`-th point from `first` to `last`."""
+    for k in range(first, last + 1, stride):
         curve.at(k)
 
 
