@@ -6,6 +6,7 @@ from typer.testing import CliRunner
 
 from negmerge.cli import app
 from negmerge.report.document import results_document
+from negmerge.report.explain import measured
 from negmerge.report.figures.cost import cost_figure, costs_of
 from negmerge.report.page import write_report
 from negmerge.report.searches import search_table
@@ -132,3 +133,45 @@ def test_gaps_stand_seed_by_seed_with_who_is_closer():
     assert line_of(text, "| fine-tune") == "| fine-tune | 2.5 | 3.0 | 3.5 | 2 of 3 |"
     assert line_of(text, "| again") == "| again | 0.6 |  |  | 0 of 1 |"
     assert "Seed by seed" not in results_document(class_results(), record())
+
+
+def test_what_a_row_was_made_with_stands_below_the_tables():
+    results = table_results()
+    results["methods"]["consensus"]["buffers"] = "recalibrate on 500 forget rows"
+    text = results_document(results, record()).split("## Settings\n")[1]
+    assert line_of(text, "* consensus: ").endswith("; running statistics: recalibrate on 500 forget rows")
+    assert "* uniform: " not in text  # it has none
+    assert "running statistics" not in results_document(table_results(), record())
+
+
+def test_what_selection_saw_is_said_by_objective():
+    results = table_results()
+    rows = results["task"]["rows"]
+    validation = f"{rows['validation']:,} validation rows"
+    for objective, seen, search in (
+        ("retain-floor", "retain rows.", "halves the interval"),
+        ("match-reference", f"retain rows, {validation} and the retrained model.", "narrows the interval"),
+        ("match-holdout", f"retain rows and how the original treats {validation}.", "narrows the interval"),
+    ):
+        results["selection"] |= {"objective": objective, "search": "bracket"}
+        assert f"{seen} Minutes include" in results_document(results, record())
+        said = " ".join(measured(results))
+        assert search in said and seen.rstrip(".") in said
+
+
+def test_a_sample_is_the_denominator_where_one_was_evaluated():
+    results = table_results()
+    results["task"]["evaluated"] = {**results["task"]["rows"], "retain": 50, "forget": 20}
+    assert "forget of 20 rows" in results_document(results, record())
+    said = " ".join(measured(results))
+    assert "The table above uses a fixed sample of 50 retain and 20 forget rows" in said
+    assert "The table above uses all retain rows" in " ".join(measured(table_results()))
+
+
+def test_how_far_the_choice_without_a_retrained_model_lands_is_said():
+    results = table_results()
+    results["methods"]["consensus"] |= {"alpha": 2.0, "oracle": {"alpha": 2.5, "gap": 3.0, "gap_chosen": 4.25}}
+    text = results_document(results, record()).split("## Chosen without the retrained model\n")[1]
+    told = "with the retrained model at hand it would have been 2.5, with a gap of 3.0 instead of 4.2"
+    assert told in line_of(text, "* consensus: ").replace("\u00a0", " ")
+    assert told in " ".join(measured(results)).replace("\u00a0", " ")

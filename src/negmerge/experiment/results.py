@@ -48,6 +48,7 @@ def collect(config: Config, material: Material, finished: Finished) -> dict[str,
             "forget_classes": [material.classes[i] for i in _forgotten(material)],
             "classes": list(material.classes),
             "rows": material.split.describe(),
+            "evaluated": _evaluated(material.split.describe(), config.evaluation.most),
         },
         "model": _model(config, material, methods),
         "selection": {
@@ -66,6 +67,11 @@ def collect(config: Config, material: Material, finished: Finished) -> dict[str,
         },
         "warnings": _warnings(finished, methods),
     }
+
+
+def _evaluated(rows: dict[str, int], most: int | None) -> dict[str, int]:
+    """Return how many rows of each part the numbers are of: of retain and forget rows at most `most`."""
+    return {name: min(n, most or n) if name in ("retain", "forget") else n for name, n in rows.items()}
 
 
 def _row(method: MethodConfig, buffers: Buffers, outcome: dict[str, Any]) -> dict[str, Any]:

@@ -91,12 +91,12 @@ def curve_warnings(
             _warning(
                 "weak-forgetting",
                 method,
-                f"the floor still holds at α = {curve[-1]['alpha']:g}, the largest tried, "
-                f"and forget accuracy is still {curve[-1]['forget']:.1f} %",
+                f"the best α may lie beyond {curve[-1]['alpha']:g}, the largest tried: "
+                f"nothing broke there, and forget accuracy is still {curve[-1]['forget']:.1f} %",
             )
         )
     elif alpha == 0.0:
-        found.append(_warning("weak-forgetting", method, "no α above 0 lowered forget accuracy while the floor held"))
+        found.append(_warning("weak-forgetting", method, "no α above 0 was better than the base"))
     beyond = [point for point in curve if point["alpha"] > alpha] or [curve[-1]]
     point = beyond[0]
     lost_forget = 1.0 - point["forget"] / base["forget"] if base["forget"] else 0.0

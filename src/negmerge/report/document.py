@@ -4,10 +4,11 @@ import re
 
 from negmerge.report import numbers
 from negmerge.report.comparison import gap_to, is_retrain, label, main_method, seeds
+from negmerge.report.explain import seen_by_selection
 from negmerge.report.inputs import Json, rows_of
 from negmerge.report.numbers import count
 from negmerge.report.searches import search_table
-from negmerge.report.tables import escape, gap_table, markdown_table
+from negmerge.report.tables import escape, gap_table, markdown_table, oracle_text, settings_text
 from negmerge.report.verdict import judge
 
 FOLDERS = re.compile(r"(?<![\w.…])/(?:[^\s/'\"{}]+/)+")  # an absolute path, up to the name at its end
@@ -30,6 +31,8 @@ def results_document(results: Json, record: Json) -> str:
         _gaps(results),
         _by_seed(results),
         _noise(results),
+        _settings(results),
+        _oracle(results),
         _searches(results),
         _pool(results),
         _warnings(results),
@@ -64,7 +67,8 @@ def _how(results: Json, record: Json) -> str:
 
 
 def _denominators(results: Json) -> str:
-    rows, selection = results["task"].get("rows") or {}, results.get("selection") or {}
+    task, selection = results["task"], results.get("selection") or {}
+    rows = task.get("evaluated") or task.get("rows") or {}
     shares = [
         f"{key} of {count(rows[key])} rows" for key in ("forget", "test_forget", "retain", "test") if rows.get(key)
     ]
@@ -80,8 +84,8 @@ def _denominators(results: Json) -> str:
         )
         text += (
             f" α and settings are chosen by {selection['objective']}{floor}, from "
-            f"{count(selection.get('retain_rows'))} retain rows and {count(selection.get('forget_rows'))} rows to "
-            f"forget ({selection.get('forget_is')})."
+            f"{count(selection.get('forget_rows'))} rows to forget ({selection.get('forget_is')}) and "
+            f"{numbers.listed(seen_by_selection(results))}."
         )
     return text + " Minutes include the training of the pool and of what was tried in a search."
 
@@ -135,6 +139,19 @@ def _noise(results: Json) -> str:
         f"A model retrained once more, from another seed, has a gap of {numbers.percent(min(found))}: differences of "
         "that size are chance."
     )
+
+
+def _settings(results: Json) -> str:
+    found = [(name, settings_text(row)) for name, row in results["methods"].items()]
+    lines = [f"* {escape(label(results, name))}: {escape(text)}" for name, text in found if text]
+    return "\n".join(["## Settings", "", *lines]) if lines else ""
+
+
+def _oracle(results: Json) -> str:
+    lines = [
+        f"* {escape(label(results, n))}: {oracle_text(r)}" for n, r in results["methods"].items() if r.get("oracle")
+    ]
+    return "\n".join(["## Chosen without the retrained model", "", *lines]) if lines else ""
 
 
 def _searches(results: Json) -> str:

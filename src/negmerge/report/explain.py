@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from negmerge.report import numbers
 from negmerge.report.comparison import erases, is_retrain, label, seeds, subject
 from negmerge.report.inputs import Json
+from negmerge.report.tables import oracle_text
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,11 @@ OBJECTIVES = {
     "match-reference": "the smallest average gap to the retrained model",
     "match-holdout": "the behaviour on the forget set closest to that on unseen data of the same kind",
 }
-SEARCHES = {
-    "bracket": "a search that doubles α while the floor holds, then halves the interval",
-    "grid": "trying every α of a fixed grid",
+GRID = "trying every α of a fixed grid"
+BRACKETS = {
+    "retain-floor": "a search that doubles α while the floor holds, then halves the interval",
+    "match-reference": "a search that doubles α until it is clearly worse, then narrows the interval",
+    "match-holdout": "a search that doubles α until it is clearly worse, then narrows the interval",
 }
 
 
@@ -121,7 +124,7 @@ def measured(results: Json) -> list[str]:
     said = []
     if chosen.get("objective"):
         aim = OBJECTIVES.get(chosen["objective"], f"the objective {chosen['objective']}")
-        how = SEARCHES.get(chosen.get("search") or "", "")
+        how = {"bracket": BRACKETS.get(chosen["objective"], ""), "grid": GRID}.get(chosen.get("search") or "", "")
         said.append(
             f"α was chosen, not guessed: {aim.format(floor=numbers.share(chosen.get('floor')))}"
             + (f", found by {how}." if how else ".")
@@ -130,10 +133,13 @@ def measured(results: Json) -> list[str]:
     forget_is = str(chosen.get("forget_is") or "")
     if forget_is or chosen.get("retain_rows"):
         said.append(
-            f"The choice saw {_count(chosen.get('forget_rows'), forget_is or 'forget rows')} and a fixed "
-            f"sample of {_count(chosen.get('retain_rows'), 'retain rows')}. The table above uses all "
-            "retain rows, so it may differ from the curves by a little."
+            f"The choice saw {_count(chosen.get('forget_rows'), forget_is or 'forget rows')} and "
+            f"{numbers.listed(seen_by_selection(results))}. The table above uses {_evaluated(task)}, so it may differ "
+            "from the curves by a little."
         )
+    for name, row in results["methods"].items():
+        if row.get("oracle"):
+            said.append(f"{label(results, name)}: {oracle_text(row)}")
     if "themselves" in forget_is:
         said.append(
             "The choice was guided by the very images that were to be forgotten: no other images of the "
@@ -173,6 +179,27 @@ def measured(results: Json) -> list[str]:
         else "There is one seed, so no spread is known."
     )
     return said
+
+
+def seen_by_selection(results: Json) -> list[str]:
+    """Return what the choice of α and settings saw besides the rows to forget."""
+    chosen, rows = results.get("selection") or {}, results["task"].get("rows") or {}
+    validation = f"{numbers.count(rows.get('validation'))} validation rows"
+    sample = numbers.count(chosen.get("retain_rows"))
+    on_validation = chosen.get("floor_on") == "validation"
+    seen = [f"a fixed sample of {sample} {'validation' if on_validation else 'retain'} rows"]
+    if chosen.get("objective") == "match-reference":
+        seen += [validation, "the retrained model"]
+    elif chosen.get("objective") == "match-holdout":
+        seen.append(f"how the original treats {validation}")
+    return seen
+
+
+def _evaluated(task: Json) -> str:
+    rows, used = task.get("rows") or {}, task.get("evaluated") or {}
+    if used.get("retain", rows.get("retain")) == rows.get("retain"):
+        return "all retain rows"
+    return f"a fixed sample of {numbers.count(used['retain'])} retain and {numbers.count(used['forget'])} forget rows"
 
 
 def _which(results: Json) -> str:

@@ -270,6 +270,7 @@ def _pool(pool: Json) -> dict[str, Any] | None:
         "cosine_high": max(pairs, default=None),
         "cosine_mean": sum(pairs) / len(pairs) if pairs else None,
         "zero_share": pool.get("zero_share"),
+        "base_loss": ((pool.get("health") or {}).get("base") or {}).get("loss"),
         "seconds": pool.get("seconds"),
     }
 

@@ -90,10 +90,6 @@ def method_table(results: Json) -> tuple[list[str], list[TableRow]]:
     for name, row in rows_of(results):
         target = name == "reference" or is_retrain(name, row)
         group = "base" if name == "base" else "target" if target else "methods"
-        settings = row.get("settings") or {}
-        shown = ", ".join(f"{key} {numbers.setting(value)}" for key, value in settings.items() if value != {})
-        if row.get("member"):
-            shown = f"member {row['member']}" + (f"; {shown}" if shown else "")
         table.append(
             TableRow(
                 name,
@@ -102,7 +98,7 @@ def method_table(results: Json) -> tuple[list[str], list[TableRow]]:
                 _needs(row),
                 _cells(row, reference),
                 main=name == main,
-                settings=shown,
+                settings=settings_text(row),
                 note=row.get("note") or "",
             )
         )
@@ -120,6 +116,25 @@ def method_table(results: Json) -> tuple[list[str], list[TableRow]]:
         "seconds",
     )
     return [key for key in columns if any(row.cells[key] != numbers.MISSING for row in table)], table
+
+
+def settings_text(row: Json) -> str:
+    """Return what a row was made with: the member, the settings, and what became of the running statistics."""
+    settings, buffers = row.get("settings") or {}, row.get("buffers")
+    shown = ", ".join(f"{key} {numbers.setting(value)}" for key, value in settings.items() if value != {})
+    member = f"member {row['member']}" if row.get("member") else ""
+    statistics = f"running statistics: {buffers}" if buffers and buffers != "keep" else ""
+    return "; ".join(part for part in (member, shown, statistics) if part)
+
+
+def oracle_text(row: Json) -> str:
+    """Say how far the α chosen by match-holdout is from the one that the retrained model would have chosen."""
+    oracle = row["oracle"]
+    return (
+        f"α {numbers.alpha(row.get('alpha'))} was chosen; with the retrained model at hand it would have been "
+        f"{numbers.alpha(oracle['alpha'])}, with a gap of {numbers.percent(oracle['gap'])} instead of "
+        f"{numbers.percent(oracle['gap_chosen'])} (as selection measures it)."
+    )
 
 
 def gap_table(results: Json) -> list[tuple[str, bool, list[str]]]:
