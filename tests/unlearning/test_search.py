@@ -15,7 +15,7 @@ from negmerge.errors import InputError, NegmergeError
 from negmerge.experiment.judging import Judge
 from negmerge.experiment.methods import check_settings, describe, needs_of, run_method
 from negmerge.selection import Point, Selection, rank_models
-from negmerge.unlearning import Outcome, greedy
+from negmerge.unlearning import SHARED, Outcome, greedy
 from negmerge.unlearning._search import candidates, search_ranges, unlearn_searched
 
 
@@ -232,3 +232,32 @@ def test_single_members_are_evaluated_once_for_best_single_and_greedy(make_conte
     assert {path: path.read_bytes() for path in curves} == curves
     assert context.rank(taken.selection.scores) <= context.rank(single.selection.scores)
     assert taken.seconds["selection"] > single.seconds["selection"] > 0
+
+
+def test_what_all_candidates_share_counts_once(tmp_path):
+    def unlearn(context, settings):
+        seconds = {"training": 1.0 * settings.lr, SHARED: 100.0}
+        return Outcome(checkpoint=context.directory / f"lr{settings.lr:g}", seconds=seconds)
+
+    scores = {f"lr{i}": {"forget": float(i)} for i in (1, 2, 3)}
+    _, context = fake_context(tmp_path, scores)
+    module = fake_method(unlearn)
+    outcome = unlearn_searched(module, {"lr": [1, 2, 3]}, context)
+    assert outcome.seconds[SHARED] == 100.0 and outcome.seconds["training"] == 1.0
+    assert outcome.seconds["search"] == pytest.approx(5.0, abs=0.1)  # the other two
+    assert [trial["seconds"] for trial in outcome.search["candidates"]] == pytest.approx([1, 2, 3], abs=0.1)
+
+
+def test_a_candidate_that_answers_with_nan_is_out(tmp_path):
+    def unlearn(context, settings):
+        return Outcome(checkpoint=context.directory / f"lr{settings.lr:g}", seconds={"training": 1.0})
+
+    _, context = fake_context(tmp_path, {"lr2": {"forget": 3.0}})
+
+    def judge(checkpoint):
+        if checkpoint.name == "lr1":
+            raise NegmergeError("the logits of the forget rows hold NaN or Inf: the model has diverged")
+        return context.judge(checkpoint)
+
+    outcome = unlearn_searched(fake_method(unlearn), {"lr": [1, 2]}, replace(context, judge=judge))
+    assert outcome.search["winner"] == {"lr": 2} and "has diverged" in outcome.search["candidates"][0]["failed"]

@@ -93,6 +93,9 @@ class Context:
     tell: Callable[..., None]
 
 
+SHARED = "shared"  # the part of the seconds that all candidates of a search have in common: it counts once
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a method made: a merged vector with the α to negate it by, or a checkpoint; and how.

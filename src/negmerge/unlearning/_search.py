@@ -11,7 +11,7 @@ from typing import Any
 
 from negmerge.checkpoints import write_bytes_atomic
 from negmerge.errors import NegmergeError
-from negmerge.unlearning import Context, Outcome
+from negmerge.unlearning import SHARED, Context, Outcome
 
 
 def search_ranges(module: ModuleType, given: Mapping[str, Any]) -> dict[str, list[Any]]:
@@ -104,11 +104,12 @@ def _record(ranges: Mapping[str, Any], trials: list[dict[str, Any]], context: Co
     if not standing:
         raise NegmergeError(f"every candidate failed; the first: {trials[0]['failed']}")
     index = min(standing, key=lambda i: context.rank(trials[i]["scores"]))
-    own = sum(seconds for part, seconds in trials[index]["seconds"].items() if part != "judging")
+    spent = [sum(seconds for part, seconds in trial["seconds"].items() if part != SHARED) for trial in trials]
+    own = spent[index] - trials[index]["seconds"]["judging"]
     return {
         "ranges": dict(ranges),
-        "candidates": [{**trial, "seconds": sum(trial["seconds"].values())} for trial in trials],
+        "candidates": [{**trial, "seconds": seconds} for trial, seconds in zip(trials, spent, strict=True)],
         "winner": trials[index]["settings"],
         "index": index,
-        "seconds": sum(sum(trial["seconds"].values()) for trial in trials) - own,
+        "seconds": sum(spent) - own,
     }

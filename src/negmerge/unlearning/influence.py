@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from negmerge.checkpoints import read_state_dict, write_bytes_atomic, write_state_dict
 from negmerge.training import derive_seed
-from negmerge.unlearning import Context, Outcome
+from negmerge.unlearning import SHARED, Context, Outcome
 from negmerge.unlearning._fitting import write_weights
 from negmerge.unlearning._gradients import RowLosses, mean_gradient, row_losses, trained_parameters
 from negmerge.unlearning._woodfisher import Solved, inverse_hessian_vector
@@ -49,18 +49,18 @@ def unlearn(context: Context, settings: Settings) -> Outcome:
     """
     checkpoint, facts_file = context.directory / "model.safetensors", context.directory / "influence.json"
     if not facts_file.exists():
-        started = time.perf_counter()
         context.directory.mkdir(parents=True, exist_ok=True)
         model = context.data.load(context.base)
         facts = _direction(context, settings, model)
+        started = time.perf_counter()
         with torch.no_grad():
             for parameter, direction in zip(trained_parameters(model), facts.pop("vector"), strict=True):
                 parameter.add_(direction, alpha=settings.scale)
         write_weights(checkpoint, model)
         write_bytes_atomic(facts_file, json.dumps({"seconds": time.perf_counter() - started, **facts}).encode())
     facts = json.loads(facts_file.read_text())
-    seconds = facts.pop("seconds")
-    return Outcome(checkpoint=checkpoint, facts=facts, seconds={"training": seconds})
+    seconds = {"training": facts.pop("seconds"), SHARED: facts.pop("direction_seconds")}
+    return Outcome(checkpoint=checkpoint, facts=facts, seconds=seconds)
 
 
 def _direction(context: Context, settings: Settings, model: nn.Module) -> dict[str, Any]:
@@ -69,6 +69,7 @@ def _direction(context: Context, settings: Settings, model: nn.Module) -> dict[s
     folder = context.shared / f"influence-{settings.samples}-{settings.damping:g}"
     vector_file, facts_file = folder / "direction.safetensors", folder / "direction.json"
     if not facts_file.exists():
+        started = time.perf_counter()
         folder.mkdir(parents=True, exist_ok=True)
         order = torch.randperm(
             len(data.retain), generator=torch.Generator().manual_seed(derive_seed(data.seed, "hessian"))
@@ -78,7 +79,9 @@ def _direction(context: Context, settings: Settings, model: nn.Module) -> dict[s
             partial(row_losses, data, model), parameters, data.forget, data.retain, sample, settings.damping
         )
         write_state_dict(vector_file, {str(i): part.cpu().contiguous() for i, part in enumerate(step.vector)})
-        write_bytes_atomic(facts_file, json.dumps({"iterations": step.iterations, "residual": step.residual}).encode())
+        seconds = time.perf_counter() - started
+        facts = {"iterations": step.iterations, "residual": step.residual, "direction_seconds": seconds}
+        write_bytes_atomic(facts_file, json.dumps(facts).encode())
     vector = read_state_dict(vector_file)
     parts = [vector[str(i)].to(parameter) for i, parameter in enumerate(parameters)]
     return {"vector": parts, **json.loads(facts_file.read_text())}
