@@ -19,6 +19,7 @@ TEMPLATES = {
     "resisc45": 18, "sun397": 2, "svhn": 1, "tiny-imagenet": 80,
 }  # fmt: skip
 HOLD_WORDS = {"cifar10", "dtd", "eurosat", "gtsrb", "mnist", "resisc45", "svhn"}
+HOLD_BOTH = {"imagenet", "tiny-imagenet"}
 
 
 def module(name):
@@ -49,8 +50,9 @@ def test_every_named_sources_facts_are_complete(name):
     assert set(facts.splits) == {"train", "test"} and f"{facts.count} classes" in module(name).SUMMARY
     Prompts(("cat",), facts.templates)  # raises unless each holds its place once
     assert len(set(facts.templates)) == len(facts.templates) and not any("  " in t for t in facts.templates)
-    assert (len(facts.words) == facts.count) == (name in HOLD_WORDS) != (facts.word is not None)
-    assert len(set(facts.words.values())) == len(facts.words)
+    assert len(facts.words) == (facts.count if name in HOLD_WORDS | HOLD_BOTH else 0)
+    assert (facts.word is None) == (name in HOLD_WORDS)
+    assert len(set(facts.words.values())) == len(facts.words) - 2 * (name == "imagenet")
 
 
 @pytest.mark.parametrize(
@@ -143,9 +145,11 @@ def test_class_names_can_be_given(tmp_path):
     file = tmp_path / "names.txt"
     file.write_text("\n".join(words) + "\n")
     assert load("mnist", path=folder, class_names=str(file)).train.classes == tuple(words)
-    for wrong in (words[:9], [*words[:9], "eight"]):
-        with pytest.raises(InputError, match=r"class_names holds \d+ names, 9 of them distinct; MNIST has 10 classes"):
-            load("mnist", path=folder, class_names=wrong)
+    assert load("mnist", path=folder, class_names=[*words[:9], "eight"]).train.classes[8:] == ("eight", "eight")
+    with pytest.raises(InputError, match="class_names holds 9 names; MNIST has 10 classes"):
+        load("mnist", path=folder, class_names=words[:9])
+    with pytest.raises(InputError, match="class_names has no words for 1 classes:\n  9"):
+        load("mnist", path=folder, class_names=[*words[:9], " "])
     with pytest.raises(InputError, match="No such file or directory; give a file with a name a line"):
         load("mnist", path=folder, class_names=str(tmp_path / "none.txt"))
 
@@ -165,13 +169,79 @@ def test_what_is_no_such_data_set_is_refused(tmp_path):
     names.write_text("".join(f"n{i:08d}\tbird {i}, synonym\n" for i in range(300)))
     assert load("tiny-imagenet", path=birds, class_names=names).train.classes[7] == "bird 7"
     names.write_text("".join(f"n{i:08d}\tbird {i}, synonym\n" for i in range(150)))
-    with pytest.raises(InputError, match="class_names holds 200 names, 151 of them distinct"):
+    with pytest.raises(InputError, match="class_names has no words for 50 classes:\n  n00000150"):
         load("tiny-imagenet", path=birds, class_names=names)
     alike = save(tmp_path / "alike", [f"cat_{i}" for i in range(198)] + ["003.dog", "003.dog,"])
     assert load("cub200", path=alike).train.classes[-2:] == ("dog", "dog,")
     alike = save(tmp_path / "same", [f"cat_{i}" for i in range(198)] + ["the_cat", "the cat"])
     with pytest.raises(InputError, match="several classes would be worded 'the cat'; give class_names"):
         load("cub200", path=alike)
+
+
+CLIPS = {
+    0: "tench", 1: "goldfish", 2: "great white shark", 7: "rooster", 8: "hen", 21: "kite (bird of prey)", 97: "duck",
+    99: "goose", 134: "crane bird", 200: "Tibetan Terrier", 272: "coyote", 299: "meerkat", 399: "abaya",
+    400: "academic gown", 499: "cleaver", 517: "construction crane", 599: "honeycomb", 600: "hook", 638: "tights",
+    639: "one-piece bathing suit",
+    657: "missile", 699: "pan flute", 744: "missile", 799: "sliding door", 836: "sunglasses", 837: "sunglasses",
+    898: "water bottle", 900: "water tower", 998: "corn cob", 999: "toilet paper",
+}  # fmt: skip
+
+
+def hubs_names():
+    """The names that the hub gives ImageNet's classes, with a synonym more, which `word` leaves out."""
+    names = [f"{name}, synonym" for name in module("imagenet").FACTS.own]
+    names[517], names[638] = "crane2", "maillot"
+    return names
+
+
+def test_imagenets_names_are_those_of_clips_notebook():
+    words, own = module("imagenet").FACTS.words, module("imagenet").FACTS.own
+    assert len(words) == len(own) == 1000 and list(words) == sorted(words)
+    assert {number: list(words.values())[number] for number in CLIPS} == CLIPS
+    assert words["n01514668"] == "rooster" and words["n03126707"] == "construction crane"
+    assert own[134] == own[517] == "crane" and own[638] == own[639] == "maillot"
+    assert all(word and word == word.strip() and "\t" not in word for word in (*words.values(), *own))
+    repeated = {word for word in words.values() if list(words.values()).count(word) > 1}
+    assert repeated == {"missile", "sunglasses"}
+    # Most of CLIP's wordings share a word with the data set's first synonym: a shift by a line would show.
+    pairs = [[set(named.plain_name(name).split()) for name in names] for names in zip(own, words.values(), strict=True)]
+    assert all(sum(bool(a & b) for a, b in pairs[start : start + 50]) > 25 for start in range(0, 1000, 50))
+
+
+@pytest.mark.parametrize("form", [hubs_names, lambda: [str(n) for n in range(1000)], lambda: list(WORDNET_IDS)])
+def test_imagenets_classes_by_the_hubs_names_numbers_or_ids(form):
+    facts = module("imagenet").FACTS
+    assert named.word_classes(form(), facts, "x") == tuple(facts.words.values())
+
+
+WORDNET_IDS = tuple(module("imagenet").FACTS.words)
+
+
+def test_imagenets_classes_in_another_order():
+    facts = module("imagenet").FACTS
+    assert named.word_classes(WORDNET_IDS[::-1], facts, "x") == tuple(facts.words.values())[::-1]
+    names = [*hubs_names()[1:], "tench"]
+    by_rule = named.word_classes(names, facts, "x")
+    assert by_rule[6] == "cock" and by_rule[-1] == "tench" and by_rule[637:639] == ("maillot", "maillot, synonym")
+    with pytest.raises(InputError, match="several classes would be worded 'missile'; give class_names"):
+        named.word_classes(["missile", "missile", "cock"], facts, "x")
+    with pytest.raises(InputError, match=r"1 classes have names that say nothing .* give class_names:\n  n99999999"):
+        named.word_classes([*WORDNET_IDS[1:], "n99999999"], facts, "x")
+
+
+def test_tiny_imagenet_is_worded_by_its_name_alone(tmp_path):
+    facts = module("tiny-imagenet").FACTS
+    assert facts.words.items() <= module("imagenet").FACTS.words.items()
+    source = load("tiny-imagenet", path=save(tmp_path / "tiny", list(facts.words)))
+    assert source.train.classes == source.test.classes == tuple(facts.words.values())
+    assert source.train.classes[:2] == ("goldfish", "fire salamander") and source.train.classes[-1] == "acorn"
+    assert len(set(source.train.classes)) == 200 and "mountain" in source.train.classes
+    numbers = [str(n) for n in range(200)]  # in which order is not known
+    with pytest.raises(InputError, match="200 classes have names that say nothing"):
+        named.word_classes(numbers, facts, "x")
+    with pytest.raises(InputError, match="199 classes have names that say nothing"):
+        named.word_classes([*list(facts.words)[1:], "a fish of gold"], facts, "x")
 
 
 def test_of_equal_first_synonyms_the_whole_names_are_kept():

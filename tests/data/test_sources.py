@@ -231,6 +231,8 @@ def test_joining_unites_classes_by_name():
     assert joined.source.train.classes == ("a", "b", "c")
     assert joined.source.train.labels.tolist() == [0, 1, 2, 1, 1]
     assert joined.train_is_other.tolist() == [False, False, True, True, True]
+    alike = join_sources(tiny(("a", "b"), [0, 1], 1), tiny(("b", "a", "b"), [0, 1, 2], 2))
+    assert alike.source.train.classes == ("a", "b", "b") and alike.source.train.labels.tolist() == [0, 1, 1, 0, 2]
     with pytest.raises(InputError, match=r"\[1, 2, 2\] and \[1, 8, 8\] cannot be joined.*image_size and mode"):
         join_sources(tiny(("a",), [0], 1), load("digits"))
 

@@ -7,7 +7,7 @@ import torch
 from pydantic import ValidationError
 
 from negmerge.data.images import ImageSet, Source, join_sources
-from negmerge.data.rules import ForgetRule, RetainRule, ValidationRule
+from negmerge.data.rules import ForgetRule, RetainRule, ValidationRule, class_indices
 from negmerge.data.splits import draw_split, load_split, save_split, split_from_file
 from negmerge.errors import InputError
 
@@ -111,6 +111,10 @@ def test_forgetting_another_source():
     assert split.kind == "source"
     assert (split.forget >= 90).all() and (split.validation_forget >= 90).all() and (split.retain < 90).all()
     assert split.test_forget.tolist() == list(range(30, 40)) and split.test.tolist() == list(range(30))
+
+
+def test_a_name_of_two_classes_stands_for_both():
+    assert class_indices(["b", 2], ("b", "a", "c", "b")) == [0, 2, 3]
 
 
 @pytest.mark.parametrize(

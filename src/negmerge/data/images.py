@@ -89,8 +89,9 @@ class JoinedSource:
 def join_sources(first: Source, other: Source, *, unite: bool = True) -> JoinedSource:
     """Put the rows of `other` behind those of `first`; classes of the same name become one, new ones are appended.
 
-    Classes are matched by their whole name, case included. With `unite` off all of them are appended, for models that
-    have a head for each source. Raises InputError where the images differ in shape.
+    Classes are matched by their whole name, case included, and several of one name in their order. With `unite` off
+    all of them are appended, for models that have a head for each source. Raises InputError where the images differ in
+    shape.
     """
     ours, theirs = first.train.images.shape[1:], other.train.images.shape[1:]
     if ours != theirs:
@@ -100,8 +101,10 @@ def join_sources(first: Source, other: Source, *, unite: bool = True) -> JoinedS
         )
     ours_names, their_names = first.train.classes, other.train.classes
     if unite:
-        classes = ours_names + tuple(name for name in their_names if name not in ours_names)
-        place = torch.tensor([classes.index(name) for name in their_names])
+        ours_keys, their_keys = _numbered(ours_names), _numbered(their_names)
+        keys = ours_keys + [key for key in their_keys if key not in ours_keys]
+        classes = tuple(name for name, _ in keys)
+        place = torch.tensor([keys.index(key) for key in their_keys])
     else:
         classes, place = ours_names + their_names, torch.arange(len(their_names)) + len(ours_names)
 
@@ -118,6 +121,10 @@ def join_sources(first: Source, other: Source, *, unite: bool = True) -> JoinedS
         is_other(first.train, other.train),
         is_other(first.test, other.test),
     )
+
+
+def _numbered(names: tuple[str, ...]) -> list[tuple[str, int]]:
+    return [(name, names[:place].count(name)) for place, name in enumerate(names)]
 
 
 def _few(names: tuple[str, ...]) -> str:

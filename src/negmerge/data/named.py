@@ -5,6 +5,7 @@ Models From Natural Language Supervision, 2021, arXiv 2103.00020; the published 
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -40,8 +41,10 @@ class NamedSettings(TableSettings):
 class NamedSet:
     """A data set by its facts.
 
-    `words` maps the classes' own names (plain: see `plain_name`) to CLIP's wording, in the order of the labels; where
-    it is empty the wording is made of the own names by `word`. `count` is the number of classes.
+    `words` maps the classes' own names (plain: see `plain_name`) to CLIP's wording, in the order of the labels unless
+    `numbered` is off; where it is empty or does not know all classes, the wording is made of the own names by `word`.
+    `own` is what `word` makes of the hub's names, in the order of the labels, where `words` has other keys. `count` is
+    the number of classes.
     """
 
     title: str
@@ -50,6 +53,8 @@ class NamedSet:
     templates: tuple[str, ...]
     words: Mapping[str, str] = field(default_factory=dict)
     word: Callable[[str], str] | None = None
+    own: tuple[str, ...] = ()
+    numbered: bool = True
     config: str | None = None
     columns: Mapping[str, str] = field(default_factory=lambda: {"image": "image", "label": "label"})
     splits: Mapping[str, str] = field(default_factory=lambda: {"train": "train", "test": "test"})
@@ -83,30 +88,20 @@ def load_named(facts: NamedSet, settings: NamedSettings) -> Source:
 def word_classes(classes: Sequence[str], facts: NamedSet, where: str) -> tuple[str, ...]:
     """Return the wording of classes given by their own names, which may also be their numbers or CLIP's wording.
 
-    Raises InputError for names that are not known, and for wordings that are not distinct.
+    Classes that CLIP's own list words alike stay so (ImageNet has two such pairs). Raises InputError for names that are
+    not known, and for wordings that are not distinct for another reason.
     """
-    if facts.words:
-        worded = list(facts.words.values())
-        known = {plain_name(word): word for word in worded} | dict(facts.words)
-        numbered = sorted(classes) == sorted({name for name in classes if name.isdecimal()})
-        if numbered and not all(plain_name(name) in known for name in classes):
-            known = {str(number): word for number, word in enumerate(worded)}
-            classes = [str(int(name)) for name in classes]
-        unknown = [name for name in classes if plain_name(name) not in known]
-        found = [known.get(plain_name(name), "") for name in classes]
-    else:
-        word = facts.word or plain_name
-        unknown = [name for name in classes if not re.search("[A-Za-z]{2}", name) or re.fullmatch(r"n\d{8}", name)]
-        short = [word(name) for name in classes]
-        # Of ImageNet's names "maillot" and "maillot, tank suit" the first synonym is the same: then the whole name.
-        found = [
-            " ".join(n.replace("_", " ").split()) if short.count(s) > 1 else s
-            for n, s in zip(classes, short, strict=True)
-        ]
+    found = _by_table(classes, facts)
+    unknown = [name for name, worded in zip(classes, found, strict=True) if not worded]
+    alike = Counter(facts.words.values())
+    if unknown and (facts.word or not facts.words):
+        silent = [name for name in classes if not re.search("[A-Za-z]{2}", name) or re.fullmatch(r"n\d{8}", name)]
+        unknown = [name for name in silent if name in unknown] or silent
+        found, alike = _by_rule(classes, facts.word or plain_name), Counter()
     if unknown:
         headline = f"{where}: {len(unknown)} classes have names that say nothing to a text encoder; give class_names:"
         raise InputError(listing(headline, unknown))
-    twice = sorted({name for name in found if found.count(name) > 1})
+    twice = sorted(name for name, times in Counter(found).items() if times > max(1, alike[name]))
     if twice:
         raise InputError(f"{where}: several classes would be worded {twice[0]!r}; give class_names")
     return tuple(found)
@@ -122,7 +117,35 @@ def plain_name(name: str) -> str:
     return " ".join(re.sub(r"[_/\-]", " ", spaced).lower().split())
 
 
+def _by_table(classes: Sequence[str], facts: NamedSet) -> list[str]:
+    """Return CLIP's wording of each class, empty where `words` does not know its name."""
+    worded = list(facts.words.values())
+    word = facts.word or plain_name
+    if facts.own and [_bare(word(name)) for name in classes] == [_bare(name) for name in facts.own]:
+        return worded
+    known = {plain_name(word): word for word in worded} | dict(facts.words)
+    numbered = facts.numbered and sorted(classes) == sorted({name for name in classes if name.isdecimal()})
+    if numbered and not all(plain_name(name) in known for name in classes):
+        known = {str(number): word for number, word in enumerate(worded)}
+        classes = [str(int(name)) for name in classes]
+    return [known.get(plain_name(name), "") for name in classes]
+
+
+def _bare(name: str) -> str:
+    # The hub calls ImageNet's second crane "crane2".
+    return plain_name(name).rstrip("0123456789")
+
+
+def _by_rule(classes: Sequence[str], word: Callable[[str], str]) -> list[str]:
+    short = [word(name) for name in classes]
+    # Of ImageNet's names "maillot" and "maillot, tank suit" the first synonym is the same: then the whole name.
+    return [
+        " ".join(n.replace("_", " ").split()) if short.count(s) > 1 else s for n, s in zip(classes, short, strict=True)
+    ]
+
+
 def _given(names: list[str] | Path | None, classes: Sequence[str], facts: NamedSet, where: str) -> tuple[str, ...]:
+    """Return the wording that the settings give, if any: one for each class; classes may be worded alike."""
     if names is None:
         return ()
     if isinstance(names, Path):
@@ -133,11 +156,11 @@ def _given(names: list[str] | Path | None, classes: Sequence[str], facts: NamedS
             raise InputError(f"class_names: {names}: {reason}; give a file with a name a line") from None
         own = dict(line.split("\t", 1) for line in lines if "\t" in line)
         names = [(facts.word or str)(own.get(name, "")) for name in classes] if own else lines
-    if len(names) != facts.count or len(set(names)) != len(names):
-        raise InputError(
-            f"{where}: class_names holds {len(names)} names, {len(set(names))} of them distinct; "
-            f"{facts.title} has {facts.count} classes"
-        )
+    if len(names) != facts.count:
+        raise InputError(f"{where}: class_names holds {len(names)} names; {facts.title} has {facts.count} classes")
+    missing = [name for name, word in zip(classes, names, strict=True) if not word.strip()]
+    if missing:
+        raise InputError(listing(f"{where}: class_names has no words for {len(missing)} classes:", missing))
     return tuple(names)
 
 

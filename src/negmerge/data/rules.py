@@ -76,12 +76,13 @@ class ValidationRule(BaseModel):
 def class_indices(wanted: Sequence[str | int], classes: Sequence[str]) -> list[int]:
     """Return the indices of classes given by name or by number; a text that is a class's name is a name.
 
-    Raises InputError for an unknown class, with the nearest name.
+    A name that several classes have stands for all of them. Raises InputError for an unknown class, with the nearest
+    name.
     """
     found = []
     for item in wanted:
         if str(item) in classes:
-            found.append(classes.index(str(item)))
+            found += [number for number, name in enumerate(classes) if name == str(item)]
         elif isinstance(item, int) and 0 <= item < len(classes):
             found.append(item)
         else:

@@ -1,7 +1,12 @@
-"""ImageNet (ILSVRC 2012): 1,000 classes; its validation split is the test table."""
+"""ImageNet (ILSVRC 2012): 1,000 classes; its validation split is the test table.
+
+Classes that are WordNet ids, numbers from 0, or the hub's names in their order have CLIP's wording, which words two
+pairs of them alike; classes under other names are worded by the first synonym.
+"""
 
 from negmerge.data import Source
 from negmerge.data.named import NamedSet, NamedSettings, load_named
+from negmerge.data.sources._imagenet_names import SYNONYMS, WORDS
 from negmerge.data.sources._imagenet_prompts import TEMPLATES as TEMPLATES_80
 
 
@@ -19,7 +24,9 @@ FACTS = NamedSet(
     hub="ILSVRC/imagenet-1k",
     count=1000,
     templates=TEMPLATES_80,
+    words=WORDS,
     word=word,
+    own=SYNONYMS,
     splits={"train": "train", "test": "validation"},
     most=50_000,
 )
