@@ -2,6 +2,7 @@
 
 import copy
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from negmerge import registry
 from negmerge.checkpoints import write_state_dict
 from negmerge.errors import InputError
 from negmerge.evaluation import predict
-from negmerge.models import _clip_prompts, clip
+from negmerge.models import _clip_files, _clip_prompts, clip
 from negmerge.models._classifier import Classifier
 
 PROMPTS = [(("cat", "dog"), ("a photo of a {}.", "art of the {}")), (("1", "2", "3"), None)]
@@ -202,6 +203,21 @@ def test_what_is_refused(tiny, tmp_path):
     write_state_dict(tmp_path / "clip" / "model.safetensors", state)
     with pytest.raises(InputError, match=r"1 tensors differ:\n  missing: text_projection.weight"):
         clip.prepare_head(clip.Settings(path=path), PROMPTS)
+
+
+def test_a_model_is_looked_up_once_and_not_with_every_batch(tiny, monkeypatch):
+    path, _ = tiny
+    looked = []
+    monkeypatch.setattr(
+        _clip_files, "find", lambda asked: looked.append(str(asked)) or (Path(path), Path("a/b@commit"))
+    )
+    one = classifier("someone/clip")
+    model = one.build(0)
+    for _ in range(3):
+        one.prepare(images())
+    assert model is not None and looked == ["someone/clip"]
+    clip.prepare_head(one.checked, PROMPTS)  # of the next run: the folder may be another by now
+    assert len(looked) == 2
 
 
 def test_the_papers_models_go_by_name():

@@ -4,6 +4,7 @@ Radford et al., Learning Transferable Visual Models From Natural Language Superv
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,7 +55,7 @@ def build(
 
     Raises InputError for images of another shape than the model takes, and without a head.
     """
-    files = ClipFiles(settings.path)
+    files = _files(settings.path)
     vision = files.config.vision_config
     wanted = (vision.num_channels, vision.image_size, vision.image_size)
     if tuple(shape) != wanted:
@@ -92,30 +93,37 @@ def _with_text(settings: Settings, files: ClipFiles, images: ImageTower, head: P
 def pretrained(settings: Settings) -> dict[str, Tensor]:
     """Return the model's own weights of the towers that are trained, in float32, by the names of `CLIPModel`."""
     towers = ["vision", "text"] if settings.train == "both" else [settings.train]
-    return {name: value.float() for name, value in ClipFiles(settings.path).read(towers).items()}
+    return {name: value.float() for name, value in _files(settings.path).read(towers).items()}
 
 
 def prepare_head(settings: Settings, prompts: Sequence[tuple[Sequence[str], Sequence[str] | None]]) -> Path:
     """Return the file of the text head of some data sets, made where the cache does not have it.
 
     `prompts` are class names and templates of each data set in turn (None for those of the settings); its classes
-    follow one another in the head.
+    follow one another in the head. A run begins here, so what this process knows of the model's files is read anew.
     """
+    _files.cache_clear()
     groups = [Prompts(tuple(names), tuple(own or settings.templates)) for names, own in prompts]
-    return cached_head(ClipFiles(settings.path), groups)
+    return cached_head(_files(settings.path), groups)
 
 
 def image_form(settings: Settings) -> dict[str, Any]:
     """Return the decoding settings of CLIP's own preprocessing: short side to size, centre cut out, in colour."""
-    return {"image_size": ClipFiles(settings.path).config.vision_config.image_size, "mode": "rgb", "resize": "crop"}
+    return {"image_size": _files(settings.path).config.vision_config.image_size, "mode": "rgb", "resize": "crop"}
 
 
 def prepare(settings: Settings, images: Tensor) -> Tensor:
     """Return uint8 images [b, C, H, W] as float32, normalised by the statistics of the model's preprocessing."""
-    return normalise(images, *ClipFiles(settings.path).statistics)
+    return normalise(images, *_files(settings.path).statistics)
 
 
 def logits(model: nn.Module, batch: Tensor) -> Tensor:
     """Return logits [b, classes], of all heads side by side."""
     outputs: Tensor = model(batch)
     return outputs
+
+
+@lru_cache(maxsize=8)
+def _files(path: str) -> ClipFiles:
+    """Return the files of a model, the same object each time: a hub id is looked up once, not with every batch."""
+    return ClipFiles(path)
