@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from negmerge.errors import InputError
 from negmerge.evaluation import predict
 from negmerge.models import _clip_files, _clip_prompts, clip
 from negmerge.models._classifier import Classifier
+from negmerge.models._compute import Compute
 
 PROMPTS = [(("cat", "dog"), ("a photo of a {}.", "art of the {}")), (("1", "2", "3"), None)]
 
@@ -72,6 +74,21 @@ def test_logits_are_those_of_transformers(tiny, train):
     expected = direct(path, model, pixels)
     assert expected.std() > 0.1
     assert torch.allclose(predict(one, with_pretrained(one), images()), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("train", ["vision", "text", "both"])
+def test_bf16_ends_before_the_cosines(tiny, train):
+    one = classifier(tiny[0], train=train)
+    half = replace(one, compute=Compute(precision="bf16"))
+    exact = predict(one, with_pretrained(one), images())
+    model = with_pretrained(half)
+    rounded = predict(half, model, images())
+    assert not torch.equal(rounded, exact) and torch.allclose(rounded, exact, atol=0.5)  # the towers are bf16
+    assert (rounded != rounded.bfloat16().float()).float().mean() > 0.9  # what is made of their features is not
+    if train != "vision":
+        with half.compute.autocast("cpu"):
+            head = model.train().head()
+        assert head.dtype == torch.float32 and (head != head.bfloat16().float()).float().mean() > 0.9
 
 
 def test_only_the_trained_tower_is_in_the_state(tiny):
