@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -18,6 +19,9 @@ from negmerge.errors import InputError
 from negmerge.experiment.config import check_config, load_config
 from negmerge.experiment.pipeline import run
 from negmerge.experiment.plan import plan
+from negmerge.experiment.prepare import prepare
+from negmerge.experiment.record import verify_run
+from negmerge.experiment.rundir import RunDir
 from negmerge.experiment.two_sources import side_by_side
 
 TINY = """
@@ -136,6 +140,23 @@ def test_the_same_run_again_gives_the_same_bytes(finished, places, tmp_path):
     assert again["methods"]["consensus"]["alpha"] == results["methods"]["consensus"]["alpha"]
     name = "methods/consensus/model.safetensors"
     assert (tmp_path / "again" / name).read_bytes() == (place / name).read_bytes()
+
+
+def test_a_run_goes_on_with_the_model_that_it_was_begun_with(finished, places, tmp_path):
+    place, _ = finished
+    entries = {Path(e["path"]).name: e for e in json.loads((place / "record.json").read_text())["inputs"]}
+    assert {"config.json", "preprocessor_config.json", "tokenizer.json", "model.safetensors"} < set(entries)
+    assert verify_run(place) > 0
+    begun = RunDir(tmp_path / "begun")
+    own = config(places, model={"path": str(tmp_path / "clip")})
+    save_tiny_clip(tmp_path / "clip")
+    first = prepare(begun, own)
+    assert prepare(begun, own).model_files == first.model_files
+    (tmp_path / "clip" / "merges.txt").write_text("")
+    save_tiny_clip(tmp_path / "clip", seed=1)
+    message = r"another model: model\.safetensors, merges\.txt in .*clip changed since; put back .* another directory"
+    with pytest.raises(InputError, match=message):
+        prepare(begun, own)
 
 
 @pytest.mark.parametrize(("model", "precision", "towers"), [

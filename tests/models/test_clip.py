@@ -159,6 +159,12 @@ def test_a_linearised_model_is_the_first_order_taylor_model(tiny):
     assert torch.allclose(change.double(), slope, atol=1e-4)
 
 
+def test_models_of_the_same_files_keep_their_own_attention(tiny):
+    linear, exact = (classifier(tiny[0], linearised=value).build() for value in (True, False))
+    kinds = [m.vision_model.config._attn_implementation for m in (linear, exact)]
+    assert kinds == ["eager", "sdpa"]
+
+
 def test_a_linearised_model_learns(tiny):
     model = with_pretrained(classifier(tiny[0], linearised=True)).train()
     pixels, labels = images().float() / 255, torch.tensor([0, 1, 0, 1, 0, 1])
@@ -233,8 +239,11 @@ def test_a_model_is_looked_up_once_and_not_with_every_batch(tiny, monkeypatch):
     for _ in range(3):
         one.prepare(images())
     assert model is not None and looked == ["someone/clip"]
-    clip.prepare_head(one.checked, PROMPTS)  # of the next run: the folder may be another by now
+    files = clip.model_files(one.checked)  # the next run: the folder may be another by now
     assert len(looked) == 2
+    assert [str(n) for n in files if "token" not in n] == [
+        f"a/b@commit/{name}" for name in ("config.json", "preprocessor_config.json", "model.safetensors")
+    ]
 
 
 def test_the_papers_models_go_by_name():

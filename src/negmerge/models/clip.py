@@ -96,13 +96,21 @@ def pretrained(settings: Settings) -> dict[str, Tensor]:
     return {name: value.float() for name, value in _files(settings.path).read(towers).items()}
 
 
+def model_files(settings: Settings) -> dict[str, Path]:
+    """Return the files that the model is made of, by the names that a record shows.
+
+    A run begins here: what this process knows of them is forgotten, as a folder may have changed since the last run.
+    """
+    _files.cache_clear()
+    return _files(settings.path).used
+
+
 def prepare_head(settings: Settings, prompts: Sequence[tuple[Sequence[str], Sequence[str] | None]]) -> Path:
     """Return the file of the text head of some data sets, made where the cache does not have it.
 
     `prompts` are class names and templates of each data set in turn (None for those of the settings); its classes
-    follow one another in the head. A run begins here, so what this process knows of the model's files is read anew.
+    follow one another in the head.
     """
-    _files.cache_clear()
     groups = [Prompts(tuple(names), tuple(own or settings.templates)) for names, own in prompts]
     return cached_head(_files(settings.path), groups)
 
