@@ -215,8 +215,10 @@ def test_what_is_refused(tiny, tmp_path):
         clip.prepare_head(clip.Settings(path=path, templates=["a cat"]), PROMPTS)
     with pytest.raises(ValidationError, match="linearised goes with train: vision"):
         clip.Settings(path=path, train="text", linearised=True)
-    with pytest.raises(InputError, match=r"holds no config\.json"):
-        clip.image_form(clip.Settings(path=str(tmp_path)))
+    (tmp_path / "open_clip.bin").touch()
+    for place, lacks in ((tmp_path, r"holds no config\.json"), (tmp_path / "open_clip.bin", "is a file")):
+        with pytest.raises(InputError, match=rf"{lacks}; give the folder .*examples/clip/convert_open_clip\.py makes"):
+            clip.image_form(clip.Settings(path=str(place)))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(InputError, match="is a 'bert' model, not a clip model"):

@@ -48,7 +48,11 @@ class ClipFiles:
         """The local folder; a hub id is fetched. Raises InputError where there is none."""
         place, shown = self._found
         if not (place / "config.json").is_file():
-            raise InputError(f"{shown} holds no config.json; give the folder of a CLIPModel, a hub id, or ViT-B/32")
+            lacks = "holds no config.json" if place.is_dir() else "is a file"
+            raise InputError(
+                f"{shown} {lacks}; give the folder of a CLIPModel, a hub id, or ViT-B/32 (examples/clip/"
+                "convert_open_clip.py makes such a folder of an open_clip checkpoint)"
+            )
         return place
 
     @cached_property
