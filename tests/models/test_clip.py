@@ -124,15 +124,18 @@ def test_heads_are_kept_until_model_names_or_templates_change(tiny, cache, monke
     monkeypatch.setattr(_clip_prompts, "make_head", lambda *a: made.append(1) or make(*a))
     settings = clip.Settings(path=path)
     first = clip.prepare_head(settings, PROMPTS)
-    assert clip.prepare_head(settings, PROMPTS) == first and len(made) == 1 and first.parent == cache
+    assert clip.prepare_head(settings, PROMPTS) == first and len(made) == 2 and {f.parent for f in first} == {cache}
+    assert clip.prepare_head(settings, PROMPTS[1:]) == first[1:] and len(made) == 2  # of each data set on its own
+    assert [len(_clip_prompts.load_heads([file])) for file in first] == [2, 3]
     others = {
-        clip.prepare_head(settings, [(("cat", "cow"), None)]),
-        clip.prepare_head(settings, [(("cat", "dog"), None)]),
+        *clip.prepare_head(settings, [(("cat", "cow"), None), PROMPTS[1]]),
+        *clip.prepare_head(settings, [(("cat", "dog"), None)]),
     }
-    others.add(clip.prepare_head(clip.Settings(path=path, templates=["{}"]), PROMPTS))
+    assert len(made) == 4 and first[1] in others
+    others.update(clip.prepare_head(clip.Settings(path=path, templates=["{}"]), PROMPTS[1:]))
     save_tiny_clip(path, seed=1)
-    others.add(clip.prepare_head(settings, PROMPTS))
-    assert len(made) == 5 and len(others | {first}) == 5
+    others.update(clip.prepare_head(settings, PROMPTS))
+    assert len(made) == 7 and len(others | set(first)) == 7
 
 
 def test_a_linearised_model_is_the_first_order_taylor_model(tiny):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from negmerge.errors import InputError
 from negmerge.models._clip_files import ClipFiles
 from negmerge.models._clip_modules import BothTowers, ImageTower, LinearTower, TextTower
-from negmerge.models._clip_prompts import Prompts, cached_head, load_head, load_prompts, tokenize
+from negmerge.models._clip_prompts import Prompts, cached_heads, load_heads, load_prompts, tokenize
 from negmerge.models._initialising import seeded
 from negmerge.models._normalising import normalise
 
@@ -46,9 +46,9 @@ def build(
     classes: int,
     shape: tuple[int, int, int],
     seed: int = 0,
-    head: Path | None = None,
+    head: Sequence[Path] = (),
 ) -> nn.Module:
-    """Return the classifier for images of shape (C, H, W); `head` is the file that `prepare_head` returned.
+    """Return the classifier for images of shape (C, H, W); `head` are the files that `prepare_head` returned.
 
     The towers that are trained are initialised from the seed: their weights are those of a checkpoint, `pretrained`
     for the model's own. The others, and the point where a linearised model is expanded, are the model's own.
@@ -62,9 +62,9 @@ def build(
         raise InputError(
             f"{settings.path} takes images of shape {list(wanted)}, got {list(shape)}; set image_size, mode"
         )
-    if head is None:
+    if not head:
         raise InputError("model: clip classifies by class prompts, and none were given")
-    weights = load_head(head)
+    weights = load_heads(head)
     if len(weights) != classes:
         raise InputError(f"the head has {len(weights)} classes, the data {classes}; build it anew")
 
@@ -81,9 +81,9 @@ def build(
     return seeded(make, seed)
 
 
-def _with_text(settings: Settings, files: ClipFiles, images: ImageTower, head: Path) -> nn.Module:
+def _with_text(settings: Settings, files: ClipFiles, images: ImageTower, head: Sequence[Path]) -> nn.Module:
     text = files.config.text_config
-    tokens, classes = tokenize(files, load_prompts(head))
+    tokens, classes = tokenize(files, [load_prompts(file) for file in head])
     scale = files.logit_scale
     if settings.train == "both":
         return BothTowers(text, tokens, classes, scale, images)
@@ -105,14 +105,14 @@ def model_files(settings: Settings) -> dict[str, Path]:
     return _files(settings.path).used
 
 
-def prepare_head(settings: Settings, prompts: Sequence[tuple[Sequence[str], Sequence[str] | None]]) -> Path:
-    """Return the file of the text head of some data sets, made where the cache does not have it.
+def prepare_head(settings: Settings, prompts: Sequence[tuple[Sequence[str], Sequence[str] | None]]) -> tuple[Path, ...]:
+    """Return the files of the text heads of some data sets, each made where the cache does not have it.
 
-    `prompts` are class names and templates of each data set in turn (None for those of the settings); its classes
-    follow one another in the head.
+    `prompts` are class names and templates of each data set (None for those of the settings). In the classifier the
+    heads follow one another.
     """
     groups = [Prompts(tuple(names), tuple(own or settings.templates)) for names, own in prompts]
-    return cached_head(_files(settings.path), groups)
+    return cached_heads(_files(settings.path), groups)
 
 
 def image_form(settings: Settings) -> dict[str, Any]:
