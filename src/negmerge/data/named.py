@@ -13,6 +13,7 @@ from pydantic import Field, field_validator
 
 from negmerge.data._split_names import SPLITS, Splits
 from negmerge.data.images import ImageSet, Source
+from negmerge.data.rules import ValidationRule
 from negmerge.data.sources import hub, image_folder, parquet
 from negmerge.data.tables import TableSettings
 from negmerge.errors import InputError, listing
@@ -61,6 +62,25 @@ class NamedSet:
         """One line for `negmerge list sources`."""
         rows = f", a seeded {self.most:,} of its training rows unless `most` says otherwise" if self.most else ""
         return f"{self.title}: {self.count} classes, {len(self.templates)} prompt templates; hub id {self.hub}{rows}"
+
+    @property
+    def details(self) -> tuple[str, ...]:
+        """Further lines for `negmerge list sources`: where rows come from, how they are worded, what is held out."""
+        columns = ", ".join(f"{role}={name}" for role, name in self.columns.items())
+        config = f"; configuration {self.config}" if self.config else ""
+        names = _first(list(self.words.values()), 4) if self.words else "worded from the data set's own names"
+        rule = ValidationRule()
+        return (
+            f"splits train={self.splits['train']}, test={self.splits['test']}; columns {columns}{config}",
+            f"classes: {names}",
+            f"templates: {_first(self.templates, 3)}",
+            f"validation: a seeded {100 * rule.fraction:g} % of the train rows, at most {rule.most:,}, "
+            "unless data.validation says otherwise",
+        )
+
+
+def _first(items: Sequence[str], count: int) -> str:
+    return " | ".join(items[:count]) + (" | …" if len(items) > count else "")
 
 
 def load_named(facts: NamedSet, settings: NamedSettings) -> Source:
