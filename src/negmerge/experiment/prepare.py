@@ -10,6 +10,7 @@ import torch
 from negmerge import registry
 from negmerge.data import Source
 from negmerge.data.images import join_sources
+from negmerge.data.named import NamedSet
 from negmerge.data.splits import Split, draw_split, load_split, save_split, split_from_file
 from negmerge.data.store import Store
 from negmerge.errors import InputError
@@ -85,7 +86,10 @@ def load_data(data: DataConfig, model: ModelConfig) -> Loaded:
 
     Images come in the form that the family wants, unless the source's settings say otherwise. Classes of the same name
     are one, but for a family that classifies by prompts, where each source keeps its own.
+
+    Raises InputError for sources that the family refuses, before any image is decoded where their classes are known.
     """
+    _check_prompts(model, [(name, *_known_prompts(name)) for name in _source_names(data)])
     form = _image_form(model)
     source = load_source(data.source, {**form, **data.source_settings})
     prompts = [_prompts(data.source, source)]
@@ -126,6 +130,8 @@ def make_classifier(
     model, compute = config.model, config.compute.on(device)
     if not _has_prompts(model):
         return Classifier(model.family, model.settings, classes, (channels, height, width), compute)
+    sized = zip(_source_names(config.data), prompts, strict=True)
+    _check_prompts(model, [(name, len(names), own) for name, (names, own) in sized])
     module = registry.load("families", model.family)
     head = module.prepare_head(module.Settings(**model.settings), prompts)
     heads = tuple(len(names) for names, _ in prompts)
@@ -134,6 +140,24 @@ def make_classifier(
 
 def _has_prompts(model: ModelConfig) -> bool:
     return hasattr(registry.load("families", model.family), "prepare_head")
+
+
+def _check_prompts(model: ModelConfig, sources: Sequence[tuple[str, int, Sequence[str] | None]]) -> None:
+    module = registry.load("families", model.family)
+    if hasattr(module, "check_prompts"):
+        module.check_prompts(module.Settings(**model.settings), sources)
+
+
+def _known_prompts(source: str) -> tuple[int, Sequence[str] | None]:
+    """Return the number of classes and the templates that a source is known to have; 0 classes where it is not."""
+    facts = getattr(registry.load("sources", source), "FACTS", None)
+    return (facts.count, facts.templates) if isinstance(facts, NamedSet) else (0, None)
+
+
+def _source_names(data: DataConfig) -> list[str]:
+    """Return the sources of a run in the order of their heads."""
+    second = data.forget.source if data.forget is not None else None
+    return [data.source] if second is None else [data.source, second]
 
 
 def _image_form(model: ModelConfig) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from negmerge.models._normalising import normalise
 
 SUMMARY = "CLIP (a CLIPModel folder, a hub id, ViT-B/32, ViT-B/16 or ViT-L/14) with zero-shot heads of class prompts"
 TEMPLATES = ("a photo of a {}.",)
+MOST_PROMPTS = 4_000  # whose activations a step of the text tower keeps, all at once
 
 
 class Settings(BaseModel):
@@ -103,6 +104,22 @@ def model_files(settings: Settings) -> dict[str, Path]:
     """
     _files.cache_clear()
     return _files(settings.path).used
+
+
+def check_prompts(settings: Settings, sources: Sequence[tuple[str, int, Sequence[str] | None]]) -> None:
+    """Raise InputError where the text tower would be trained by more prompts than a step can hold.
+
+    `sources` are the name, the number of classes (0 where it is not known yet) and the templates of each data set (None
+    for those of the settings).
+    """
+    counts = [(name, classes * len(own or settings.templates)) for name, classes, own in sources if classes]
+    total = sum(count for _, count in counts)
+    if settings.train != "vision" and total > MOST_PROMPTS:
+        shown = ", ".join(f"{name} {count:,}" for name, count in counts)
+        raise InputError(
+            f"model.train: {settings.train} encodes every prompt in every step, {total:,} here ({shown}), "
+            f"{MOST_PROMPTS:,} at most; take sources with fewer classes or templates, or train: vision"
+        )
 
 
 def prepare_head(settings: Settings, prompts: Sequence[tuple[Sequence[str], Sequence[str] | None]]) -> tuple[Path, ...]:
