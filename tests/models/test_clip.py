@@ -138,6 +138,15 @@ def test_heads_are_kept_until_model_names_or_templates_change(tiny, cache, monke
     assert len(made) == 7 and len(others | set(first)) == 7
 
 
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"])
+def test_heads_change_with_every_file_of_the_tokenizer(tiny, name):
+    path, _ = tiny
+    before = clip.prepare_head(clip.Settings(path=path), PROMPTS)
+    file = Path(path) / name
+    file.write_text((file.read_text() if file.exists() else "{}") + "\n")
+    assert not set(before) & set(clip.prepare_head(clip.Settings(path=path), PROMPTS))
+
+
 def test_a_linearised_model_is_the_first_order_taylor_model(tiny):
     path, _ = tiny
     exact, linear = (with_pretrained(classifier(path, linearised=value)) for value in (False, True))

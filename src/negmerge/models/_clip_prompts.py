@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from negmerge.checkpoints import hash_file, open_checkpoint, read_state_dict, write_state_dict
 from negmerge.errors import InputError
-from negmerge.models._clip_files import ClipFiles
+from negmerge.models._clip_files import TOKENIZER, ClipFiles
 
 PLACE = "{}"  # where a template takes the class name
 BATCH = 256
@@ -86,11 +86,8 @@ def cached_heads(files: ClipFiles, prompts: Sequence[Prompts]) -> tuple[Path, ..
     head. The cache is the folder `negmerge/heads` in NEGMERGE_CACHE, or else in ~/.cache.
     """
     parts = [hash_file(file) for file in files.weight_files]
-    parts += [
-        hash_file(files.folder / name)
-        for name in ("tokenizer.json", "vocab.json", "merges.txt", "config.json")
-        if (files.folder / name).is_file()
-    ]
+    read = [name for name in (*TOKENIZER, "config.json") if (files.folder / name).is_file()]
+    parts += [f"{name} {hash_file(files.folder / name)}" for name in read]
     folder = Path(os.environ.get("NEGMERGE_CACHE", Path.home() / ".cache")) / "negmerge" / "heads"
     folder.mkdir(parents=True, exist_ok=True)
     found = []
