@@ -1,7 +1,9 @@
 """The example that trains a CLIP: its tokenizer, its loss, and a training that is interrupted."""
 
+import json
 import sys
 from collections import Counter
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -81,6 +83,34 @@ def train(monkeypatch, folders, output, epochs):
     arguments = ["--cifar10", folders["cifar10"], "--mnist", folders["mnist"], "-o", output, "--epochs", epochs]
     monkeypatch.setattr(sys, "argv", ["train_clip.py", *(str(a) for a in arguments), "--threads", "1"])
     train_clip.main()
+
+
+def test_seconds_are_those_of_all_processes_and_a_state_is_whole_or_not_written(folders, tmp_path, monkeypatch):
+    def fit(*_, start, on_epoch, **__):
+        on_epoch(train_clip.Epoch(start.number + 1 if start else 1, 0.5, {}))
+
+    monkeypatch.setattr(train_clip, "fit", fit)
+    monkeypatch.setattr(train_clip, "zero_shot_accuracy", lambda *_: 10.0)
+    train(monkeypatch, folders, tmp_path / "clip", 3)
+    file = tmp_path / "clip" / "last-epoch.pt"
+    state = torch.load(file, weights_only=True)
+    assert 0 < state["seconds"] < 1000
+    torch.save({**state, "seconds": 1000.0}, file)
+    train(monkeypatch, folders, tmp_path / "clip", 3)
+    facts = json.loads((tmp_path / "clip" / "training.json").read_text())
+    state = torch.load(file, weights_only=True)
+    assert state["number"] == 2 and 1000 < state["seconds"] < facts["seconds"]
+
+    def broken(_, target):
+        (target.open("wb") if isinstance(target, Path) else target).write(b"half")
+        raise KeyboardInterrupt
+
+    whole = file.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", broken)
+        with pytest.raises(KeyboardInterrupt):
+            train(monkeypatch, folders, tmp_path / "clip", 3)
+    assert file.read_bytes() == whole
 
 
 @pytest.mark.heavy

@@ -16,8 +16,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--activation", choices=["gelu", "quick_gelu"], required=True)
+    for tower in ("vision", "text"):
+        parser.add_argument(f"--{tower}-heads", type=int, help="attention heads, for widths that no known model has")
     given = parser.parse_args(arguments)
-    convert_open_clip(given.checkpoint, given.output, activation=given.activation)
+    convert_open_clip(
+        given.checkpoint,
+        given.output,
+        activation=given.activation,
+        vision_heads=given.vision_heads,
+        text_heads=given.text_heads,
+    )
 
 
 if __name__ == "__main__":

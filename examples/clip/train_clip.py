@@ -20,7 +20,7 @@ from torch.nn import functional
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from negmerge import registry
-from negmerge.checkpoints import write_bytes_atomic
+from negmerge.checkpoints import atomic_write, write_bytes_atomic
 from negmerge.data.augment import augment
 from negmerge.data.images import ImageSet
 from negmerge.data.rules import ValidationRule
@@ -172,18 +172,20 @@ def main() -> None:
     )
     batches = Batches(tables, encoded, settings)
     state_file = args.output / "last-epoch.pt"
-    start = None
+    start, spent = None, 0.0  # seconds of the earlier processes, up to the epochs that they saved
     if state_file.exists():
         state = torch.load(state_file, weights_only=True)
         model.load_state_dict(state.pop("model"))
+        spent = state.pop("seconds", 0.0)
         start = Epoch(**state)
 
     def after(done: Epoch) -> None:
         accuracies = {t.name: zero_shot_accuracy(model, tokenizer, t, t.held_out) for t in tables}
         shown = ", ".join(f"{name} {value:.2f} %" for name, value in accuracies.items())
-        seconds = time.perf_counter() - started
+        seconds = spent + time.perf_counter() - started
         print(f"epoch {done.number}: loss {done.loss:.4f}, validation {shown}, {seconds:.0f} s", flush=True)
-        torch.save({"model": model.state_dict(), **vars(done)}, state_file)
+        with atomic_write(state_file) as file:
+            torch.save({"model": model.state_dict(), "seconds": seconds, **vars(done)}, file)
         model.train()
 
     fit(
@@ -207,7 +209,7 @@ def main() -> None:
         "vocabulary": len(tokenizer),
         "settings": settings.model_dump(mode="json"),
         "rows": {t.name: len(t.images) for t in tables},
-        "seconds": time.perf_counter() - started,
+        "seconds": spent + time.perf_counter() - started,
         "threads": args.threads,
     }
     write_bytes_atomic(args.output / "training.json", json.dumps(facts, indent=1).encode())

@@ -217,6 +217,20 @@ def test_list(negmerge, kind):
         assert any(line.startswith(name) for line in out.splitlines())
 
 
+def test_list_says_what_a_named_data_set_is_made_of(negmerge):
+    _, out, _ = negmerge("list", "sources")
+    lines = [line.strip() for line in out.splitlines()]
+    start = next(i for i, line in enumerate(lines) if line.startswith("svhn "))
+    assert lines[start + 1 : start + 5] == [
+        "splits train=train, test=test; columns image=image, label=label; configuration cropped_digits",
+        "classes: 0 | 1 | 2 | 3 | …",
+        'templates: a photo of the number: "{}".',
+        "validation: a seeded 10 % of the train rows, at most 5,000, unless data.validation says otherwise",
+    ]
+    assert "splits train=train, test=validation; columns image=image, label=label" in lines
+    assert "classes: worded from the data set's own names" in lines and any("image=img" in line for line in lines)
+
+
 def test_version(negmerge):
     from negmerge import __version__
 

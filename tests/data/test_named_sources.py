@@ -138,6 +138,34 @@ def test_imagenet_is_sampled_unless_told_otherwise(tmp_path, monkeypatch):
     assert seen[0].splits == {"train": "train", "test": "validation"}
 
 
+@pytest.mark.parametrize(
+    ("name", "spelt"), [("tiny-imagenet", "valid"), ("imagenet", "validation"), ("imagenet", "val")]
+)
+def test_a_clone_of_the_hubs_files_is_split_as_on_the_hub(tmp_path, name, spelt):
+    folder = tmp_path / "clone" / "data"
+    folder.parent.mkdir()
+    save(folder, [f"thing {i}" for i in range(COUNTS[name])])
+    (folder / "test.parquet").rename(folder / f"{spelt}-00000-of-00001.parquet")
+    table = datasets.Dataset.from_parquet(str(folder / "train.parquet"), keep_in_memory=True)
+    features = table.features
+    table.select([0]).map(lambda row: {**row, "label": -1}, features=features).to_parquet(folder / "test-0.parquet")
+    source = load(name, path=folder.parent)
+    assert len(source.test) == COUNTS[name]
+
+
+def test_class_folders_of_imagenets_layout(tmp_path):
+    for part, level in (("train", 10), ("val", 20), ("test", 30)):
+        for i in range(1000):
+            (tmp_path / part / f"thing {i:03}").mkdir(parents=True)
+        for i in range(3):
+            Image.new("L", (4, 4), level + i).save(tmp_path / part / "thing 000" / f"{i}.png")
+    source = load("imagenet", path=tmp_path, most=2)
+    assert len(source.train) == 2 and source.train.images.max() < 20
+    assert source.test.images[:, 0, 0, 0].tolist() == [20, 21, 22]
+    other = load("imagenet", path=tmp_path, splits={"test": "test"})
+    assert other.test.images[:, 0, 0, 0].tolist() == [30, 31, 32]
+
+
 def test_class_names_can_be_given(tmp_path):
     folder = save(tmp_path / "digits", [str(d) for d in range(10)])
     words = "zero one two three four five six seven eight nine".split()  # noqa: SIM905

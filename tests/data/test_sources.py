@@ -121,6 +121,39 @@ def test_image_folders(tmp_path):
         load("image-folder", path=tmp_path / "train")
 
 
+def test_a_validation_folder_is_not_passed_over(tmp_path):
+    for part, value in (("train", 1), ("val", 2)):
+        (tmp_path / part / "cat").mkdir(parents=True)
+        for i in range(3):
+            picture(value, mode="L").save(tmp_path / part / "cat" / f"{i}.png")
+    message = (
+        r"has no test/ but val/, which would be ignored: write splits: \{test: val\} to test on it, or give .*train"
+    )
+    with pytest.raises(InputError, match=message):
+        load("image-folder", path=tmp_path)
+    source = load("image-folder", path=tmp_path, splits={"test": "val"})
+    assert source.train.images.max() == 1 and source.test.images.min() == 2
+    assert len(load("image-folder", path=tmp_path / "train").test) == 1
+
+
+@pytest.mark.parametrize("parts", [["train"], ["train", "test"]])
+def test_a_sample_of_a_folder_is_drawn_before_images_are_decoded(tmp_path, monkeypatch, parts):
+    from negmerge.data.sources import image_folder
+
+    for part in parts:
+        (tmp_path / part / "cat").mkdir(parents=True)
+        for i in range(20):
+            picture(i, mode="L").save(tmp_path / part / "cat" / f"{i:02}.png")
+    whole = load("image-folder", path=tmp_path).train
+    decoded = []
+    decode = image_folder.decode
+    monkeypatch.setattr(image_folder, "decode", lambda files, *a: decoded.extend(files) or decode(files, *a))
+    source = load("image-folder", path=tmp_path, most=5)
+    rows = torch.randperm(len(whole), generator=torch.Generator().manual_seed(0))[:5].sort().values
+    assert torch.equal(source.train.images, whole.images[rows]) and len(source.train) == 5
+    assert len(decoded) == 5 + len(source.test) == (9 if parts == ["train"] else 25)
+
+
 def test_a_hub_id_that_cannot_be_reached(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(InputError, match="'nobody/nothing', split 'train', cannot be loaded"):
@@ -159,6 +192,11 @@ def test_the_hub_takes_other_split_names(parquet):
     assert (len(source.train), len(source.test)) == (5, 2)
     with pytest.raises(InputError, match="split 'test', cannot be loaded"):
         load("hub", path=str(parquet))
+    with pytest.raises(
+        InputError, match=r"holds no test\*\.parquet.*its validation\*\.parquet, write splits: \{test: "
+    ):
+        load("parquet", path=parquet)
+    assert len(load("parquet", path=parquet, splits={"test": "val"}).test) == 2
 
 
 def test_a_hub_snapshot_names_its_folder_after_the_config(tmp_path, parquet):

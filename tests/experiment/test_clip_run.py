@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -15,9 +16,13 @@ from negmerge.checkpoints import read_state_dict
 from negmerge.data.rules import ValidationRule
 from negmerge.data.splits import hold_out, load_split
 from negmerge.errors import InputError
+from negmerge.experiment import prepare as prepare_module
 from negmerge.experiment.config import check_config, load_config
 from negmerge.experiment.pipeline import run
 from negmerge.experiment.plan import plan
+from negmerge.experiment.prepare import prepare
+from negmerge.experiment.record import verify_run
+from negmerge.experiment.rundir import RunDir
 from negmerge.experiment.two_sources import side_by_side
 
 TINY = """
@@ -138,6 +143,23 @@ def test_the_same_run_again_gives_the_same_bytes(finished, places, tmp_path):
     assert (tmp_path / "again" / name).read_bytes() == (place / name).read_bytes()
 
 
+def test_a_run_goes_on_with_the_model_that_it_was_begun_with(finished, places, tmp_path):
+    place, _ = finished
+    entries = {Path(e["path"]).name: e for e in json.loads((place / "record.json").read_text())["inputs"]}
+    assert {"config.json", "preprocessor_config.json", "tokenizer.json", "model.safetensors"} < set(entries)
+    assert verify_run(place) > 0
+    begun = RunDir(tmp_path / "begun")
+    own = config(places, model={"path": str(tmp_path / "clip")})
+    save_tiny_clip(tmp_path / "clip")
+    first = prepare(begun, own)
+    assert prepare(begun, own).model_files == first.model_files
+    (tmp_path / "clip" / "merges.txt").write_text("")
+    save_tiny_clip(tmp_path / "clip", seed=1)
+    message = r"another model: model\.safetensors, merges\.txt in .*clip changed since; put back .* another directory"
+    with pytest.raises(InputError, match=message):
+        prepare(begun, own)
+
+
 @pytest.mark.parametrize(("model", "precision", "towers"), [
     ({}, "bf16", {"vision_model", "visual_projection"}),
     ({"linearised": True}, "auto", {"vision_model", "visual_projection"}),
@@ -199,6 +221,28 @@ def test_what_is_refused(places):
     raw = {**config(places).resolved(), "model": {"family": "small-cnn"}}
     with pytest.raises(InputError, match=r"base\.pretrained: small-cnn has no weights of its own; give train"):
         check_config(raw)
+
+
+@pytest.mark.parametrize("train", ["text", "both"])
+def test_more_prompts_than_a_step_holds_are_refused_before_images_are_decoded(places, monkeypatch, train):
+    asked = []
+    monkeypatch.setattr(prepare_module, "load_source", lambda *a: asked.append(a))
+    raw = {**config(places).resolved(), "data": {"forget": {"source": "cars"}, "retain": {"source": "imagenet"}}}
+    with pytest.raises(AttributeError):  # the image tower takes them; what is loaded here is nothing
+        plan(check_config(raw))
+    assert len(asked) == 1
+    raw["model"]["train"] = train
+    message = rf"{train} encodes every prompt in every step, 81,568 here \(imagenet 80,000, cars 1,568\), 4,000 at most"
+    with pytest.raises(InputError, match=message):
+        plan(check_config(raw))
+    assert len(asked) == 1
+
+
+def test_prompts_of_sources_of_unknown_size_are_counted_when_they_are_loaded(places):
+    many = config(places, model={"train": "text", "templates": ["{}"] * 383})
+    names = [str(n) for n in range(10)]
+    with pytest.raises(InputError, match=r"4,010 here \(cifar10 180, digits 3,830\)"):
+        prepare_module.make_classifier(many, 20, (3, 16, 16), "cpu", [(names, ["{}"] * 18), (names, None)])
 
 
 def test_the_committed_configs_say_what_they_run():

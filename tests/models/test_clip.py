@@ -2,6 +2,8 @@
 
 import copy
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,8 +16,9 @@ from negmerge import registry
 from negmerge.checkpoints import write_state_dict
 from negmerge.errors import InputError
 from negmerge.evaluation import predict
-from negmerge.models import _clip_prompts, clip
+from negmerge.models import _clip_files, _clip_prompts, clip
 from negmerge.models._classifier import Classifier
+from negmerge.models._compute import Compute
 
 PROMPTS = [(("cat", "dog"), ("a photo of a {}.", "art of the {}")), (("1", "2", "3"), None)]
 
@@ -73,6 +76,21 @@ def test_logits_are_those_of_transformers(tiny, train):
     assert torch.allclose(predict(one, with_pretrained(one), images()), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("train", ["vision", "text", "both"])
+def test_bf16_ends_before_the_cosines(tiny, train):
+    one = classifier(tiny[0], train=train)
+    half = replace(one, compute=Compute(precision="bf16"))
+    exact = predict(one, with_pretrained(one), images())
+    model = with_pretrained(half)
+    rounded = predict(half, model, images())
+    assert not torch.equal(rounded, exact) and torch.allclose(rounded, exact, atol=0.5)  # the towers are bf16
+    assert (rounded != rounded.bfloat16().float()).float().mean() > 0.9  # what is made of their features is not
+    if train != "vision":
+        with half.compute.autocast("cpu"):
+            head = model.train().head()
+        assert head.dtype == torch.float32 and (head != head.bfloat16().float()).float().mean() > 0.9
+
+
 def test_only_the_trained_tower_is_in_the_state(tiny):
     path, _ = tiny
     towers = {
@@ -106,15 +124,27 @@ def test_heads_are_kept_until_model_names_or_templates_change(tiny, cache, monke
     monkeypatch.setattr(_clip_prompts, "make_head", lambda *a: made.append(1) or make(*a))
     settings = clip.Settings(path=path)
     first = clip.prepare_head(settings, PROMPTS)
-    assert clip.prepare_head(settings, PROMPTS) == first and len(made) == 1 and first.parent == cache
+    assert clip.prepare_head(settings, PROMPTS) == first and len(made) == 2 and {f.parent for f in first} == {cache}
+    assert clip.prepare_head(settings, PROMPTS[1:]) == first[1:] and len(made) == 2  # of each data set on its own
+    assert [len(_clip_prompts.load_heads([file])) for file in first] == [2, 3]
     others = {
-        clip.prepare_head(settings, [(("cat", "cow"), None)]),
-        clip.prepare_head(settings, [(("cat", "dog"), None)]),
+        *clip.prepare_head(settings, [(("cat", "cow"), None), PROMPTS[1]]),
+        *clip.prepare_head(settings, [(("cat", "dog"), None)]),
     }
-    others.add(clip.prepare_head(clip.Settings(path=path, templates=["{}"]), PROMPTS))
+    assert len(made) == 4 and first[1] in others
+    others.update(clip.prepare_head(clip.Settings(path=path, templates=["{}"]), PROMPTS[1:]))
     save_tiny_clip(path, seed=1)
-    others.add(clip.prepare_head(settings, PROMPTS))
-    assert len(made) == 5 and len(others | {first}) == 5
+    others.update(clip.prepare_head(settings, PROMPTS))
+    assert len(made) == 7 and len(others | set(first)) == 7
+
+
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"])
+def test_heads_change_with_every_file_of_the_tokenizer(tiny, name):
+    path, _ = tiny
+    before = clip.prepare_head(clip.Settings(path=path), PROMPTS)
+    file = Path(path) / name
+    file.write_text((file.read_text() if file.exists() else "{}") + "\n")
+    assert not set(before) & set(clip.prepare_head(clip.Settings(path=path), PROMPTS))
 
 
 def test_a_linearised_model_is_the_first_order_taylor_model(tiny):
@@ -139,6 +169,12 @@ def test_a_linearised_model_is_the_first_order_taylor_model(tiny):
     pixels, direction = pixels.double(), {n: d.double() for n, d in direction.items()}
     slope = (moved(double, 1e-5) - moved(double, -1e-5)) / 2e-5
     assert torch.allclose(change.double(), slope, atol=1e-4)
+
+
+def test_models_of_the_same_files_keep_their_own_attention(tiny):
+    linear, exact = (classifier(tiny[0], linearised=value).build() for value in (True, False))
+    kinds = [m.vision_model.config._attn_implementation for m in (linear, exact)]
+    assert kinds == ["eager", "sdpa"]
 
 
 def test_a_linearised_model_learns(tiny):
@@ -191,8 +227,10 @@ def test_what_is_refused(tiny, tmp_path):
         clip.prepare_head(clip.Settings(path=path, templates=["a cat"]), PROMPTS)
     with pytest.raises(ValidationError, match="linearised goes with train: vision"):
         clip.Settings(path=path, train="text", linearised=True)
-    with pytest.raises(InputError, match=r"holds no config\.json"):
-        clip.image_form(clip.Settings(path=str(tmp_path)))
+    (tmp_path / "open_clip.bin").touch()
+    for place, lacks in ((tmp_path, r"holds no config\.json"), (tmp_path / "open_clip.bin", "is a file")):
+        with pytest.raises(InputError, match=rf"{lacks}; give the folder .*examples/clip/convert_open_clip\.py makes"):
+            clip.image_form(clip.Settings(path=str(place)))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(InputError, match="is a 'bert' model, not a clip model"):
@@ -202,6 +240,24 @@ def test_what_is_refused(tiny, tmp_path):
     write_state_dict(tmp_path / "clip" / "model.safetensors", state)
     with pytest.raises(InputError, match=r"1 tensors differ:\n  missing: text_projection.weight"):
         clip.prepare_head(clip.Settings(path=path), PROMPTS)
+
+
+def test_a_model_is_looked_up_once_and_not_with_every_batch(tiny, monkeypatch):
+    path, _ = tiny
+    looked = []
+    monkeypatch.setattr(
+        _clip_files, "find", lambda asked: looked.append(str(asked)) or (Path(path), Path("a/b@commit"))
+    )
+    one = classifier("someone/clip")
+    model = one.build(0)
+    for _ in range(3):
+        one.prepare(images())
+    assert model is not None and looked == ["someone/clip"]
+    files = clip.model_files(one.checked)  # the next run: the folder may be another by now
+    assert len(looked) == 2
+    assert [str(n) for n in files if "token" not in n] == [
+        f"a/b@commit/{name}" for name in ("config.json", "preprocessor_config.json", "model.safetensors")
+    ]
 
 
 def test_the_papers_models_go_by_name():

@@ -10,7 +10,7 @@ from transformers import CLIPConfig, CLIPModel
 from negmerge.checkpoints import read_state_dict
 from negmerge.errors import InputError
 from negmerge.merging.engine import merge_checkpoints
-from negmerge.models._open_clip import convert_open_clip, from_open_clip, to_open_clip
+from negmerge.models._open_clip import clip_config, convert_open_clip, from_open_clip, to_open_clip
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,12 @@ def test_the_fused_matrix_is_that_of_torchs_own_attention(model):
 
 def test_a_checkpoint_becomes_a_folder_that_transformers_loads(model, tmp_path):
     torch.save(to_open_clip(model.state_dict()), tmp_path / "open_clip.pt")
-    convert_open_clip(tmp_path / "open_clip.pt", tmp_path / "clip", activation="gelu")
+    with pytest.raises(InputError, match=r"vision tower of width 128: .*give vision_heads \(--vision-heads\)"):
+        convert_open_clip(tmp_path / "open_clip.pt", tmp_path / "clip", activation="gelu", text_heads=1)
+    with pytest.raises(InputError, match="text_heads must divide the tower's width 64, got 5"):
+        convert_open_clip(tmp_path / "open_clip.pt", tmp_path / "clip", activation="gelu", vision_heads=2, text_heads=5)
+    assert not (tmp_path / "clip").exists()
+    convert_open_clip(tmp_path / "open_clip.pt", tmp_path / "clip", activation="gelu", vision_heads=2, text_heads=1)
     loaded = CLIPModel.from_pretrained(tmp_path / "clip").eval()
     pixels = torch.randn(2, 3, 24, 24, generator=torch.Generator().manual_seed(2))
     tokens = torch.tensor([[48, 3, 4, 49], [48, 7, 49, 49]])
@@ -63,6 +68,23 @@ def test_a_checkpoint_becomes_a_folder_that_transformers_loads(model, tmp_path):
         ours, theirs = (m(input_ids=tokens, pixel_values=pixels).logits_per_image for m in (loaded, model))
     assert torch.allclose(ours, theirs, atol=1e-5)
     assert len(json.loads((tmp_path / "clip" / "preprocessor_config.json").read_text())["image_mean"]) == 3
+
+
+@pytest.mark.parametrize(("width", "text", "heads"), [
+    (768, 512, (12, 8)), (1024, 768, (16, 12)), (1280, 1024, (16, 16)), (1408, 1024, (16, 16)), (1664, 1280, (16, 20)),
+])  # fmt: skip
+def test_the_heads_of_open_clips_models(width, text, heads):
+    """ViT-B, ViT-L, ViT-H-14, ViT-g-14 and ViT-bigG-14, by open_clip's configs of them; tensors fit any number."""
+    layer = "encoder.layers.0.mlp.fc1.weight"
+    shapes = {
+        "vision_model.embeddings.patch_embedding.weight": (width, 3, 14, 14),
+        "vision_model.embeddings.position_embedding.weight": (257, width),
+        "text_model.embeddings.position_embedding.weight": (77, text),
+        "text_model.embeddings.token_embedding.weight": (49408, text),
+        f"vision_model.{layer}": (4, width), f"text_model.{layer}": (4, text), "visual_projection.weight": (9, width),
+    }  # fmt: skip
+    config = clip_config({name: torch.empty(shape, device="meta") for name, shape in shapes.items()}, "gelu")
+    assert tuple(config[f"{tower}_config"]["num_attention_heads"] for tower in ("vision", "text")) == heads
 
 
 def test_what_is_no_open_clip_model_is_refused(model, tmp_path):

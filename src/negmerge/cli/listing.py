@@ -15,7 +15,7 @@ class Kind(StrEnum):
 
 
 def list_names(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
-    """List methods, data sources or model families, a line each."""
+    """List methods, data sources or model families, with what is known of each."""
     from negmerge import registry
 
     names = registry.names(kind.value)
@@ -32,4 +32,7 @@ def list_names(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> N
                 print(f"{'':<{width}}          {key} is searched unless given: {', '.join(f'{v:g}' for v in values)}")
             print(f"{'':<{width}}          {info.reference}")
         else:
-            print(f"{name:<{width}}  {registry.load(kind.value, name).SUMMARY}")
+            module = registry.load(kind.value, name)
+            print(f"{name:<{width}}  {module.SUMMARY}")
+            for line in getattr(getattr(module, "FACTS", None), "details", ()):
+                print(f"{'':<{width}}  {line}")

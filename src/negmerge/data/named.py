@@ -7,13 +7,14 @@ Models From Natural Language Supervision, 2021, arXiv 2103.00020; the published 
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from pydantic import Field, field_validator
 
+from negmerge.data._split_names import SPLITS, Splits
 from negmerge.data.images import ImageSet, Source
+from negmerge.data.rules import ValidationRule
 from negmerge.data.sources import hub, image_folder, parquet
 from negmerge.data.tables import TableSettings
 from negmerge.errors import InputError, listing
@@ -25,6 +26,7 @@ class NamedSettings(TableSettings):
     """What can be changed about a data set that is known by name."""
 
     path: Path | None = Field(None, description="a local folder (parquet, or class folders) instead of the hub")
+    splits: Splits = Field(default_factory=dict, description=f"{SPLITS} (`negmerge list sources` has the names)")
     class_names: list[str] | Path | None = Field(
         None,
         description="how the classes are worded in prompts, in their order: a list, or a file with one a line; or with "
@@ -66,15 +68,36 @@ class NamedSet:
         rows = f", a seeded {self.most:,} of its training rows unless `most` says otherwise" if self.most else ""
         return f"{self.title}: {self.count} classes, {len(self.templates)} prompt templates; hub id {self.hub}{rows}"
 
+    @property
+    def details(self) -> tuple[str, ...]:
+        """Further lines for `negmerge list sources`: where rows come from, how they are worded, what is held out."""
+        columns = ", ".join(f"{role}={name}" for role, name in self.columns.items())
+        config = f"; configuration {self.config}" if self.config else ""
+        names = _first(list(self.words.values()), 4) if self.words else "worded from the data set's own names"
+        rule = ValidationRule()
+        return (
+            f"splits train={self.splits['train']}, test={self.splits['test']}; columns {columns}{config}",
+            f"classes: {names}",
+            f"templates: {_first(self.templates, 3)}",
+            f"validation: a seeded {100 * rule.fraction:g} % of the train rows, at most {rule.most:,}, "
+            "unless data.validation says otherwise",
+        )
+
+
+def _first(items: Sequence[str], count: int) -> str:
+    return " | ".join(items[:count]) + (" | …" if len(items) > count else "")
+
 
 def load_named(facts: NamedSet, settings: NamedSettings) -> Source:
     """Load a named data set from the hub or from a local folder, its classes worded as prompts want them.
 
-    A folder with `train*.parquet` is read as parquet, any other as class folders. Raises InputError for a folder that
-    is not there, a missing column, another number of classes, and class names that cannot be worded.
+    A folder with `train*.parquet` is read as parquet, any other as class folders. Its splits serve as on the hub, a
+    validation split being spelt val, valid or validation; where that is not there, `test` is the test table. Raises
+    InputError for a folder that is not there, a missing column, another number of classes, and class names that cannot
+    be worded.
     """
     settings = settings.model_copy(update={"most": settings.most or facts.most})
-    source = _from_hub(facts, settings) if settings.path is None else _from_folder(settings.path, settings)
+    source = _from_hub(facts, settings) if settings.path is None else _from_folder(facts, settings.path, settings)
     classes = source.train.classes
     where = f"{facts.title} ({settings.path or facts.hub})"
     if len(classes) != facts.count:
@@ -166,24 +189,26 @@ def _given(names: list[str] | Path | None, classes: Sequence[str], facts: NamedS
 
 def _from_hub(facts: NamedSet, settings: NamedSettings) -> Source:
     shared = _table_settings(settings) | {"columns": settings.columns or dict(facts.columns)}
-    return hub.load(hub.Settings(path=facts.hub, config=facts.config, splits=dict(facts.splits), **shared))
+    splits = {**facts.splits, **settings.splits}
+    return hub.load(hub.Settings(path=facts.hub, config=facts.config, splits=splits, **shared))
 
 
-def _from_folder(folder: Path, settings: NamedSettings) -> Source:
+def _from_folder(facts: NamedSet, folder: Path, settings: NamedSettings) -> Source:
     if not folder.is_dir():
         raise InputError(
             f"{folder}: no such folder; give data.path, or leave it out to fetch the data set from the hub"
         )
-    if any(folder.glob("train*.parquet")) or any(folder.glob("[!.]*/train*.parquet")):
-        return parquet.load(parquet.Settings(path=folder, **_table_settings(settings)))
+    splits = {**facts.splits, **settings.splits}
+    in_tables = parquet.has_split(folder, splits["train"])
+    has_split = parquet.has_split if in_tables else image_folder.has_split
+    if "test" not in settings.splits and not has_split(folder, splits["test"]) and has_split(folder, "test"):
+        splits["test"] = "test"
+    if in_tables:
+        return parquet.load(parquet.Settings(path=folder, splits=splits, **_table_settings(settings)))
     if settings.columns:
         raise InputError(f"{folder} holds no train*.parquet, so there are no columns to name; leave columns out")
-    shared = settings.model_dump(include=set(image_folder.Settings.model_fields) - {"path"})
-    source = image_folder.load(image_folder.Settings(path=folder, **shared))
-    if settings.most is None or settings.most >= len(source.train):
-        return source
-    order = torch.randperm(len(source.train), generator=torch.Generator().manual_seed(0))
-    return replace(source, train=source.train.take(order[: settings.most].sort().values))
+    shared = settings.model_dump(include=set(image_folder.Settings.model_fields) - {"path", "splits"})
+    return image_folder.load(image_folder.Settings(path=folder, splits=splits, **shared))
 
 
 def _table_settings(settings: NamedSettings) -> dict[str, object]:

@@ -93,11 +93,12 @@ def _all_seeds(place: RunDir, config: Config, material: Material) -> list[dict[s
 
 
 def _inputs(config: Config, material: Material) -> list[dict[str, Any]]:
-    """Return the files that the config names, and the content hash of the images."""
+    """Return the files that the config names, those of the family's model, and the content hash of the images."""
     paths = [config.base.checkpoint, config.data.split]
     if config.reference:
         paths.append(config.reference.checkpoint)
     entries = [file_entry(path, str(path)) for path in paths if path is not None]
+    entries += material.model_files
     return [*entries, {"path": f"images:{config.data.source}", "bytes": material.bytes, "hash": material.fingerprint}]
 
 

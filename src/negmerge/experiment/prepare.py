@@ -1,7 +1,8 @@
 """The data stage: images decoded once, the split drawn once, the model family fitted to both."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,10 +10,12 @@ import torch
 from negmerge import registry
 from negmerge.data import Source
 from negmerge.data.images import join_sources
+from negmerge.data.named import NamedSet
 from negmerge.data.splits import Split, draw_split, load_split, save_split, split_from_file
 from negmerge.data.store import Store
 from negmerge.errors import InputError
 from negmerge.experiment.config import Config, DataConfig, ModelConfig
+from negmerge.experiment.record import file_entry
 from negmerge.experiment.rundir import RunDir
 from negmerge.models._classifier import Classifier
 
@@ -28,6 +31,7 @@ class Material:
     classes: tuple[str, ...]
     fingerprint: str
     bytes: int
+    model_files: tuple[dict[str, Any], ...] = ()  # path, bytes and hash of each that the family reads
 
 
 @dataclass(frozen=True)
@@ -40,9 +44,13 @@ class Loaded:
 
 
 def prepare(place: RunDir, config: Config) -> Material:
-    """Decode the images and draw the split, or take both from the run directory."""
+    """Decode the images and draw the split, or take both from the run directory.
+
+    Raises InputError where the family's files are not those that the run was begun with.
+    """
     store = Store(place.private / "data")
     split_file = place.path / "split.json"
+    files = _model_files(config.model)
     if not (store.exists and split_file.exists()):
         loaded = load_data(config.data, config.model)
         source = loaded.source
@@ -55,9 +63,11 @@ def prepare(place: RunDir, config: Config) -> Material:
                 "fingerprint": f"{source.train.fingerprint()}+{source.test.fingerprint()}",
                 "bytes": source.train.images.numel() + source.test.images.numel(),
                 "prompts": loaded.prompts,
+                "model_files": files,
             },
         )
     facts: dict[str, Any] = dict(store.facts)
+    _check_same_files(facts.get("model_files", files), files, place)
     device = choose_device(config.device)
     return Material(
         store=store,
@@ -67,6 +77,7 @@ def prepare(place: RunDir, config: Config) -> Material:
         classes=tuple(facts["classes"]),
         fingerprint=facts["fingerprint"],
         bytes=facts["bytes"],
+        model_files=tuple(files),
     )
 
 
@@ -75,7 +86,10 @@ def load_data(data: DataConfig, model: ModelConfig) -> Loaded:
 
     Images come in the form that the family wants, unless the source's settings say otherwise. Classes of the same name
     are one, but for a family that classifies by prompts, where each source keeps its own.
+
+    Raises InputError for sources that the family refuses, before any image is decoded where their classes are known.
     """
+    _check_prompts(model, [(name, *_known_prompts(name)) for name in _source_names(data)])
     form = _image_form(model)
     source = load_source(data.source, {**form, **data.source_settings})
     prompts = [_prompts(data.source, source)]
@@ -116,6 +130,8 @@ def make_classifier(
     model, compute = config.model, config.compute.on(device)
     if not _has_prompts(model):
         return Classifier(model.family, model.settings, classes, (channels, height, width), compute)
+    sized = zip(_source_names(config.data), prompts, strict=True)
+    _check_prompts(model, [(name, len(names), own) for name, (names, own) in sized])
     module = registry.load("families", model.family)
     head = module.prepare_head(module.Settings(**model.settings), prompts)
     heads = tuple(len(names) for names, _ in prompts)
@@ -126,9 +142,45 @@ def _has_prompts(model: ModelConfig) -> bool:
     return hasattr(registry.load("families", model.family), "prepare_head")
 
 
+def _check_prompts(model: ModelConfig, sources: Sequence[tuple[str, int, Sequence[str] | None]]) -> None:
+    module = registry.load("families", model.family)
+    if hasattr(module, "check_prompts"):
+        module.check_prompts(module.Settings(**model.settings), sources)
+
+
+def _known_prompts(source: str) -> tuple[int, Sequence[str] | None]:
+    """Return the number of classes and the templates that a source is known to have; 0 classes where it is not."""
+    facts = getattr(registry.load("sources", source), "FACTS", None)
+    return (facts.count, facts.templates) if isinstance(facts, NamedSet) else (0, None)
+
+
+def _source_names(data: DataConfig) -> list[str]:
+    """Return the sources of a run in the order of their heads."""
+    second = data.forget.source if data.forget is not None else None
+    return [data.source] if second is None else [data.source, second]
+
+
 def _image_form(model: ModelConfig) -> dict[str, Any]:
     module = registry.load("families", model.family)
     return dict(module.image_form(module.Settings(**model.settings))) if hasattr(module, "image_form") else {}
+
+
+def _model_files(model: ModelConfig) -> list[dict[str, Any]]:
+    module = registry.load("families", model.family)
+    found = module.model_files(module.Settings(**model.settings)) if hasattr(module, "model_files") else {}
+    return [file_entry(path, shown) for shown, path in found.items()]
+
+
+def _check_same_files(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]], place: RunDir) -> None:
+    """Raise InputError unless the files are the same by name and content; a model of the hub may have a new commit."""
+    ours, theirs = ({Path(file["path"]).name: file for file in files} for files in (before, now))
+    changed = [n for n in {**ours, **theirs} if ours.get(n, {}).get("hash") != theirs.get(n, {}).get("hash")]
+    if changed:
+        first = ours.get(changed[0]) or theirs[changed[0]]
+        raise InputError(
+            f"{place.path} was begun with another model: {', '.join(changed)} in {Path(first['path']).parent} changed "
+            "since; put back what was there, or give another directory with -o"
+        )
 
 
 def _prompts(name: str, source: Source) -> tuple[list[str], list[str] | None]:

@@ -7,5 +7,8 @@ gradients through to them (it may work in place on what it is given): attacks mo
 
 A family may have weights of its own, `pretrained(settings) -> state dict` (base: {pretrained: true}), may want images
 in a form of its own, `image_form(settings) -> decoding settings`, and may classify by prompts: then
-`prepare_head(settings, prompts) -> Path` makes the heads of the sources, and `build` takes the file as `head`.
+`prepare_head(settings, prompts) -> paths` makes a head for each source, and `build` takes the files as `head`;
+`check_prompts(settings, sources)` may refuse sources before anything is decoded.
+`model_files(settings) -> {name: path}` are the files that all this is read from: they are hashed when a run begins,
+stand in its record, and must be the same where it is resumed.
 """

@@ -28,7 +28,7 @@ class Classifier:
     """A model family with checked settings, the number of classes, the shape (C, H, W) of an image, how to compute.
 
     `heads` are the numbers of classes of the data sets that have a head each, one after the other; empty where all
-    classes are told apart by one head. `head` is the file with the text head of a family that classifies by prompts.
+    classes are told apart by one head. `head` are the files with the text heads of a family that classifies by prompts.
     It holds names and numbers only, so it can be sent to another process.
     """
 
@@ -38,7 +38,7 @@ class Classifier:
     shape: tuple[int, int, int]
     compute: Compute = PLAIN
     heads: tuple[int, ...] = ()
-    head: Path | None = None
+    head: tuple[Path, ...] = ()
 
     @cached_property
     def module(self) -> ModuleType:
@@ -58,7 +58,7 @@ class Classifier:
 
     def build(self, seed: int = 0) -> nn.Module:
         """Return a freshly initialised model."""
-        extra = {} if self.head is None else {"head": self.head}
+        extra = {"head": self.head} if self.head else {}
         model: nn.Module = self.module.build(self.checked, self.classes, self.shape, seed, **extra)
         return model
 

@@ -23,6 +23,15 @@ TOWERS = {
     "text": ("text_model.", "text_projection."),
     "scale": ("logit_scale",),
 }
+SETTINGS = ("config.json", "preprocessor_config.json")
+TOKENIZER = (
+    "tokenizer.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
 POSITIONS = ".position_ids"  # a counter that old files keep; transformers makes it anew
 # The statistics of CLIP's own images; a model without preprocessor_config.json was made with them.
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -37,14 +46,32 @@ class ClipFiles:
     @cached_property
     def folder(self) -> Path:
         """The local folder; a hub id is fetched. Raises InputError where there is none."""
-        place, shown = find(Path(KNOWN.get(self.path, self.path)))
+        place, shown = self._found
         if not (place / "config.json").is_file():
-            raise InputError(f"{shown} holds no config.json; give the folder of a CLIPModel, a hub id, or ViT-B/32")
+            lacks = "holds no config.json" if place.is_dir() else "is a file"
+            raise InputError(
+                f"{shown} {lacks}; give the folder of a CLIPModel, a hub id, or ViT-B/32 (examples/clip/"
+                "convert_open_clip.py makes such a folder of an open_clip checkpoint)"
+            )
         return place
 
     @cached_property
+    def _found(self) -> tuple[Path, Path]:
+        return find(Path(KNOWN.get(self.path, self.path)))
+
+    @cached_property
+    def used(self) -> dict[str, Path]:
+        """The files that the model is made of, by the names that a record shows; those of the hub with their commit."""
+        named = [self.folder / name for name in (*SETTINGS, *TOKENIZER)]
+        files = [file for file in named if file.is_file()] + list(self.weight_files)
+        return {str(self._found[1] / file.name): file for file in files}
+
+    @property
     def config(self) -> Any:
-        """The `CLIPConfig`, its towers' projections as wide as the model's. Raises InputError for another model."""
+        """The `CLIPConfig`, its towers' projections as wide as the model's. Raises InputError for another model.
+
+        It is made anew each time: a module writes into its own which attention it uses.
+        """
         from transformers import CLIPConfig
 
         raw = self._json("config.json")

@@ -10,6 +10,15 @@ from torch.nn import functional
 from negmerge.models._clip_prompts import text_head
 
 
+def cosine_logits(features: Tensor, head: Tensor) -> Tensor:
+    """Return features [b, d], normalised, times head [c, d], float32 [b, c] whatever the precision of the features.
+
+    Under autocast the product would be bf16, where logits between 16 and 32 are 0.125 apart, so that many would tie.
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        return functional.normalize(features.float(), dim=-1) @ head.float().T
+
+
 class ImageTower(nn.Module):
     """The image encoder and its projection, with the tensor names of `CLIPModel`, under a fixed text head [c, d]."""
 
@@ -30,7 +39,7 @@ class ImageTower(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return logits [b, c]: exp(s) · cos(image features, class), the scale being part of the head."""
         assert isinstance(self.head, Tensor)
-        return functional.normalize(self.features(images), dim=-1) @ self.head.T
+        return cosine_logits(self.features(images), self.head)
 
 
 class LinearTower(ImageTower):
@@ -119,11 +128,13 @@ class TextTower(nn.Module):
     def _make_head(self) -> Tensor:
         tokens, classes, scale = (getattr(self, name) for name in ("tokens", "classes", "scale"))
         pooled = torch.cat([self.text_model(input_ids=part).pooler_output for part in tokens.split(256)])
-        return text_head(self.text_projection(pooled), classes, self.count, scale)
+        embeddings = self.text_projection(pooled)
+        with torch.autocast(embeddings.device.type, enabled=False):
+            return text_head(embeddings.float(), classes, self.count, scale)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits [b, c]: exp(s) · cos(image features, class)."""
-        return functional.normalize(self.image_features(images), dim=-1) @ self.head().T
+        return cosine_logits(self.image_features(images), self.head())
 
 
 class BothTowers(TextTower):

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from negmerge.checkpoints import hash_file, open_checkpoint, read_state_dict, write_state_dict
 from negmerge.errors import InputError
-from negmerge.models._clip_files import ClipFiles
+from negmerge.models._clip_files import TOKENIZER, ClipFiles
 
 PLACE = "{}"  # where a template takes the class name
 BATCH = 256
@@ -69,46 +69,45 @@ def text_head(embeddings: Tensor, classes: Tensor, count: int, scale: Tensor) ->
 
 
 @torch.no_grad()
-def make_head(files: ClipFiles, prompts: Sequence[Prompts]) -> Tensor:
-    """Return the head [classes, d], float32, of all data sets one after the other; the text tower is let go again."""
+def make_head(files: ClipFiles, prompts: Prompts) -> Tensor:
+    """Return the head [classes, d], float32, of one data set; the text tower is let go again."""
     from transformers import CLIPTextModelWithProjection
 
     tower: Any = files.fill(CLIPTextModelWithProjection._from_config(files.config.text_config), ["text"])
-    tokens, classes = tokenize(files, prompts)
+    tokens, classes = tokenize(files, [prompts])
     embeddings = torch.cat([tower(input_ids=part).text_embeds for part in tokens.split(BATCH)])
-    return text_head(embeddings, classes, sum(len(group.classes) for group in prompts), files.logit_scale)
+    return text_head(embeddings, classes, len(prompts.classes), files.logit_scale)
 
 
-def cached_head(files: ClipFiles, prompts: Sequence[Prompts]) -> Path:
-    """Return the file of the head, made where the cache does not have it.
+def cached_heads(files: ClipFiles, prompts: Sequence[Prompts]) -> tuple[Path, ...]:
+    """Return the file of the head of each data set, made where the cache does not have it.
 
     Its name is the hash of the model's files, the class names and the templates, so that a change of any makes a new
     head. The cache is the folder `negmerge/heads` in NEGMERGE_CACHE, or else in ~/.cache.
     """
     parts = [hash_file(file) for file in files.weight_files]
-    parts += [
-        hash_file(files.folder / name)
-        for name in ("tokenizer.json", "vocab.json", "merges.txt", "config.json")
-        if (files.folder / name).is_file()
-    ]
-    worded = json.dumps([[group.classes, group.templates] for group in prompts])
-    parts.append(worded)
-    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    read = [name for name in (*TOKENIZER, "config.json") if (files.folder / name).is_file()]
+    parts += [f"{name} {hash_file(files.folder / name)}" for name in read]
     folder = Path(os.environ.get("NEGMERGE_CACHE", Path.home() / ".cache")) / "negmerge" / "heads"
-    file = folder / f"{key[:40]}.safetensors"
-    if not file.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        write_state_dict(file, {"head": make_head(files, prompts)}, {"prompts": worded})
-    return file
+    folder.mkdir(parents=True, exist_ok=True)
+    found = []
+    for group in prompts:
+        worded = json.dumps([group.classes, group.templates])
+        key = hashlib.sha256("\n".join([*parts, worded]).encode()).hexdigest()
+        found.append(folder / f"{key[:40]}.safetensors")
+        if not found[-1].exists():
+            write_state_dict(found[-1], {"head": make_head(files, group)}, {"prompts": worded})
+    return tuple(found)
 
 
-def load_head(file: Path) -> Tensor:
-    """Return the head that was written to a file."""
-    return read_state_dict(file)["head"]
+def load_heads(files: Sequence[Path]) -> Tensor:
+    """Return the heads that were written to files as one [classes, d], one after the other."""
+    return torch.cat([read_state_dict(file)["head"] for file in files])
 
 
-def load_prompts(file: Path) -> list[Prompts]:
+def load_prompts(file: Path) -> Prompts:
     """Return the prompts that the head in a file was made of."""
     checkpoint = open_checkpoint(file)
     checkpoint.close()
-    return [Prompts(tuple(names), tuple(own)) for names, own in json.loads(checkpoint.metadata["prompts"])]
+    names, own = json.loads(checkpoint.metadata["prompts"])
+    return Prompts(tuple(names), tuple(own))

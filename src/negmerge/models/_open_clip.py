@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -17,7 +18,12 @@ from negmerge.checkpoints import read_state_dict, write_bytes_atomic, write_stat
 from negmerge.errors import InputError, listing
 from negmerge.models._clip_files import MEAN, STD
 
-HEAD_WIDTH = 64  # of every CLIP model: the number of attention heads is width / 64
+# Attention heads by the width of a tower: of 64 numbers each, but for ViT-H (80), ViT-g (88) and ViT-bigG (104). They
+# cannot be told from the tensors, whose shapes are the same for any number.
+HEADS = {
+    "vision": {width: width // 64 for width in (384, 512, 768, 1024)} | {1280: 16, 1408: 16, 1664: 16},
+    "text": {width: width // 64 for width in (384, 512, 640, 768, 1024, 1280)},
+}
 LAYER = re.compile(r"(visual\.)?transformer\.resblocks\.(\d+)\.(.+)")
 PLAIN = {
     "logit_scale": "logit_scale",
@@ -96,8 +102,14 @@ def to_open_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def clip_config(state: Mapping[str, Tensor], activation: str) -> dict[str, Any]:
-    """Return the config.json of the `CLIPModel` whose tensors these are; `activation` cannot be told from them."""
+def clip_config(
+    state: Mapping[str, Tensor], activation: str, heads: Mapping[str, int | None] = MappingProxyType({})
+) -> dict[str, Any]:
+    """Return the config.json of the `CLIPModel` whose tensors these are.
+
+    `activation` and the numbers of attention `heads` of the towers vision and text cannot be told from them; the latter
+    are those of open_clip's models of the same width unless given. Raises InputError for a width that is not known.
+    """
     patch = state["vision_model.embeddings.patch_embedding.weight"]
     places = len(state["vision_model.embeddings.position_embedding.weight"])
     context, text = state["text_model.embeddings.position_embedding.weight"].shape
@@ -110,7 +122,7 @@ def clip_config(state: Mapping[str, Tensor], activation: str) -> dict[str, Any]:
             "hidden_size": width,
             "intermediate_size": len(state[f"{tower}_model.encoder.layers.0.mlp.fc1.weight"]),
             "num_hidden_layers": len(layers),
-            "num_attention_heads": max(1, width // HEAD_WIDTH),
+            "num_attention_heads": _heads(tower, width, heads.get(tower)),
             "hidden_act": activation,
         }
     ends = {"vocab_size": vocabulary, "max_position_embeddings": context}
@@ -124,20 +136,36 @@ def clip_config(state: Mapping[str, Tensor], activation: str) -> dict[str, Any]:
     }
 
 
-def convert_open_clip(checkpoint: Path, output: Path, *, activation: str) -> None:
+def _heads(tower: str, width: int, given: int | None) -> int:
+    number = given if given is not None else HEADS[tower].get(width)
+    if number is None:
+        raise InputError(
+            f"{tower} tower of width {width}: how many attention heads it has is not known; "
+            f"give {tower}_heads (--{tower}-heads), which is width / head_width of the model's own config"
+        )
+    if number < 1 or width % number:
+        raise InputError(f"{tower}_heads must divide the tower's width {width}, got {number}")
+    return number
+
+
+def convert_open_clip(
+    checkpoint: Path, output: Path, *, activation: str, vision_heads: int | None = None, text_heads: int | None = None
+) -> None:
     """Write an open_clip checkpoint (.pt, .bin, .safetensors) as the folder of a `CLIPModel`.
 
     `activation`: quick_gelu for OpenAI's weights and those trained like them, gelu for open_clip's own. A tokenizer is
-    not part of a checkpoint: add the files of openai/clip-vit-base-patch32, which all these models share.
+    not part of a checkpoint: add the files of openai/clip-vit-base-patch32, which all these models share. The heads
+    are those of open_clip's models of the same width unless given.
 
-    Raises InputError for tensors of another model, and for another activation.
+    Raises InputError for tensors of another model, for another activation, and for a width that needs the heads given.
     """
     if activation not in ("gelu", "quick_gelu"):
         raise InputError(f"activation must be gelu or quick_gelu, got {activation!r}")
     state = from_open_clip(read_state_dict(checkpoint))
+    config = clip_config(state, activation, {"vision": vision_heads, "text": text_heads})
     output.mkdir(parents=True, exist_ok=True)
     write_state_dict(output / "model.safetensors", state, {"format": "pt"})
-    write_bytes_atomic(output / "config.json", json.dumps(clip_config(state, activation), indent=1).encode())
+    write_bytes_atomic(output / "config.json", json.dumps(config, indent=1).encode())
     statistics = {"image_mean": MEAN, "image_std": STD}
     write_bytes_atomic(output / "preprocessor_config.json", json.dumps(statistics, indent=1).encode())
 

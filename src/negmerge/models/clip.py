@@ -4,6 +4,7 @@ Radford et al., Learning Transferable Visual Models From Natural Language Superv
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,12 +14,13 @@ from torch import Tensor, nn
 from negmerge.errors import InputError
 from negmerge.models._clip_files import ClipFiles
 from negmerge.models._clip_modules import BothTowers, ImageTower, LinearTower, TextTower
-from negmerge.models._clip_prompts import Prompts, cached_head, load_head, load_prompts, tokenize
+from negmerge.models._clip_prompts import Prompts, cached_heads, load_heads, load_prompts, tokenize
 from negmerge.models._initialising import seeded
 from negmerge.models._normalising import normalise
 
 SUMMARY = "CLIP (a CLIPModel folder, a hub id, ViT-B/32, ViT-B/16 or ViT-L/14) with zero-shot heads of class prompts"
 TEMPLATES = ("a photo of a {}.",)
+MOST_PROMPTS = 4_000  # whose activations a step of the text tower keeps, all at once
 
 
 class Settings(BaseModel):
@@ -45,25 +47,25 @@ def build(
     classes: int,
     shape: tuple[int, int, int],
     seed: int = 0,
-    head: Path | None = None,
+    head: Sequence[Path] = (),
 ) -> nn.Module:
-    """Return the classifier for images of shape (C, H, W); `head` is the file that `prepare_head` returned.
+    """Return the classifier for images of shape (C, H, W); `head` are the files that `prepare_head` returned.
 
     The towers that are trained are initialised from the seed: their weights are those of a checkpoint, `pretrained`
     for the model's own. The others, and the point where a linearised model is expanded, are the model's own.
 
     Raises InputError for images of another shape than the model takes, and without a head.
     """
-    files = ClipFiles(settings.path)
+    files = _files(settings.path)
     vision = files.config.vision_config
     wanted = (vision.num_channels, vision.image_size, vision.image_size)
     if tuple(shape) != wanted:
         raise InputError(
             f"{settings.path} takes images of shape {list(wanted)}, got {list(shape)}; set image_size, mode"
         )
-    if head is None:
+    if not head:
         raise InputError("model: clip classifies by class prompts, and none were given")
-    weights = load_head(head)
+    weights = load_heads(head)
     if len(weights) != classes:
         raise InputError(f"the head has {len(weights)} classes, the data {classes}; build it anew")
 
@@ -80,9 +82,9 @@ def build(
     return seeded(make, seed)
 
 
-def _with_text(settings: Settings, files: ClipFiles, images: ImageTower, head: Path) -> nn.Module:
+def _with_text(settings: Settings, files: ClipFiles, images: ImageTower, head: Sequence[Path]) -> nn.Module:
     text = files.config.text_config
-    tokens, classes = tokenize(files, load_prompts(head))
+    tokens, classes = tokenize(files, [load_prompts(file) for file in head])
     scale = files.logit_scale
     if settings.train == "both":
         return BothTowers(text, tokens, classes, scale, images)
@@ -92,30 +94,61 @@ def _with_text(settings: Settings, files: ClipFiles, images: ImageTower, head: P
 def pretrained(settings: Settings) -> dict[str, Tensor]:
     """Return the model's own weights of the towers that are trained, in float32, by the names of `CLIPModel`."""
     towers = ["vision", "text"] if settings.train == "both" else [settings.train]
-    return {name: value.float() for name, value in ClipFiles(settings.path).read(towers).items()}
+    return {name: value.float() for name, value in _files(settings.path).read(towers).items()}
 
 
-def prepare_head(settings: Settings, prompts: Sequence[tuple[Sequence[str], Sequence[str] | None]]) -> Path:
-    """Return the file of the text head of some data sets, made where the cache does not have it.
+def model_files(settings: Settings) -> dict[str, Path]:
+    """Return the files that the model is made of, by the names that a record shows.
 
-    `prompts` are class names and templates of each data set in turn (None for those of the settings); its classes
-    follow one another in the head.
+    A run begins here: what this process knows of them is forgotten, as a folder may have changed since the last run.
+    """
+    _files.cache_clear()
+    return _files(settings.path).used
+
+
+def check_prompts(settings: Settings, sources: Sequence[tuple[str, int, Sequence[str] | None]]) -> None:
+    """Raise InputError where the text tower would be trained by more prompts than a step can hold.
+
+    `sources` are the name, the number of classes (0 where it is not known yet) and the templates of each data set (None
+    for those of the settings).
+    """
+    counts = [(name, classes * len(own or settings.templates)) for name, classes, own in sources if classes]
+    total = sum(count for _, count in counts)
+    if settings.train != "vision" and total > MOST_PROMPTS:
+        shown = ", ".join(f"{name} {count:,}" for name, count in counts)
+        raise InputError(
+            f"model.train: {settings.train} encodes every prompt in every step, {total:,} here ({shown}), "
+            f"{MOST_PROMPTS:,} at most; take sources with fewer classes or templates, or train: vision"
+        )
+
+
+def prepare_head(settings: Settings, prompts: Sequence[tuple[Sequence[str], Sequence[str] | None]]) -> tuple[Path, ...]:
+    """Return the files of the text heads of some data sets, each made where the cache does not have it.
+
+    `prompts` are class names and templates of each data set (None for those of the settings). In the classifier the
+    heads follow one another.
     """
     groups = [Prompts(tuple(names), tuple(own or settings.templates)) for names, own in prompts]
-    return cached_head(ClipFiles(settings.path), groups)
+    return cached_heads(_files(settings.path), groups)
 
 
 def image_form(settings: Settings) -> dict[str, Any]:
     """Return the decoding settings of CLIP's own preprocessing: short side to size, centre cut out, in colour."""
-    return {"image_size": ClipFiles(settings.path).config.vision_config.image_size, "mode": "rgb", "resize": "crop"}
+    return {"image_size": _files(settings.path).config.vision_config.image_size, "mode": "rgb", "resize": "crop"}
 
 
 def prepare(settings: Settings, images: Tensor) -> Tensor:
     """Return uint8 images [b, C, H, W] as float32, normalised by the statistics of the model's preprocessing."""
-    return normalise(images, *ClipFiles(settings.path).statistics)
+    return normalise(images, *_files(settings.path).statistics)
 
 
 def logits(model: nn.Module, batch: Tensor) -> Tensor:
     """Return logits [b, classes], of all heads side by side."""
     outputs: Tensor = model(batch)
     return outputs
+
+
+@lru_cache(maxsize=8)
+def _files(path: str) -> ClipFiles:
+    """Return the files of a model, the same object each time: a hub id is looked up once, not with every batch."""
+    return ClipFiles(path)

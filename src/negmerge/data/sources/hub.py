@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from negmerge.data import Source
+from negmerge.data._split_names import SPLITS, Splits
 from negmerge.data.tables import TableSettings, quiet, to_source
 from negmerge.errors import InputError
 
@@ -17,18 +18,7 @@ class Settings(TableSettings):
     path: str = Field(min_length=1, description="hub id, such as uoft-cs/cifar10, or a local folder")
     config: str | None = Field(None, description="the configuration of a data set that has several")
     revision: str | None = Field(None, description="branch, tag or commit")
-    splits: dict[str, str] = Field(
-        default_factory=lambda: {"train": "train", "test": "test"},
-        description="which split serves as train and as test; one that is not named keeps its name",
-    )
-
-    @field_validator("splits")
-    @classmethod
-    def _both(cls, value: dict[str, str]) -> dict[str, str]:
-        for part in value:
-            if part not in ("train", "test"):
-                raise ValueError(f"splits: {part!r} is not one of train and test")
-        return {"train": "train", "test": "test", **value}
+    splits: Splits = Field(default_factory=dict, description=SPLITS)
 
 
 def load(settings: Settings) -> Source:
@@ -36,7 +26,7 @@ def load(settings: Settings) -> Source:
 
     Raises InputError for an id that cannot be reached or does not exist, and for a split that is not there.
     """
-    tables = {part: _fetch(settings, split) for part, split in settings.splits.items()}
+    tables = {part: _fetch(settings, settings.splits.get(part, part)) for part in ("train", "test")}
     return to_source(tables["train"], tables["test"], settings, settings.path)
 
 

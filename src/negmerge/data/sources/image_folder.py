@@ -1,11 +1,15 @@
 """Image files in a folder for each class."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from negmerge.data import ImageSet, Source
+from negmerge.data._split_names import SPLITS, VALIDATION, Splits, spellings
 from negmerge.data.decoding import DecodingSettings, decode
 from negmerge.errors import InputError
 
@@ -17,32 +21,90 @@ class Settings(DecodingSettings):
     """Where the files are, and how a test part is taken where there is none."""
 
     path: Path = Field(description="folder with train/ and test/, or with the class folders themselves")
+    splits: Splits = Field(default_factory=dict, description=SPLITS)
     test_fraction: float = Field(0.2, gt=0, lt=1, description="share of the rows for test, where there is no test/")
     seed: int = Field(0, ge=0, description="of that share")
+    most: int | None = Field(
+        None, ge=1, description="a seeded sample of so many rows of the train table; all unless set"
+    )
+
+
+@dataclass(frozen=True)
+class Listed:
+    """The files of a table and the number of the class of each; nothing is read of them yet."""
+
+    files: list[Path]
+    labels: list[int]
+
+    def take(self, rows: Tensor) -> "Listed":
+        """Return some rows, in their order."""
+        return Listed([self.files[row] for row in rows.tolist()], [self.labels[row] for row in rows.tolist()])
 
 
 def load(settings: Settings) -> Source:
-    """Read all images, classes and files in the order of their names.
+    """Read all images, classes and files in the order of their names; what is not taken is not decoded.
 
-    Raises InputError for a missing or empty folder, and for a class that only the test part has.
+    Raises InputError for a missing or empty folder, for a class that only the test part has, and for a folder that
+    looks like a test part of another name.
     """
     root = settings.path
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; give data.path")
-    has_parts = (root / "train").is_dir()
-    classes = _classes(root / "train" if has_parts else root)
-    first = _read(root / "train" if has_parts else root, classes, settings)
-    if has_parts and (root / "test").is_dir():
-        strangers = [name for name in _classes(root / "test") if name not in classes]
-        if strangers:
-            raise InputError(f"{root}/test has the class {strangers[0]!r}, which train/ does not have")
-        return Source(first, _read(root / "test", classes, settings))
-    order = torch.randperm(len(first), generator=torch.Generator().manual_seed(settings.seed))
-    cut = max(1, round(settings.test_fraction * len(first)))
-    test, train = order[:cut].sort().values, order[cut:].sort().values
-    if not len(train):
-        raise InputError(f"{root} holds {len(first)} images, too few to take a test part from; give it a test/ folder")
-    return Source(first.take(train), first.take(test))
+    first, second = _parts(root, settings.splits)
+    classes = _classes(first)
+    train = _list(first, classes)
+    if second is None:
+        return _split(train, classes, settings, first)
+    strangers = [name for name in _classes(second) if name not in classes]
+    if strangers:
+        raise InputError(f"{second} has the class {strangers[0]!r}, which {first.name}/ does not have")
+    train = train.take(_sample(torch.arange(len(train.files)), settings.most))
+    return Source(_decode(train, classes, settings, first), _decode(_list(second, classes), classes, settings, second))
+
+
+def _split(table: Listed, classes: tuple[str, ...], settings: Settings, folder: Path) -> Source:
+    """Return one table as two, a seeded share of its rows being the test table."""
+    order = _shuffle(len(table.files), settings.seed)
+    cut = max(1, round(settings.test_fraction * len(order)))
+    test, train = order[:cut].sort().values, _sample(order[cut:].sort().values, settings.most)
+    if len(order) and not len(train):
+        raise InputError(
+            f"{settings.path} holds {len(order)} images, too few to take a test part from; give it a test/ folder"
+        )
+    kept = torch.cat([train, test]).sort().values
+    whole = _decode(table.take(kept), classes, settings, folder)
+    return Source(*(whole.take(torch.searchsorted(kept, rows)) for rows in (train, test)))
+
+
+def _sample(rows: Tensor, most: int | None) -> Tensor:
+    return rows if most is None or most >= len(rows) else rows[_shuffle(len(rows), 0)[:most].sort().values]
+
+
+def _shuffle(count: int, seed: int) -> Tensor:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+
+
+def has_split(folder: Path, split: str) -> bool:
+    """Whether a folder holds the class folders of a split."""
+    return _folder(folder, split) is not None
+
+
+def _parts(root: Path, splits: Mapping[str, str]) -> tuple[Path, Path | None]:
+    """Return the folders of the train and the test table; without a train folder the classes lie in `root` itself."""
+    train, test = (_folder(root, splits.get(part, part)) for part in ("train", "test"))
+    if train is None or test is not None:
+        return (train or root), (test if train else None)
+    ignored = [name for name in ("test", *VALIDATION) if (root / name).is_dir()]
+    if ignored:
+        raise InputError(
+            f"{root} has no {splits.get('test', 'test')}/ but {ignored[0]}/, which would be ignored: "
+            f"write splits: {{test: {ignored[0]}}} to test on it, or give {train} to test on a share of its rows"
+        )
+    return train, None
+
+
+def _folder(root: Path, split: str) -> Path | None:
+    return next((root / name for name in spellings(split) if (root / name).is_dir()), None)
 
 
 def _classes(folder: Path) -> tuple[str, ...]:
@@ -52,7 +114,7 @@ def _classes(folder: Path) -> tuple[str, ...]:
     return names
 
 
-def _read(folder: Path, classes: tuple[str, ...], settings: Settings) -> ImageSet:
+def _list(folder: Path, classes: tuple[str, ...]) -> Listed:
     files: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
@@ -61,4 +123,9 @@ def _read(folder: Path, classes: tuple[str, ...], settings: Settings) -> ImageSe
         )
         files += found
         labels += [label] * len(found)
-    return ImageSet(decode(files, settings, str(folder)), torch.tensor(labels, dtype=torch.int64), classes)
+    return Listed(files, labels)
+
+
+def _decode(table: Listed, classes: tuple[str, ...], settings: Settings, folder: Path) -> ImageSet:
+    images = decode(table.files, settings, str(folder))
+    return ImageSet(images, torch.tensor(table.labels, dtype=torch.int64), classes)

@@ -6,6 +6,7 @@ from pathlib import Path
 from pydantic import Field
 
 from negmerge.data import Source
+from negmerge.data._split_names import SPLITS, VALIDATION, Splits, spellings
 from negmerge.data.tables import TableSettings, quiet, to_source
 from negmerge.errors import InputError
 
@@ -16,6 +17,7 @@ class Settings(TableSettings):
     """Where the files are, and which columns hold image and label."""
 
     path: Path = Field(description="folder with train*.parquet and test*.parquet, itself or in one of its folders")
+    splits: Splits = Field(default_factory=dict, description=SPLITS)
 
 
 def load(settings: Settings) -> Source:
@@ -26,7 +28,7 @@ def load(settings: Settings) -> Source:
     import datasets
     import pyarrow
 
-    files = {part: _files(settings.path, part) for part in ("train", "test")}
+    files = {part: _files(settings.path, settings.splits.get(part, part)) for part in ("train", "test")}
     with quiet(), tempfile.TemporaryDirectory() as cache:  # nothing is left in the user's cache
         try:
             train, test = (
@@ -38,14 +40,30 @@ def load(settings: Settings) -> Source:
         return to_source(train, test, settings, str(settings.path))
 
 
-def _files(folder: Path, part: str) -> list[Path]:
+def has_split(folder: Path, split: str) -> bool:
+    """Whether a folder, or one of its folders, holds parquet files of a split."""
+    return bool(_places(folder, split))
+
+
+def _files(folder: Path, split: str) -> list[Path]:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give data.path")
-    found = {place: sorted(place.glob(f"{part}*.parquet")) for place in (folder, *sorted(folder.glob("[!.]*/")))}
-    places = [place for place, files in found.items() if files]
+    places = _places(folder, split)
     if not places:
-        raise InputError(f"{folder} holds no {part}*.parquet, neither itself nor in a folder of it")
-    if len(places) > 1 and places[0] != folder:
+        other = [name for name in ("test", VALIDATION[-1]) if _places(folder, name)]
+        hint = f"; to test on its {other[0]}*.parquet, write splits: {{test: {other[0]}}}" if other else ""
+        raise InputError(f"{folder} holds no {split}*.parquet, neither itself nor in a folder of it{hint}")
+    first = next(iter(places))
+    if len(places) > 1 and first != folder:
         names = ", ".join(place.name for place in places)
-        raise InputError(f"{folder} holds {part}*.parquet in several folders ({names}); give data.path one of them")
-    return found[places[0]]
+        raise InputError(f"{folder} holds {split}*.parquet in several folders ({names}); give data.path one of them")
+    return places[first]
+
+
+def _places(folder: Path, split: str) -> dict[Path, list[Path]]:
+    """Return the folders that hold files of a split, and these; of several spellings the first that is there."""
+    for name in spellings(split):
+        found = {place: sorted(place.glob(f"{name}*.parquet")) for place in (folder, *sorted(folder.glob("[!.]*/")))}
+        if any(found.values()):
+            return {place: files for place, files in found.items() if files}
+    return {}
