@@ -38,10 +38,11 @@ LONG, SMOOTHING = [40, 60], [0.0, 0.1]
 # recipe → training settings that all members share, the grid, and what else differs from the first
 RECIPES: dict[str, dict[str, Any]] = {
     "center": {"methods": MORE},
+    "no-smoothing": {"grid": {"label_smoothing": [0.0], "weight_decay": [5e-5, 5e-4]}, "methods": MORE[:6]},
     "smoothing": {"grid": {"label_smoothing": [0.2, 0.4]}},
+    "short": {"grid": {"epochs": [5, 10]}},
     "lr-0.1": {"train": {"lr": 0.1}},
     "lr-0.01": {"train": {"lr": 0.01}},
-    "short": {"grid": {"epochs": [5, 10]}},
     "augmented": {"train": {"augment": "crop+flip"}},
     "lr-0.01-frozen": {"train": {"lr": 0.01, "freeze_statistics": True}, "methods": PLAIN[:2]},
     "retain-floor": {"selection": {"objective": "retain-floor"}, "pool_of": "center"},

@@ -63,6 +63,7 @@ def decode(items: Sequence[Any], settings: DecodingSettings, where: str) -> Tens
 def convert(images: Tensor, settings: DecodingSettings) -> Tensor:
     """Bring images that are decoded already, uint8 [n, 1 or 3, H, W], to the size and mode of the settings.
 
+    >>> import torch
     >>> convert(torch.zeros(2, 1, 8, 8, dtype=torch.uint8), DecodingSettings(image_size=28, mode="rgb")).shape
     torch.Size([2, 3, 28, 28])
     """
