@@ -34,11 +34,13 @@ MORE = [
     "original",
 ]
 LONG, SMOOTHING = [40, 60], [0.0, 0.1]
+DECAYS = {"label_smoothing": [0.0], "weight_decay": [5e-5, 5e-4]}
 
 # recipe → training settings that all members share, the grid, and what else differs from the first
 RECIPES: dict[str, dict[str, Any]] = {
     "center": {"methods": MORE},
-    "no-smoothing": {"grid": {"label_smoothing": [0.0], "weight_decay": [5e-5, 5e-4]}, "methods": MORE[:6]},
+    "no-smoothing": {"grid": DECAYS, "methods": MORE[:6]},
+    "no-smoothing-lr-0.1": {"train": {"lr": 0.1}, "grid": DECAYS, "methods": MORE[:6]},
     "smoothing": {"grid": {"label_smoothing": [0.2, 0.4]}},
     "short": {"grid": {"epochs": [5, 10]}},
     "lr-0.1": {"train": {"lr": 0.1}},
