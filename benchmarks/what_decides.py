@@ -35,20 +35,21 @@ MORE = [
 ]
 LONG, SMOOTHING = [40, 60], [0.0, 0.1]
 DECAYS = {"label_smoothing": [0.0], "weight_decay": [5e-5, 5e-4]}
+BEST: dict[str, Any] = {"train": {"lr": 0.1}, "grid": DECAYS}
 
 # recipe → training settings that all members share, the grid, and what else differs from the first
 RECIPES: dict[str, dict[str, Any]] = {
     "center": {"methods": MORE},
     "no-smoothing": {"grid": DECAYS, "methods": MORE[:6]},
-    "no-smoothing-lr-0.1": {"train": {"lr": 0.1}, "grid": DECAYS, "methods": MORE[:6]},
+    "no-smoothing-lr-0.1": {**BEST, "methods": MORE[:6]},
     "smoothing": {"grid": {"label_smoothing": [0.2, 0.4]}},
     "short": {"grid": {"epochs": [5, 10]}},
     "lr-0.1": {"train": {"lr": 0.1}},
     "lr-0.01": {"train": {"lr": 0.01}},
     "augmented": {"train": {"augment": "crop+flip"}},
     "lr-0.01-frozen": {"train": {"lr": 0.01, "freeze_statistics": True}, "methods": PLAIN[:2]},
-    "retain-floor": {"selection": {"objective": "retain-floor"}, "pool_of": "center"},
-    "match-holdout": {"selection": {"objective": "match-holdout"}, "pool_of": "center"},
+    "retain-floor": {**BEST, "selection": {"objective": "retain-floor"}, "pool_of": "no-smoothing-lr-0.1"},
+    "match-holdout": {**BEST, "selection": {"objective": "match-holdout"}, "pool_of": "no-smoothing-lr-0.1"},
 }
 
 

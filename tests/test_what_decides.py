@@ -34,20 +34,20 @@ def small(monkeypatch, tmp_path):
 
 @pytest.mark.heavy
 def test_recipes_share_their_pool_and_stand_in_one_table(small, monkeypatch, tmp_path, capsys):
-    page = tmp_path / "page.md"
+    page, shared = tmp_path / "page.md", "no-smoothing-lr-0.1"
     page.write_text("before\n<!-- tables -->\n<!-- end -->\nafter\n")
-    arguments = ["what_decides.py", str(tmp_path / "runs"), "--only", "match-holdout", "center", "--write", str(page)]
+    arguments = ["what_decides.py", str(tmp_path / "runs"), "--only", "match-holdout", shared, "--write", str(page)]
     monkeypatch.setattr("sys.argv", [*arguments, "--set", "selection={objective: match-reference, max_alpha: 1}"])
     small.main()
     shown = page.read_text()
     assert shown.startswith("before\n<!-- tables -->\n| recipe |") and shown.endswith("<!-- end -->\nafter\n")
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in shown.splitlines() if line.startswith("|")]
     assert {len(row) for row in rows} == {len(small.HEADER)}
-    assert [row[0] for row in rows[2:] if row[0]] == ["match-holdout", "center"]
-    assert len(rows) == 2 + len(small.METHODS) + len(small.MORE)
+    assert [row[0] for row in rows[2:] if row[0]] == ["match-holdout", shared]
+    assert len(rows) == 2 + len(small.METHODS) + len(small.MORE[:6])
     held = rows[2]
     assert held[3] == "consensus" and "(α" in held[-1] and held[-2] == "–"
-    runs = [tmp_path / "runs" / name for name in ("center", "match-holdout")]
+    runs = [tmp_path / "runs" / name for name in (shared, "match-holdout")]
     for member in (runs[0] / "private" / "pool").glob("*/model.safetensors"):
         same = runs[1] / "private" / "pool" / member.parent.name / "model.safetensors"
         assert same.read_bytes() == member.read_bytes()
