@@ -183,9 +183,18 @@ def test_the_plan_counts_what_the_competitors_train():
         plan(config(methods=two, **conv)).evaluated_images
         - plan(config(methods=["best-single", "greedy"], **conv)).evaluated_images
     )
-    assert apart == 3 * 8 * (min(2000, rows["retain"]) + rows["forget"])  # single members, tried once for each policy
+    assert apart == 3 * 13 * (min(2000, rows["retain"]) + rows["forget"])  # single members, tried once for each policy
     matched = plan(config(methods=["consensus"], selection={"objective": "match-reference"}))
-    assert matched.evaluated_images - few.evaluated_images == 8 * rows["validation"]
+    assert matched.evaluated_images - few.evaluated_images == 13 * rows["validation"]
+    seen = min(2000, rows["retain"]) + rows["forget"]
+    for selection, points in (
+        ({"max_alpha": 1.0}, 8),
+        ({"search": "grid"}, 21),
+        ({"search": "grid", "max_alpha": 2.0, "step": 0.1}, 21),
+        ({"search": "grid", "max_alpha": 2.0}, 41),
+    ):
+        tried = plan(config(methods=["consensus"], selection=selection)).evaluated_images
+        assert few.evaluated_images - tried == (13 - points) * seen
     greedy = plan(config(methods=["best-single", "greedy"])).evaluated_images
     assert greedy > plan(config(methods=["best-single"])).evaluated_images
 

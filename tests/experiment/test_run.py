@@ -337,7 +337,7 @@ def test_pool_and_curve_warnings():
     clean = [base, {"alpha": 0.5, "forget": 10.0, "retain": 88.0}, {"alpha": 1.0, "forget": 2.0, "retain": 80.0}]
     assert curve_warnings("m", clean, 0.5, False) == []
     weak = curve_warnings("m", [base, {"alpha": 64.0, "forget": 70.0, "retain": 90.0}], 64.0, True)
-    assert [w["name"] for w in weak] == ["weak-forgetting"] and "α = 64" in weak[0]["text"]
+    assert [w["name"] for w in weak] == ["weak-forgetting"] and "beyond 64" in weak[0]["text"]
 
 
 def test_a_base_that_does_not_fit_is_refused(finished, tmp_path):

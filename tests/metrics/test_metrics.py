@@ -176,5 +176,5 @@ def test_the_holdout_distance_by_hand():
     assert holdout_distance(*sure, *unsure) == pytest.approx((25 + 75) / 2)
     assert holdout_distance(*unsure, *sure) == pytest.approx(50)
     assert holdout_distance(*sure, *sure) == 0.0
-    with pytest.raises(InputError, match="logits of the unseen rows hold NaN or Inf"):
+    with pytest.raises(NegmergeError, match="logits of the unseen rows hold NaN or Inf"):
         holdout_distance(*sure, unsure[0] * float("nan"), unsure[1])
