@@ -50,7 +50,9 @@ def to_source(train: Any, test: Any, settings: TableSettings, where: str) -> Sou
     image, label = _columns(train.features, settings.columns, where)
     classes = _class_names(train, label)
     sets = []
-    for part, table in (("train", _sample(train, settings.most)), ("test", test)):
+    kept = sample_rows(torch.arange(len(train)), settings.most)
+    few = train if len(kept) == len(train) else train.select(kept.tolist())
+    for part, table in (("train", few), ("test", test)):
         for column in (image, label):
             if column not in table.features:
                 raise InputError(f"{where}: the {part} table has no column {column!r}")
@@ -60,11 +62,11 @@ def to_source(train: Any, test: Any, settings: TableSettings, where: str) -> Sou
     return Source(*sets)
 
 
-def _sample(table: Any, most: int | None) -> Any:
-    if most is None or most >= len(table):
-        return table
-    order = torch.randperm(len(table), generator=torch.Generator().manual_seed(0))
-    return table.select(order[:most].sort().values.tolist())
+def sample_rows(rows: torch.Tensor, most: int | None) -> torch.Tensor:
+    """Return a seeded sample of so many rows, in their order; all of them where there are no more, or None is asked."""
+    if most is None or most >= len(rows):
+        return rows
+    return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:most].sort().values]
 
 
 def _columns(features: Any, chosen: dict[str, str], where: str) -> tuple[str, str]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from negmerge.data import ImageSet, Source
 from negmerge.data._split_names import SPLITS, VALIDATION, Splits, spellings
 from negmerge.data.decoding import DecodingSettings, decode
+from negmerge.data.tables import sample_rows
 from negmerge.errors import InputError
 
 SUMMARY = "image files as train/CLASS/… and test/CLASS/…, or CLASS/… with a seeded test part"
@@ -58,15 +59,15 @@ def load(settings: Settings) -> Source:
     strangers = [name for name in _classes(second) if name not in classes]
     if strangers:
         raise InputError(f"{second} has the class {strangers[0]!r}, which {first.name}/ does not have")
-    train = train.take(_sample(torch.arange(len(train.files)), settings.most))
+    train = train.take(sample_rows(torch.arange(len(train.files)), settings.most))
     return Source(_decode(train, classes, settings, first), _decode(_list(second, classes), classes, settings, second))
 
 
 def _split(table: Listed, classes: tuple[str, ...], settings: Settings, folder: Path) -> Source:
     """Return one table as two, a seeded share of its rows being the test table."""
-    order = _shuffle(len(table.files), settings.seed)
+    order = torch.randperm(len(table.files), generator=torch.Generator().manual_seed(settings.seed))
     cut = max(1, round(settings.test_fraction * len(order)))
-    test, train = order[:cut].sort().values, _sample(order[cut:].sort().values, settings.most)
+    test, train = order[:cut].sort().values, sample_rows(order[cut:].sort().values, settings.most)
     if len(order) and not len(train):
         raise InputError(
             f"{settings.path} holds {len(order)} images, too few to take a test part from; give it a test/ folder"
@@ -74,14 +75,6 @@ def _split(table: Listed, classes: tuple[str, ...], settings: Settings, folder: 
     kept = torch.cat([train, test]).sort().values
     whole = _decode(table.take(kept), classes, settings, folder)
     return Source(*(whole.take(torch.searchsorted(kept, rows)) for rows in (train, test)))
-
-
-def _sample(rows: Tensor, most: int | None) -> Tensor:
-    return rows if most is None or most >= len(rows) else rows[_shuffle(len(rows), 0)[:most].sort().values]
-
-
-def _shuffle(count: int, seed: int) -> Tensor:
-    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
 
 
 def has_split(folder: Path, split: str) -> bool:
