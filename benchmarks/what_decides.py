@@ -55,10 +55,11 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 def changes(recipe: dict[str, Any]) -> list[str]:
     """Return a recipe as changes to the config."""
-    train = {"optimizer": "sgd", "momentum": 0.9, "lr": 0.05, "weight_decay": 5e-5, "batch_size": 256}
+    shared = {"optimizer": "sgd", "momentum": 0.9, "lr": 0.05, "weight_decay": 5e-5, "batch_size": 256}
     grid = {"epochs": LONG, "label_smoothing": SMOOTHING} | recipe.get("grid", {})
+    train = {key: value for key, value in (shared | recipe.get("train", {})).items() if key not in grid}
     made = {
-        "pool": {"train": train | recipe.get("train", {}), "grid": grid},
+        "pool": {"train": train, "grid": grid},
         "methods": recipe.get("methods", METHODS),
         "buffers": "keep",
         "evaluation": {"membership": ["svc-confidence"], "most": 2000},

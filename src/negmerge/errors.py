@@ -15,6 +15,10 @@ class InputError(NegmergeError):
     exit_code = 2
 
 
+class DivergedError(NegmergeError):
+    """A model answers with NaN or Inf."""
+
+
 def listing(headline: str, names: Iterable[str], most: int = 10) -> str:
     """Return `headline` with at most `most` of the names below it, one a line.
 

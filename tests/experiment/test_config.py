@@ -7,9 +7,14 @@ import yaml
 
 from negmerge.errors import InputError
 from negmerge.experiment.config import check_config, load_config
+from negmerge.training.pool import expand_grid
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = [*sorted((ROOT / "configs").glob("*.yaml")), ROOT / "src/negmerge/cli/demo.yaml"]
+
+# of each pool: 27 as in the paper unless said here
+MEMBERS = {name: 9 for name in ("cifar10-resnet20-class", "cifar10-resnet20-random", "cifar10-resnet20-table", "demo")}
+MEMBERS |= {"clip-small": 8, "clip-small-cifar10": 8, "clip-small-linear": 4, "clip-vit-b32": 30}
 
 VALID = {
     "name": "x",
@@ -29,6 +34,7 @@ def test_there_are_configs():
 def test_every_config_is_valid(path):
     config = load_config(path)
     assert config.methods and check_config(yaml.safe_load(yaml.safe_dump(config.resolved()))) == config
+    assert len(expand_grid(config.pool.train, config.pool.grid)) == MEMBERS.get(path.stem, 27)
 
 
 def change(**changes):

@@ -73,6 +73,13 @@ def test_match_reference_is_the_smallest_gap_of_its_curve(tmp_path):
     assert chosen["gap"] == pytest.approx(sum(abs(ours[key] - target[key]) for key in ours) / 4)
 
 
+def test_a_candidate_that_answers_with_nan_is_the_worst(tmp_path):
+    rule = {"objective": "match-reference", "search": "grid", "max_alpha": 1e38, "step": 1e38}
+    row = run(config(selection=rule), tmp_path / "run")["methods"]["consensus"]
+    worst = {"alpha": 1e38, "forget": 0.0, "retain": 0.0, "gap": 100.0}
+    assert row["alpha"] == 0.0 and row["curve"][1] == worst
+
+
 def test_match_holdout_sees_no_reference_and_is_compared_with_the_oracle(holdout):
     place, results = holdout
     row = results["methods"]["consensus"]

@@ -150,6 +150,12 @@ def test_membership_draws_by_its_seed():
     assert torch.equal(state, torch.random.get_rng_state())
 
 
+def test_what_answers_with_nan_is_wrong():
+    values = torch.tensor([[float("nan"), 1.0], [2.0, 1.0], [float("nan"), float("nan")], [float("inf"), 0.0]])
+    labels = torch.zeros(4, dtype=torch.int64)
+    assert accuracy(values, labels) == 50.0 and per_class_accuracy(values, labels, 2) == [50.0, None]
+
+
 def test_membership_of_a_diverged_model():
     values, labels = logits(20)
     with pytest.raises(NegmergeError, match="logits of the forget rows hold NaN or Inf: the model has diverged"):

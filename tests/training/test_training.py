@@ -204,11 +204,12 @@ def test_the_grid_is_a_product_in_order():
         ({"lr": 0.1}, "pool.grid.lr: give a list"),
         ({"lr": [0.1, -1]}, "pool member 001-lr-1: lr: Input should be greater than 0".replace("-1:", ".1:")),
         ({"epochs": [5, 5]}, "pool members 000-epochs5 and 001-epochs5 have the same settings"),
+        ({"momentum": [0.0, 0.9]}, "pool: momentum is in train and in grid; leave it out of one"),
     ],
 )
 def test_bad_grids(grid, message):
     with pytest.raises(InputError, match=message):
-        expand_grid({}, grid)
+        expand_grid({"momentum": 0.9}, grid)
 
 
 @pytest.fixture

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from negmerge.checkpoints import write_bytes_atomic
 from negmerge.data.splits import Split
 from negmerge.data.store import Store
-from negmerge.errors import InputError
+from negmerge.errors import DivergedError, InputError
 from negmerge.evaluation import NegatedModel, predict_parts, recalibrate
 from negmerge.experiment.choices import Buffers, Recalibrate, SelectionConfig
 from negmerge.metrics import accuracy, average_gap, holdout_distance, membership_svc_confidence
 from negmerge.models._classifier import Classifier
-from negmerge.selection import Selection, choose_alpha
+from negmerge.selection import OBJECTIVES, Selection, choose_alpha
 from negmerge.training import derive_seed
 
 ATTACK_ROWS = 2000  # members and as many non-members; the reported attack takes up to 10,000, at 20 times the cost
@@ -167,7 +167,10 @@ class Selector:
                 started = time.perf_counter()
                 if not negated:
                     negated.append(self.negated(base, vector, buffers))
-                scores = self.candidate_scores(negated[0].set_alpha(alpha), aim, base)
+                try:
+                    scores = self.candidate_scores(negated[0].set_alpha(alpha), aim, base)
+                except DivergedError:
+                    scores = _nothing_right(aim)
                 known[key] = scores
                 spent += time.perf_counter() - started
                 write_bytes_atomic(curve_file, json.dumps(known).encode())
@@ -193,6 +196,12 @@ class Selector:
             model = self.negated(base, vector, buffers).set_alpha(chosen)
             gaps[chosen] = self.candidate_scores(model, "match-reference", base)["gap"]
         return {"alpha": best.alpha, "gap": gaps[best.alpha], "gap_chosen": gaps[chosen]}
+
+
+def _nothing_right(objective: str) -> dict[str, float]:
+    """Return the scores of a candidate that answers with NaN or Inf: the worst there are."""
+    aim = {} if objective == "retain-floor" else {OBJECTIVES[objective].key: 100.0}
+    return {"forget": 0.0, "retain": 0.0, **aim}
 
 
 def _as_row(scores: dict[str, float]) -> dict[str, float]:

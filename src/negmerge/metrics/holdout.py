@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from negmerge.errors import InputError, NegmergeError
+from negmerge.errors import DivergedError, InputError
 from negmerge.metrics.accuracy import accuracy
 
 
@@ -19,7 +19,7 @@ def holdout_distance(
     distance is about 0.
 
     Logits [n, classes], labels int64 [n]; losses are computed in float64. Raises InputError for no rows, and
-    NegmergeError for logits with NaN or Inf.
+    DivergedError for logits with NaN or Inf.
 
     >>> sure, half = torch.tensor([[99.0, 0.0]] * 4), torch.tensor([[99.0, 0.0], [0.0, 99.0]] * 2)
     >>> label = torch.zeros(4, dtype=torch.int64)
@@ -28,7 +28,7 @@ def holdout_distance(
     """
     for name, logits in (("forget", forget_logits), ("unseen", unseen_logits)):
         if not logits.isfinite().all():
-            raise NegmergeError(f"the logits of the {name} rows hold NaN or Inf: the model has diverged")
+            raise DivergedError(f"the logits of the {name} rows hold NaN or Inf: the model has diverged")
     apart = abs(accuracy(forget_logits, forget_labels) - accuracy(unseen_logits, unseen_labels))
     losses = (
         functional.cross_entropy(forget_logits.double(), forget_labels, reduction="none"),

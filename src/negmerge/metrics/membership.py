@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from negmerge.errors import InputError, NegmergeError
+from negmerge.errors import DivergedError, InputError
 
 
 def membership_svc_confidence(
@@ -24,7 +24,7 @@ def membership_svc_confidence(
     min(`most`, what there is), a seeded choice. The target is Retrain's value, neither 50 nor 100; near 100 where
     Retrain's is lower means over-forgetting.
 
-    Logits [n, classes], labels int64 [n]. Raises InputError where a part has no rows, and NegmergeError for logits
+    Logits [n, classes], labels int64 [n]. Raises InputError where a part has no rows, and DivergedError for logits
     with NaN or Inf.
 
     >>> sure, unsure = torch.tensor([[9.0, 0.0]] * 20), torch.tensor([[0.0, 0.0]] * 20)
@@ -43,7 +43,7 @@ def membership_svc_confidence(
         raise InputError("the membership attack needs retain, test and forget rows; one of them is empty")
     for name, part in (("retain", members), ("test", others), ("forget", target)):
         if not part.isfinite().all():
-            raise NegmergeError(f"the logits of the {name} rows hold NaN or Inf: the model has diverged")
+            raise DivergedError(f"the logits of the {name} rows hold NaN or Inf: the model has diverged")
     size = min(most, len(members), len(others))
     generator = torch.Generator().manual_seed(seed)
     members, others = (part[torch.randperm(len(part), generator=generator)[:size]] for part in (members, others))

@@ -22,8 +22,8 @@ class Member:
 def expand_grid(train: Mapping[str, Any], grid: Mapping[str, Sequence[Any]]) -> list[Member]:
     """Return a member for every combination of the grid's values over the settings in `train`.
 
-    The last setting of the grid varies fastest. Raises InputError for a setting that training does not have, for
-    one with no values, for a value that is refused, and for two members with the same settings.
+    The last setting of the grid varies fastest. Raises InputError for a setting that training does not have, that
+    `train` has too, or that has no values, for a value that is refused, and for two members with the same settings.
 
     >>> [m.name for m in expand_grid({"epochs": 3}, {"lr": [1e-3, 1e-4]})]
     ['000-lr0.001', '001-lr0.0001']
@@ -31,6 +31,8 @@ def expand_grid(train: Mapping[str, Any], grid: Mapping[str, Sequence[Any]]) -> 
     for key, values in grid.items():
         if key not in TrainSettings.model_fields:
             raise InputError(f"pool.grid: {key!r} is no training setting{nearest(key, TrainSettings.model_fields)}")
+        if key in train:
+            raise InputError(f"pool: {key} is in train and in grid; leave it out of one (null takes an inherited one away)")
         if isinstance(values, str) or not isinstance(values, Sequence) or not values:
             raise InputError(f"pool.grid.{key}: give a list of at least one value, got {values!r}")
     members: list[Member] = []
