@@ -99,7 +99,9 @@ def test_several_mistakes_are_listed_together():
 
 def test_set_and_extends(tmp_path):
     (tmp_path / "ground.yaml").write_text(yaml.safe_dump(VALID))
-    (tmp_path / "top.yaml").write_text("extends: ground.yaml\nname: top\npool: {grid: {epochs: [1, 2]}}\n")
+    (tmp_path / "top.yaml").write_text(
+        "extends: ground.yaml\nname: top\npool: {train: {epochs: null}, grid: {epochs: [1, 2]}}\n"
+    )
     config = load_config(tmp_path / "top.yaml", ["base.train.epochs=7", "base.train.lr=1.0e-4", "seeds=[4, 5]"])
     assert (config.name, config.base.train.epochs, config.base.train.lr, config.seeds) == ("top", 7, 1e-4, [4, 5])
     assert config.pool.grid == {"lr": [1e-3, 1e-4], "epochs": [1, 2]}

@@ -32,7 +32,7 @@ def expand_grid(train: Mapping[str, Any], grid: Mapping[str, Sequence[Any]]) -> 
         if key not in TrainSettings.model_fields:
             raise InputError(f"pool.grid: {key!r} is no training setting{nearest(key, TrainSettings.model_fields)}")
         if key in train:
-            raise InputError(f"pool: {key} is in train and in grid; leave it out of one (null takes an inherited one away)")
+            raise InputError(f"pool: {key} is in train and in grid; leave it out of one, or write null there")
         if isinstance(values, str) or not isinstance(values, Sequence) or not values:
             raise InputError(f"pool.grid.{key}: give a list of at least one value, got {values!r}")
     members: list[Member] = []
