@@ -253,6 +253,7 @@ def test_a_model_is_looked_up_once_and_not_with_every_batch(tiny, monkeypatch):
     for _ in range(3):
         one.prepare(images())
     assert model is not None and looked == ["someone/clip"]
+    assert clip.pinned(one.checked)["path"] == path and len(looked) == 1  # what other processes are told
     files = clip.model_files(one.checked)  # the next run: the folder may be another by now
     assert len(looked) == 2
     assert [str(n) for n in files if "token" not in n] == [

@@ -135,7 +135,8 @@ def make_classifier(
     module = registry.load("families", model.family)
     head = module.prepare_head(module.Settings(**model.settings), prompts)
     heads = tuple(len(names) for names, _ in prompts)
-    return Classifier(model.family, model.settings, classes, (channels, height, width), compute, heads, head)
+    settings = module.pinned(module.Settings(**model.settings)) if hasattr(module, "pinned") else model.settings
+    return Classifier(model.family, settings, classes, (channels, height, width), compute, heads, head)
 
 
 def _has_prompts(model: ModelConfig) -> bool:

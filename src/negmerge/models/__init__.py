@@ -10,5 +10,6 @@ in a form of its own, `image_form(settings) -> decoding settings`, and may class
 `prepare_head(settings, prompts) -> paths` makes a head for each source, and `build` takes the files as `head`;
 `check_prompts(settings, sources)` may refuse sources before anything is decoded.
 `model_files(settings) -> {name: path}` are the files that all this is read from: they are hashed when a run begins,
-stand in its record, and must be the same where it is resumed.
+stand in its record, and must be the same where it is resumed; `pinned(settings) -> settings` names these very files to
+other processes.
 """

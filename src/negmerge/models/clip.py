@@ -106,6 +106,11 @@ def model_files(settings: Settings) -> dict[str, Path]:
     return _files(settings.path).used
 
 
+def pinned(settings: Settings) -> dict[str, Any]:
+    """Return the settings with the folder that a hub id was fetched to, so that all processes read the same commit."""
+    return {**settings.model_dump(), "path": str(_files(settings.path).folder)}
+
+
 def check_prompts(settings: Settings, sources: Sequence[tuple[str, int, Sequence[str] | None]]) -> None:
     """Raise InputError where the text tower would be trained by more prompts than a step can hold.
 
