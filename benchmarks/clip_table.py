@@ -14,6 +14,17 @@ from pathlib import Path
 from negmerge.checkpoints import write_bytes_atomic
 from negmerge.errors import InputError
 
+COMMANDS = """\
+python examples/clip/train_clip.py --cifar10 $DATA/cifar10 --mnist $DATA/mnist -o clip-small
+negmerge run configs/clip-small.yaml -o runs/clip-small-mnist \\
+  --set data.forget.path=$DATA/mnist --set data.retain.path=$DATA/cifar10
+negmerge run configs/clip-small-cifar10.yaml -o runs/clip-small-cifar10 \\
+  --set data.forget.path=$DATA/cifar10 --set data.retain.path=$DATA/mnist
+negmerge run configs/clip-small-linear.yaml -o runs/clip-small-linear \\
+  --set data.forget.path=$DATA/mnist --set data.retain.path=$DATA/cifar10
+python benchmarks/clip_table.py runs/clip-small-mnist runs/clip-small-cifar10 runs/clip-small-linear \\
+  --training clip-small/training.json -o docs/results/clip-small.md
+"""
 HEADER = ("method", "forget", "control", "α", "consensus (kept / all merged)", "validation: forget", "control")
 
 
@@ -120,7 +131,9 @@ def page(folders: list[Path], training: Path | None) -> str:
     runs = [read_run(folder) for folder in folders]
     lines = ["# CLIP: forget a data set, keep the rest", ""]
     lines += [
-        "Made by `benchmarks/clip_table.py` from the results of the runs; accuracies are zero-shot, in percent.",
+        "Made by `benchmarks/clip_table.py` from results of one seed; accuracies are zero-shot, in percent.",
+        "",
+        f"```\n{COMMANDS}```",
         "",
     ]
     if training is not None:
