@@ -58,6 +58,17 @@ def test_a_better_method_is_named():
     assert "did better than consensus" in verdict.comparison
 
 
+def test_many_methods_are_not_listed_with_their_numbers():
+    results = random_results()
+    uniform, single = results["methods"]["uniform"], results["methods"]["best-single"]
+    for i in range(3):
+        results["methods"] |= {f"above-{i}": {**uniform, "label": ""}, f"below-{i}": {**single, "label": ""}}
+    assert judge(results).comparison == (
+        "Here uniform, above-0, above-1 and above-2 did better than consensus. "
+        "Against the other 4 methods consensus came out ahead."
+    )
+
+
 def test_small_differences_are_none():
     verdict = judge(changed(class_results(), "uniform", forget=1.2, retain=95.4))
     assert "There is no clear difference between consensus and uniform" in verdict.comparison

@@ -19,6 +19,7 @@ from negmerge.report.inputs import Json
 from negmerge.report.numbers import count, listed, percent, percent_sign
 
 Tone = Literal["good", "mixed", "bad"]
+NAMED = 3  # methods of a group that are named with their numbers; of more the table has them
 
 
 @dataclass
@@ -162,24 +163,29 @@ def _worse(tone: Tone, hurt: bool) -> Tone:
 
 def _compare(results: Json, main: str, verdict: Verdict) -> None:
     """Say which other methods did better, worse, or about the same."""
-    better: list[str] = []
-    equal: list[str] = []
-    worse: list[str] = []
+    better: list[tuple[str, str]] = []
+    equal: list[tuple[str, str]] = []
+    worse: list[tuple[str, str]] = []
     mine = results["methods"][main]
     for name, row in results["methods"].items():
         if name == main or is_retrain(name, row) or row.get("forget") is None or row.get("retain") is None:
             continue
         order, why = compare(results, row, mine)
-        {1: better, 0: equal, -1: worse}[order].append(f"{label(results, name)} ({why})")
+        {1: better, 0: equal, -1: worse}[order].append((label(results, name), why))
     called = label(results, main)
     parts = []
     if better:
         verdict.tone = "mixed" if verdict.tone == "good" else verdict.tone
-        parts.append(f"Here {listed(better)} did better than {called}.")
+        parts.append(f"Here {_named(better)} did better than {called}.")
     if equal:
-        parts.append(f"There is no clear difference between {called} and {listed(equal)}.")
+        parts.append(f"There is no clear difference between {called} and {_named(equal)}.")
     if worse:
-        parts.append(
-            f"Against {listed(worse)} {called} came out ahead." if parts else f"It did better than {listed(worse)}."
-        )
+        many = f"the other {len(worse)} methods" if parts else f"all {len(worse)} other methods"
+        others = _named(worse) if len(worse) <= NAMED else many
+        parts.append(f"Against {others} {called} came out ahead." if parts else f"It did better than {others}.")
     verdict.comparison = " ".join(parts)
+
+
+def _named(group: list[tuple[str, str]]) -> str:
+    """List methods, each with its numbers where they are few."""
+    return listed([f"{name} ({why})" if len(group) <= NAMED else name for name, why in group])
