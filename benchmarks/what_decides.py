@@ -42,8 +42,6 @@ RECIPES: dict[str, dict[str, Any]] = {
     "center": {"methods": MORE},
     "no-smoothing": {"grid": DECAYS, "methods": MORE[:6]},
     "no-smoothing-lr-0.1": {**BEST, "methods": MORE[:6]},
-    "no-smoothing-lr-0.2": {"train": {"lr": 0.2}, "grid": DECAYS, "methods": MORE[3:6]},
-    "little-smoothing-lr-0.1": {"train": {"lr": 0.1}, "grid": {"label_smoothing": [0.0, 0.05]}, "methods": MORE[3:6]},
     "smoothing": {"grid": {"label_smoothing": [0.2, 0.4]}},
     "short": {"grid": {"epochs": [5, 10]}},
     "lr-0.1": {"train": {"lr": 0.1}},
