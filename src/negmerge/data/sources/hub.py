@@ -1,5 +1,6 @@
 """A data set of the Hugging Face hub, by its id; a local folder of the same format serves as well."""
 
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field
@@ -33,9 +34,13 @@ def load(settings: Settings) -> Source:
 def _fetch(settings: Settings, split: str) -> Any:
     import datasets
 
+    # The library's cache may answer for a local folder from what another of that name held.
+    mode = "force_redownload" if Path(settings.path).is_dir() else "reuse_dataset_if_exists"
     try:
         with quiet():
-            return datasets.load_dataset(settings.path, settings.config, split=split, revision=settings.revision)
+            return datasets.load_dataset(
+                settings.path, settings.config, split=split, revision=settings.revision, download_mode=mode
+            )
     except Exception as error:  # the library raises its own, requests', httpx' and builtin errors
         reason = " ".join(str(error).split())[:200]
         raise InputError(
