@@ -1,5 +1,6 @@
 """A data set of the Hugging Face hub, by its id; a local folder of the same format serves as well."""
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +28,20 @@ def load(settings: Settings) -> Source:
 
     Raises InputError for an id that cannot be reached or does not exist, and for a split that is not there.
     """
-    tables = {part: _fetch(settings, settings.splits.get(part, part)) for part in ("train", "test")}
-    return to_source(tables["train"], tables["test"], settings, settings.path)
+    with tempfile.TemporaryDirectory() as fresh:
+        # The library's own cache may answer for a local folder from what another of that name held.
+        cache = fresh if Path(settings.path).is_dir() else None
+        tables = {part: _fetch(settings, settings.splits.get(part, part), cache) for part in ("train", "test")}
+        return to_source(tables["train"], tables["test"], settings, settings.path)
 
 
-def _fetch(settings: Settings, split: str) -> Any:
+def _fetch(settings: Settings, split: str, cache: str | None) -> Any:
     import datasets
 
-    # The library's cache may answer for a local folder from what another of that name held.
-    mode = "force_redownload" if Path(settings.path).is_dir() else "reuse_dataset_if_exists"
     try:
         with quiet():
             return datasets.load_dataset(
-                settings.path, settings.config, split=split, revision=settings.revision, download_mode=mode
+                settings.path, settings.config, split=split, revision=settings.revision, cache_dir=cache
             )
     except Exception as error:  # the library raises its own, requests', httpx' and builtin errors
         reason = " ".join(str(error).split())[:200]
