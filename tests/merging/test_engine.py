@@ -189,7 +189,7 @@ BAD_MEMBERS = {
         changed(lambda s: s.update({"stem.bias": torch.ones(8)})),
         r"stem.bias has shape \[8\], in the base \[7\]",
     ),
-    "integer": (changed(lambda s: s.update(scale=torch.tensor(1))), r"scale is torch.int64, in the base torch.float32"),
+    "integer": (changed(lambda s: s.update(scale=torch.tensor(1))), r"scale is int64, in the base float32"),
     "nan": (
         changed(lambda s: s["stem.bias"].fill_(float("nan"))),
         r"bad.safetensors: tensor stem.bias holds NaN or Inf",

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from negmerge.checkpoints import Checkpoint
+from negmerge.checkpoints.dtypes import BFLOAT16, FLOAT16, FLOAT32
 from negmerge.merging import kernels
 from negmerge.merging.applying import Outlet
 from negmerge.merging.merger import Merger
@@ -22,7 +23,7 @@ from negmerge.merging.pool import Pool
 from negmerge.merging.streaming import OnBytes, Piece, Tally, cut, in_threads, read_deltas
 
 CHUNK = 2**19  # elements of a tensor in one call: members are read in blocks, so only the result is held
-KINDS = {torch.float32: kernels.FLOAT32, torch.bfloat16: kernels.BFLOAT16, torch.float16: kernels.FLOAT16}
+KINDS = {FLOAT32: kernels.FLOAT32, BFLOAT16: kernels.BFLOAT16, FLOAT16: kernels.FLOAT16}
 OPERATIONS = {"delta": kernels.DELTA, "subtract": kernels.SUBTRACT, "add": kernels.ADD}
 
 

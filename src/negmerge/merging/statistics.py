@@ -102,7 +102,7 @@ def inspect_checkpoints(
             cosine=rows,
             warnings=tuple(_warnings(names, consensus, chance, zero_share, rows)),
             tensors=tuple(counts),
-            dtypes=tuple(str(pool.base.dtype(name)).removeprefix("torch.") for name in pool.merged),
+            dtypes=tuple(str(pool.base.dtype(name)) for name in pool.merged),
         )
 
 
