@@ -9,10 +9,10 @@ from safetensors.torch import load_file
 
 from negmerge.checkpoints import read_state_dict, write_state_dict
 from negmerge.errors import InputError, NegmergeError
-from negmerge.merging import streaming
 from negmerge.merging.engine import merge_checkpoints, merge_state_dicts, merge_vector
-from negmerge.merging.record import verify_model
-from negmerge.merging.statistics import inspect_checkpoints
+from negmerge.merging.inspecting import inspect_checkpoints
+from negmerge.merging.output.record import verify_model
+from negmerge.merging.passes import streaming
 from pools import drift, make_state
 
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from negmerge.checkpoints.base import Checkpoint, is_name
 from negmerge.checkpoints.dtypes import FLOAT32, DType, Raw
 from negmerge.checkpoints.low_rank import LowRank, check_scales, low_ranks
-from negmerge.checkpoints.plain_file import CONFIG_LIMIT, read_small
 from negmerge.checkpoints.memory import stored
+from negmerge.checkpoints.plain_file import CONFIG_LIMIT, read_small
 from negmerge.errors import InputError, listing
 
 if TYPE_CHECKING:

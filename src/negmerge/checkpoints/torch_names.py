@@ -3,7 +3,7 @@
 Source: torch/_utils.py, torch/storage.py.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 

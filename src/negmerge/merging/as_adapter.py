@@ -20,12 +20,12 @@ from negmerge.errors import InputError
 from negmerge.merging.applying import Outlet, apply_delta, check_alpha, check_range
 from negmerge.merging.factoring import factor
 from negmerge.merging.merger import Merger
-from negmerge.merging.output import check_output, is_file_output, recover_folder, written_folder
-from negmerge.merging.passes import bytes_to_read, merge_pool
+from negmerge.merging.output.folder import check_output, is_file_output, recover_folder, written_folder
+from negmerge.merging.output.record import merge_facts, metadata, model_card
+from negmerge.merging.output.reports import AdapterReport, OnEvent, merge_report, telling
+from negmerge.merging.output.weights import weights_file
+from negmerge.merging.passes.merging import bytes_to_read, merge_pool
 from negmerge.merging.pool import Pool, open_pool
-from negmerge.merging.record import merge_facts, metadata, model_card
-from negmerge.merging.reports import AdapterReport, OnEvent, merge_report, telling
-from negmerge.merging.weights import weights_file
 
 PREFIX = "base_model.model."
 

@@ -16,13 +16,13 @@ from negmerge.checkpoints.memory import StateDict
 from negmerge.errors import InputError
 from negmerge.merging.applying import Outlet, apply_delta, check_alpha
 from negmerge.merging.merger import Merger
-from negmerge.merging.output import check_output, is_file_output, recover_folder, written_folder
-from negmerge.merging.passes import bytes_to_read, merge_pool
+from negmerge.merging.output.folder import check_output, is_file_output, recover_folder, written_folder
+from negmerge.merging.output.record import merge_facts, metadata, model_card
+from negmerge.merging.output.reports import MergeReport, OnEvent, VectorReport, merge_report, telling
+from negmerge.merging.output.weights import WeightsWriter, parse_size, weights_file, weights_folder
+from negmerge.merging.passes.merging import bytes_to_read, merge_pool
+from negmerge.merging.passes.streaming import CHUNK, TensorCount
 from negmerge.merging.pool import fit_pool, open_pool
-from negmerge.merging.record import merge_facts, metadata, model_card
-from negmerge.merging.reports import MergeReport, OnEvent, VectorReport, merge_report, telling
-from negmerge.merging.streaming import CHUNK, TensorCount
-from negmerge.merging.weights import WeightsWriter, parse_size, weights_file, weights_folder
 
 __all__ = ["MergeReport", "VectorReport", "apply_delta", "merge_checkpoints", "merge_state_dicts", "merge_vector"]
 

@@ -8,9 +8,9 @@ from torch import Tensor
 from negmerge.checkpoints.base import elements
 from negmerge.checkpoints.dtypes import FLOAT64
 from negmerge.merging.merger import Merger
+from negmerge.merging.passes.ranking import RankSearch
+from negmerge.merging.passes.streaming import OnBytes, Tally, chunk_of, stream
 from negmerge.merging.pool import Pool
-from negmerge.merging.ranking import RankSearch
-from negmerge.merging.streaming import OnBytes, Tally, chunk_of, stream
 
 
 def collect(
@@ -33,7 +33,7 @@ def collect(
     searches = _searches(pool, merger)
     selected: dict[str, Tensor] = {}
     if fusible:
-        from negmerge.merging.fused_ranks import FusedRanks
+        from negmerge.merging.compiled.fused_ranks import FusedRanks
 
         fast = FusedRanks(pool, workers, on_bytes)
         if merger.scope == "tensor":

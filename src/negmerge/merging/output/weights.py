@@ -11,7 +11,7 @@ from negmerge.checkpoints import SafetensorsWriter, atomic_write, hash_file, par
 from negmerge.checkpoints.base import elements
 from negmerge.checkpoints.dtypes import DType, Raw
 from negmerge.errors import InputError
-from negmerge.merging.record import PLACEHOLDER
+from negmerge.merging.output.record import PLACEHOLDER
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
