@@ -75,7 +75,7 @@ def change(**changes):
             {"methods": [{"name": "consensus", "treshold": 1}]},
             r"does not take 'treshold' \(did you mean 'threshold'\?\)",
         ),
-        ({"methods": [{"name": "consensus", "threshold": 0.2}]}, r"threshold must be from 0\.5 to 1"),
+        ({"methods": [{"name": "consensus", "threshold": 0.2}]}, r"threshold must be a number from 0\.5 to 1"),
         ({"methods": [{"name": "retrain", "train": {"lr": -1}}]}, r"method retrain: train.lr: Input should be greater"),
         ({"base": {"checkpoint": "x"}, "methods": ["retrain"]}, "retrain needs training settings"),
         ({"pool__leave_one_out": True}, r"leave_one_out needs the method consensus \(on all seeds\) and at least 3"),

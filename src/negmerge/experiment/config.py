@@ -20,6 +20,7 @@ from negmerge.experiment.choices import (
     checked_buffers,
 )
 from negmerge.experiment.two_sources import side_by_side
+from negmerge.parsing import parse_change, parse_yaml
 from negmerge.training import TrainSettings
 
 __all__ = ["Buffers", "Config", "Recalibrate", "SelectionConfig", "check_config", "load_config"]
@@ -259,7 +260,7 @@ def check_config(raw: Mapping[str, Any], where: str = "config") -> Config:
 
 def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     try:
-        raw = yaml.safe_load(path.read_text())
+        raw = parse_yaml(path.read_text())
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}; give the path of a YAML config") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -287,13 +288,7 @@ def _overlay(ground: dict[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _apply(raw: dict[str, Any], change: str) -> None:
-    key, equals, text = change.partition("=")
-    if not equals or not key:
-        raise InputError(f"--set {change}: write KEY=VALUE, for example --set pool.train.epochs=5")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise InputError(f"--set {change}: {text!r} is not a YAML value") from None
+    key, value = parse_change(change, "[^=]+", "KEY=VALUE, for example --set pool.train.epochs=5")
     *parents, last = key.split(".")
     place: Any = raw
     for parent in parents:

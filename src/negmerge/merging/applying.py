@@ -1,6 +1,5 @@
 """The one place where a merged vector meets the weights."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -26,12 +25,6 @@ def apply_delta(
     step = delta.to(exact) * alpha
     origin = base.to(exact)
     return (origin + step if add else origin - step).to(dtype or base.dtype)
-
-
-def check_alpha(alpha: float) -> None:
-    """Raise InputError unless α is finite."""
-    if not math.isfinite(alpha):
-        raise InputError(f"alpha must be a finite number, got {alpha}")
 
 
 def check_range(name: str, values: Tensor, alpha: float) -> None:

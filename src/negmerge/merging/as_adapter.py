@@ -15,14 +15,14 @@ from negmerge.checkpoints import write_bytes_atomic
 from negmerge.checkpoints.adapter import CONFIG, WEIGHTS, BoundAdapter, Home
 from negmerge.checkpoints.base import elements
 from negmerge.errors import InputError
-from negmerge.merging.applying import Outlet, apply_delta, check_alpha, check_range
+from negmerge.merging.applying import Outlet, apply_delta, check_range
 from negmerge.merging.factoring import factor
-from negmerge.merging.merger import Merger
 from negmerge.merging.output import check_output, is_file_output, recover_folder, written_folder
 from negmerge.merging.passes import bytes_to_read, merge_pool
 from negmerge.merging.pool import Pool, open_pool
 from negmerge.merging.record import merge_facts, metadata, model_card
 from negmerge.merging.reports import AdapterReport, OnEvent, merge_report, telling
+from negmerge.merging.request import check_request
 from negmerge.merging.streaming import work_dtype
 from negmerge.merging.weights import weights_file
 
@@ -61,14 +61,27 @@ def merge_as_adapter(
     Source: Hu et al., LoRA (arXiv 2106.09685); Eckart, Young 1936.
     """
     started = time.perf_counter()
-    base, output = Path(base), Path(output)
+    merger = check_request(
+        method,
+        settings,
+        base=base,
+        members=members,
+        output=output,
+        rank=rank,
+        alpha=alpha,
+        add=add,
+        include=include,
+        exclude=exclude,
+        seed=seed,
+        device=device,
+        workers=workers,
+        hash_inputs=hash_inputs,
+        overwrite=overwrite,
+    )
+    base, output, alpha = Path(base), Path(output), float(alpha)
     paths = [Path(member) for member in members]
-    check_alpha(alpha)
-    if rank < 1:
-        raise InputError(f"--as-adapter {rank}: the rank must be at least 1")
     if is_file_output(output):
         raise InputError(f"OUT {output} is one file, an adapter is a folder; give a name without .safetensors")
-    merger = Merger(method, settings or {}, seed)
     recover_folder(output)
     check_output(output, [base, *paths], overwrite)
     with open_pool(base, paths, include, exclude) as pool:

@@ -25,7 +25,7 @@ def collect(
     A tensor that comes in one chunk may have none: the method sees all of it. With scope="model" each has that of the
     model. Raises InputError, naming file and tensor, for NaN or Inf.
     """
-    if merger.statistics is None:
+    if merger.method.reach == "element":
         return {}
     if not ranked(merger):
         return _shares(pool, merger, device, workers, on_bytes)
@@ -53,7 +53,7 @@ def collect(
 
 def first_reads(pool: Pool, merger: Merger, fusible: Collection[str] = ()) -> dict[str, int]:
     """Return how often each tensor is read before the merge, by name; those that are not read are left out."""
-    if merger.statistics is None:
+    if merger.method.reach == "element":
         return {}
     if not ranked(merger):
         return {name: 1 for names in _groups(pool, merger).values() for name in names}
@@ -63,7 +63,7 @@ def first_reads(pool: Pool, merger: Merger, fusible: Collection[str] = ()) -> di
 
 def ranked(merger: Merger) -> bool:
     """Whether a method wants magnitudes at ranks."""
-    return hasattr(merger.statistics, "ranks")
+    return merger.method.ranks is not None
 
 
 def _groups(pool: Pool, merger: Merger) -> dict[str, list[str]]:
@@ -78,11 +78,11 @@ def _shares(
 ) -> dict[str, Tensor]:
     """Return the share of the elements that the method counts, of the group of each tensor."""
     groups = _groups(pool, merger)
-    module = merger.statistics
-    assert module is not None
+    count = merger.method.count
+    assert count is not None
 
     def visit(name: str, _: int, __: Tensor, deltas: Tensor) -> int:
-        return int(module.count(deltas.to(device), **merger.at(name)))
+        return count(deltas.to(device), merger.at(name))
 
     tally = Tally(pool)
     names = [name for group in groups.values() for name in group]
@@ -109,9 +109,8 @@ def _searches(pool: Pool, merger: Merger) -> dict[str, RankSearch]:
 
 
 def _ranks(pool: Pool, merger: Merger, *names: str) -> tuple[int, ...]:
-    assert merger.statistics is not None
-    ranks: tuple[int, ...] = merger.statistics.ranks(_total(pool, names), **merger.at(names[0]))
-    return ranks
+    assert merger.method.ranks is not None
+    return merger.method.ranks(_total(pool, names), merger.at(names[0]))
 
 
 def _total(pool: Pool, names: Collection[str]) -> int:

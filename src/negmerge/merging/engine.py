@@ -13,13 +13,13 @@ from negmerge.checkpoints import Checkpoint
 from negmerge.checkpoints.base import elements
 from negmerge.checkpoints.memory import StateDict
 from negmerge.errors import InputError
-from negmerge.merging.applying import Outlet, apply_delta, check_alpha
-from negmerge.merging.merger import Merger
+from negmerge.merging.applying import Outlet, apply_delta
 from negmerge.merging.output import check_output, is_file_output, recover_folder, written_folder
 from negmerge.merging.passes import bytes_to_read, merge_pool
 from negmerge.merging.pool import fit_pool, open_pool
 from negmerge.merging.record import merge_facts, metadata, model_card
 from negmerge.merging.reports import MergeReport, OnEvent, VectorReport, merge_report, telling
+from negmerge.merging.request import check_request
 from negmerge.merging.streaming import CHUNK, TensorCount, work_dtype
 from negmerge.merging.weights import WeightsWriter, parse_size, weights_file, weights_folder
 
@@ -61,11 +61,27 @@ def merge_checkpoints(
     Source: Kim, Han, Choe, NegMerge, ICML 2025 (arXiv 2410.05583).
     """
     started = time.perf_counter()
-    base, output = Path(base), Path(output)
+    merger = check_request(
+        method,
+        settings,
+        base=base,
+        members=members,
+        output=output,
+        alpha=alpha,
+        add=add,
+        include=include,
+        exclude=exclude,
+        seed=seed,
+        device=device,
+        dtype=dtype,
+        workers=workers,
+        max_shard_size=max_shard_size,
+        hash_inputs=hash_inputs,
+        overwrite=overwrite,
+    )
+    base, output, alpha = Path(base), Path(output), float(alpha)
     paths = [Path(member) for member in members]
-    check_alpha(alpha)
-    target = _target_dtype(dtype)
-    merger = Merger(method, settings or {}, seed)
+    target = DTYPES.get(dtype)
     if is_file_output(output) and max_shard_size is not None:
         raise InputError(f"OUT {output} is one file, which has no shards; give a folder, or leave --max-shard-size out")
     most = parse_size(max_shard_size or "5GB")
@@ -114,7 +130,18 @@ def merge_vector(
 
     Only merged names are in the file. Raises InputError as `merge_checkpoints` does.
     """
-    merger = Merger(method, settings or {}, seed)
+    merger = check_request(
+        method,
+        settings,
+        base=base,
+        members=members,
+        output=output,
+        include=include,
+        exclude=exclude,
+        seed=seed,
+        workers=workers,
+        device=device,
+    )
     with open_pool(Path(base), [Path(member) for member in members], include, exclude) as pool:
 
         def exact(name: str) -> torch.dtype:
@@ -147,8 +174,7 @@ def merge_state_dicts(
     >>> merge_state_dicts(base, [a, b])["w"]
     tensor([-2.,  0.])
     """
-    check_alpha(alpha)
-    merger = Merger(method, settings or {}, seed)
+    merger = check_request(method, settings, alpha=alpha, add=add, include=include, exclude=exclude, seed=seed)
     opened = [StateDict(member, Path(f"members[{i}]")) for i, member in enumerate(members)]
     if len({id(member) for member in members}) < len(members):
         raise InputError("a member is given twice; a repeated member would count double")
@@ -178,9 +204,3 @@ def _pass_through(base: Checkpoint, name: str, dtype: torch.dtype, writer: Weigh
         if values.is_floating_point() and not torch.isfinite(values).all():
             raise InputError(f"{base.path}: tensor {name} holds NaN or Inf; repair the base first")
         writer.write(name, start, values.to(dtype))
-
-
-def _target_dtype(dtype: str) -> torch.dtype | None:
-    if dtype != "base" and dtype not in DTYPES:
-        raise InputError(f"dtype must be base or one of {', '.join(DTYPES)}, got {dtype!r}")
-    return DTYPES.get(dtype)

@@ -37,23 +37,21 @@ class Rule:
 def rule_of(merger: Merger, members: int) -> Rule | None:
     """Return the rule of a method that has a compiled loop, or None."""
     nothing = np.zeros(members + 1, np.int32)
-    if merger.name == "uniform" or (merger.name == "task-arithmetic" and not merger.settings and members == 1):
+    settings: Any = merger.at("")
+    if merger.name == "uniform" or (merger.name == "task-arithmetic" and settings.weights is None):
         return Rule(kernels.SUM, nothing)
     if merger.name in ("ties", "majority-sign"):
-        by_count = merger.settings.get("elect_by", "mass") == "count"
-        return Rule(kernels.ELECT_COUNT if by_count else kernels.ELECT_MASS, nothing)
+        return Rule(kernels.ELECT_COUNT if settings.elect_by == "count" else kernels.ELECT_MASS, nothing)
     if merger.name != "consensus":
         return None
-    threshold = merger.settings.get("threshold", 1.0)
-    zeros = merger.settings.get("zeros", "veto")
-    agreeing = merger.settings.get("mean", "all") == "agreeing"
-    if zeros == "veto":
-        votes = [votes_needed(threshold, members)] * (members + 1)
+    agreeing = settings.mean == "agreeing"
+    if settings.zeros == "veto":
+        votes = [votes_needed(settings.threshold, members)] * (members + 1)
         if votes[0] == members and not agreeing:
             return Rule(kernels.STRICT, nothing)
     else:
         quorum, never = -(-members // 2), members + 1
-        votes = [max(1, votes_needed(threshold, m)) if m >= quorum else never for m in range(members + 1)]
+        votes = [max(1, votes_needed(settings.threshold, m)) if m >= quorum else never for m in range(members + 1)]
     return Rule(kernels.COUNT_AGREEING if agreeing else kernels.COUNT_ALL, np.array(votes, np.int32))
 
 

@@ -4,11 +4,10 @@ import torch
 from torch import Tensor
 
 from negmerge.checkpoints.base import elements
-from negmerge.errors import InputError
 from negmerge.merging.applying import Outlet
 from negmerge.merging.collecting import collect, first_reads, ranked
 from negmerge.merging.merger import Merger
-from negmerge.merging.methods import Place
+from negmerge.merging.method import Place
 from negmerge.merging.pool import Pool
 from negmerge.merging.streaming import OnBytes, Tally, TensorCount, stream
 
@@ -26,9 +25,8 @@ def merge_pool(
 ) -> list[TensorCount]:
     """Merge every tensor of the pool, hand the chunks to `outlet`, and return how much of each was kept.
 
-    Raises InputError for whatever is wrong in the numbers of the inputs, and a device that is not there.
+    Raises InputError for whatever is wrong in the numbers of the inputs.
     """
-    check_device(device)
     fusible = _fusible(pool, merger, device)
     statistics = collect(pool, merger, fusible, device, workers, on_bytes)
     tally = Tally(pool)
@@ -38,7 +36,7 @@ def merge_pool(
 
         for part, names in merger.groups(fusible):
             rule = fused.rule_of(part, len(pool.members))
-            ready = part.statistics is None or all(statistics[name].dtype == torch.float32 for name in names)
+            ready = part.method.reach == "element" or all(statistics[name].dtype == torch.float32 for name in names)
             if rule is not None and ready:
                 fused.merge_fused(
                     pool, names, rule, part, outlet, tally, statistics, workers=workers, on_bytes=on_bytes
@@ -53,15 +51,6 @@ def merge_pool(
     rest = [name for name in pool.merged if name not in done]
     stream(pool, visit, workers=workers, on_bytes=on_bytes, names=rest, tally=tally)
     return tally.counts()
-
-
-def check_device(device: str) -> None:
-    """Raise InputError unless torch can compute on `device`."""
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"--device {device} cannot be used: {reason}; choose cpu") from None
 
 
 def bytes_to_read(pool: Pool, merger: Merger, device: str = "cpu") -> int:

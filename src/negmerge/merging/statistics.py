@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from negmerge.merging.methods.consensus import check_threshold, votes_needed, winning_signs
+from negmerge.checking import checked
+from negmerge.merging.methods.consensus import Settings, votes_needed, winning_signs
 from negmerge.merging.pool import open_pool
 from negmerge.merging.streaming import TensorCount, stream
 
@@ -69,13 +70,13 @@ def inspect_checkpoints(
     fair signs would give; zero_share: the share of all task vector elements that are exactly 0; cosine: between the
     members' whole task vectors, accumulated in float64. Raises InputError as `merge_checkpoints` does.
     """
-    check_threshold(threshold)
+    rule = checked(Settings, {"threshold": threshold, "zeros": zeros})
     with open_pool(Path(base), [Path(member) for member in members], include, exclude) as pool:
         count = len(pool.members)
         parts: dict[tuple[str, int], tuple[Tensor, int]] = {}
 
         def visit(name: str, start: int, _: Tensor, deltas: Tensor) -> int:
-            up, down = winning_signs(deltas, threshold, zeros)
+            up, down = winning_signs(deltas, rule.threshold, rule.zeros)
             exact = deltas.double()
             parts[name, start] = exact @ exact.T, int(torch.count_nonzero(deltas == 0))
             return int(torch.count_nonzero(up | down))
