@@ -189,3 +189,18 @@ def test_shuffled_signs_keep_elements_and_magnitudes():
     assert torch.equal(found.abs(), consensus.abs())
     flipped = float((found[consensus != 0] != consensus[consensus != 0]).double().mean())
     assert abs(flipped - 0.5) < 0.03
+
+
+def test_the_soft_consensus_of_two_keeps_what_the_consensus_keeps():
+    deltas = many(2)  # 1 − s²/(2m²) = 1 − (a − b)²/(a + b)², above 0 where a·b is
+    soft, strict = (Merger(name, {}).merge(deltas) for name in ("soft-consensus", "consensus"))
+    assert soft[1] == strict[1] and torch.equal(soft[0] != 0, strict[0] != 0)
+
+
+def test_the_soft_consensus_lies_between_nothing_and_the_mean():
+    deltas = many(5)
+    found, kept = Merger("soft-consensus", {}).merge(deltas)
+    mean = deltas.mean(0)
+    factor = (1 - deltas.var(0, correction=1) / (5 * mean.square())).clamp(min=0)
+    torch.testing.assert_close(found, mean * factor)
+    assert kept == int((found != 0).sum()) and 0.2 < kept / 20_000 < 0.6

@@ -56,6 +56,7 @@ class Merger:
 
     def at(self, name: str) -> MergeSettings:
         """Return the settings for one tensor; for the name "" those that hold where no pattern matches."""
+        name = name if self._special else ""
         if name not in self._known:
             special = {item.key: item.value for item in self._special if name and item.pattern.search(name)}
             self._known[name] = checked(self.method.settings, {**self._common, **special}, f"method {self.name}")
@@ -68,8 +69,10 @@ class Merger:
         found: dict[str, tuple[Merger, list[str]]] = {}
         for name in names:
             settings = self.at(name)
-            part = found.setdefault(repr(settings), (Merger(self.name, dict(settings), self.seed), []))
-            part[1].append(name)
+            key = repr(settings)
+            if key not in found:
+                found[key] = Merger(self.name, dict(settings), self.seed), []
+            found[key][1].append(name)
         return list(found.values())
 
     def fitted(self, names: Sequence[str], order: Sequence[int]) -> Merger:

@@ -15,7 +15,7 @@ REACH = "element"
 
 
 class Settings(MergeSettings):
-    """None."""
+    """There are none."""
 
 
 def merge(deltas: Tensor, settings: Settings, place: Place = WHOLE, statistic: Tensor | None = None) -> Merged:
