@@ -110,6 +110,8 @@ def test_inspect(negmerge, pool):
         (["--set", "threshold=0.6", "--threshold", "0.6"], "threshold is given twice"),
         (["--set", "threshold=yes"], "threshold must be a number from 0.5 to 1, got 'yes': share of the members"),
         (["--threshold", "yes"], "threshold must be a number from 0.5 to 1, got 'yes'"),
+        (["--threshold", ""], "threshold must be a number from 0.5 to 1, got ''"),
+        (["--alpha", "["], "alpha must be a finite number, got '['"),
         (["--set", "threshold=0,8"], "threshold must be a number from 0.5 to 1, got [0, 8]"),
         (["--set", "threshold="], "--set threshold=: the value is missing"),
         (["--seed", "text"], "seed must be a whole number, got 'text'"),

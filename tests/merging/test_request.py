@@ -9,6 +9,7 @@ from negmerge.merging.as_adapter import merge_as_adapter
 from negmerge.merging.engine import merge_checkpoints, merge_state_dicts, merge_vector
 from negmerge.merging.merger import Merger
 from negmerge.merging.request import check_request
+from negmerge.merging.statistics import inspect_checkpoints
 
 WRONG = {
     "alpha": ("x", "alpha must be a finite number, got 'x': scale of the negation"),
@@ -58,6 +59,10 @@ def test_every_entry_point_checks(tmp_path):
         merge_vector(missing, [missing], tmp_path / "v", method="dare", seed="1")
     with pytest.raises(InputError, match="alpha must be a finite number, got '1'"):
         merge_state_dicts(state, [state], alpha="1")
+    with pytest.raises(InputError, match="members must be a list of paths, got 'absent'"):
+        inspect_checkpoints(missing, "absent")
+    with pytest.raises(InputError, match=r"threshold must be a number from 0\.5 to 1, got '1'"):
+        inspect_checkpoints(missing, [missing], threshold="1")
     with pytest.raises(InputError, match="rank must be a whole number from 1 on, got True"):
         merge_as_adapter(missing, [missing], tmp_path / "o", True)
     assert list(tmp_path.iterdir()) == []

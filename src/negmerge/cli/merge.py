@@ -12,10 +12,16 @@ if TYPE_CHECKING:
 
 
 def _value(text: Any) -> Any:
-    """Return the value of an option as `--set` would read it; whether it is a number is asked with all the rest."""
+    """Return the value of an option as `--set` reads it; a text that has none stays, and is refused with the rest."""
+    from negmerge.errors import InputError
     from negmerge.parsing import parse_value
 
-    return parse_value(text) if isinstance(text, str) else text
+    if not isinstance(text, str) or not text.strip():
+        return text
+    try:
+        return parse_value(text)
+    except InputError:
+        return text
 
 
 Base = Annotated[Path, typer.Argument(help="The original model: a file, a Hugging Face folder, or a hub id.")]

@@ -14,7 +14,7 @@ from negmerge.errors import InputError
 from negmerge.merging.merger import Merger
 from negmerge.merging.selecting import compile_pattern
 
-DEVICE = re.compile(r"cpu|mps|cuda(:[0-9]{1,3})?")
+DEVICE = re.compile(r"cpu|mps|cuda(:(0|[1-9][0-9]?))?")
 
 
 class Request(BaseModel):

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from negmerge.checking import checked
-from negmerge.merging.methods.consensus import Settings, votes_needed, winning_signs
+from negmerge.merging.methods.consensus import votes_needed, winning_signs
 from negmerge.merging.pool import open_pool
+from negmerge.merging.request import check_request
 from negmerge.merging.streaming import TensorCount, stream
 
 NEAR_CHANCE = 1.5
@@ -70,7 +70,10 @@ def inspect_checkpoints(
     fair signs would give; zero_share: the share of all task vector elements that are exactly 0; cosine: between the
     members' whole task vectors, accumulated in float64. Raises InputError as `merge_checkpoints` does.
     """
-    rule = checked(Settings, {"threshold": threshold, "zeros": zeros})
+    settings = {"threshold": threshold, "zeros": zeros}
+    rule: Any = check_request(
+        "consensus", settings, base=base, members=members, include=include, exclude=exclude, workers=workers
+    ).at("")
     with open_pool(Path(base), [Path(member) for member in members], include, exclude) as pool:
         count = len(pool.members)
         parts: dict[tuple[str, int], tuple[Tensor, int]] = {}
