@@ -37,6 +37,7 @@ CASES = {
     "majority-sign": [{}, {"elect_by": "count"}],
     "random-mask": [{}, {"scope": "model", "threshold": 0.75}, {"zeros": "abstain"}],
     "shuffled-signs": [{}, {"threshold": 0.75, "mean": "agreeing"}],
+    "soft-consensus": [{}],
     "task-arithmetic": [{"weights": [1.0, 0.5, -0.25, 0.125]}, {"weights": [1, 2, 3, 4]}],
     "ties": [{}, {"density": 0.6, "elect_by": "count"}, {"density": 0.1, "scope": "model"}, {"density[weight]": 0.5}],
     "uniform": [{}],

@@ -118,7 +118,7 @@ def test_the_config_says_what_the_members_agree_on(pool, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"rank": 0}, "the rank must be at least 1"),
+        ({"rank": 0}, "rank must be a whole number from 1 on, got 0"),
         ({"output": "one.safetensors"}, "an adapter is a folder"),
         ({"full": True}, "full.safetensors is no adapter"),
         ({"alpha": 1e39}, "leaves the range of float32"),

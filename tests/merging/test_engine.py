@@ -157,7 +157,7 @@ def test_another_dtype_of_the_output(pool, tmp_path):
     found = load_file(tmp_path / "o.safetensors")
     assert found["stem.weight"].dtype == found["exact"].dtype == torch.bfloat16
     assert found["bn.num_batches_tracked"].dtype == torch.int64
-    with pytest.raises(InputError, match="dtype must be base or one of float32"):
+    with pytest.raises(InputError, match="dtype must be base, float32, float16, bfloat16 or float64, got"):
         merge_checkpoints(base, members, tmp_path / "p.safetensors", dtype="int8")
 
 
@@ -237,12 +237,12 @@ def test_equal_to_the_base_is_found_without_hashes_too(pool, tmp_path):
         ({"members": []}, "the pool is empty"),
         ({"alpha": float("nan")}, "alpha must be a finite number, got nan"),
         ({"alpha": float("inf")}, "alpha must be a finite number, got inf"),
-        ({"settings": {"threshold": 0.4}}, "threshold must be from 0.5 to 1, got 0.4"),
+        ({"settings": {"threshold": 0.4}}, "threshold must be a number from 0.5 to 1, got 0.4"),
         ({"settings": {"treshold": 0.6}}, r"does not take 'treshold' \(did you mean 'threshold'\?\)"),
-        ({"method": "uniform", "settings": {"threshold": 0.6}}, "method uniform does not take 'threshold'.*none"),
+        ({"method": "uniform", "settings": {"threshold": 0.6}}, "method uniform: it does not take 'threshold'.*none"),
         ({"method": "uniformm"}, r"unknown method 'uniformm' \(did you mean 'uniform'\?\)"),
         ({"method": "best-single"}, "does not merge checkpoints"),
-        ({"method": "task-arithmetic"}, "task-arithmetic takes one member, or one weight for each, got 5"),
+        ({"method": "task-arithmetic"}, "method task-arithmetic: it takes one member, or one weight for each, got 5"),
         ({"include": ["nothing"]}, "'nothing' is found in none of the 8 names, such as"),
         ({"exclude": ["("]}, r"'\(' is not a regular expression"),
         ({"exclude": ["."]}, "no tensor is left to merge"),

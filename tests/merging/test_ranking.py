@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from negmerge.merging.methods._trimming import kept_of, kth_magnitudes
 from negmerge.merging.passes.ranking import RankSearch
+from negmerge.merging.trimming import kept_of, kth_magnitudes
 
 
 def searched(values, ranks, size, threads=1):

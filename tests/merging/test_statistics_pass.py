@@ -53,9 +53,8 @@ def test_over_the_model_equals_one_long_vector(pool, tmp_path, monkeypatch, meth
     found = load_file(tmp_path / "v.safetensors")
     deltas = deltas_of(pool)
     long = torch.cat([deltas[name].double() for name in MERGED], dim=1)
-    expected = dict(
-        zip(MERGED, module.merge(long, density=0.3).split([deltas[n].shape[1] for n in MERGED]), strict=True)
-    )
+    whole = module.merge(long, module.Settings(density=0.3)).delta
+    expected = dict(zip(MERGED, whole.split([deltas[n].shape[1] for n in MERGED]), strict=True))
     for name in MERGED:
         torch.testing.assert_close(found[name].double().reshape(-1), expected[name], rtol=1e-6, atol=1e-9)
         assert torch.equal(found[name].reshape(-1) != 0, expected[name] != 0)
@@ -67,7 +66,9 @@ def test_settings_for_some_tensors(pool, tmp_path, monkeypatch):
     report = merge_vector(*pool, tmp_path / "v.safetensors", method="ties", settings=settings)
     found, deltas = load_file(tmp_path / "v.safetensors"), deltas_of(pool)
     for name, density in {"stem.bias": 0.5, "half": 0.5, "stem.weight": 0.1, "head.weight": 0.9}.items():
-        assert torch.equal(found[name].reshape(-1), ties.merge(deltas[name], density=density)), name
+        assert torch.equal(found[name].reshape(-1), ties.merge(deltas[name], ties.Settings(density=density)).delta), (
+            name
+        )
     kept = {tensor.name: tensor.kept / max(1, tensor.elements) for tensor in report.tensors}
     assert kept["stem.weight"] < kept["stem.bias"] < kept["head.weight"] + 0.1
 
@@ -132,5 +133,5 @@ def test_a_seed_draws_and_a_plain_method_takes_none(tmp_path):
     one = merge_state_dicts(base, members, method="dare", seed=1)
     assert torch.equal(one["stem.weight"], merge_state_dicts(base, members, method="dare", seed=1)["stem.weight"])
     assert not torch.equal(one["stem.weight"], merge_state_dicts(base, members, method="dare")["stem.weight"])
-    with pytest.raises(InputError, match="method ties draws nothing, so it takes no seed"):
+    with pytest.raises(InputError, match="method ties: it draws nothing, so it takes no seed"):
         merge_state_dicts(base, members, method="ties", seed=1)

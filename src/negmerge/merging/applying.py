@@ -1,6 +1,5 @@
 """The one place where merged vectors meet the weights."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -41,12 +40,6 @@ def add_step(origin: Floats, delta: Floats, alpha: float, add: bool) -> Floats:
     with np.errstate(over="ignore", invalid="ignore"):  # found by the check of the range
         step = delta.astype(origin.dtype, copy=False) * origin.dtype.type(alpha)
         return origin + step if add else origin - step
-
-
-def check_alpha(alpha: float) -> None:
-    """Raise InputError unless α is finite."""
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
-        raise InputError(f"alpha must be a finite number, got {alpha!r}")
 
 
 def range_error(name: str, dtype: DType, alpha: float) -> InputError:

@@ -17,10 +17,9 @@ from negmerge.checkpoints.base import elements
 from negmerge.checkpoints.dtypes import Raw, exact, of_torch
 from negmerge.checkpoints.memory import stored
 from negmerge.errors import InputError
-from negmerge.merging.applying import Outlet, apply_delta, check_alpha, range_error
+from negmerge.merging.applying import Outlet, apply_delta, range_error
 from negmerge.merging.factoring import factor
 from negmerge.merging.hashes import InputHashes
-from negmerge.merging.merger import Merger
 from negmerge.merging.output.folder import check_output, is_file_output, recover_folder, written_folder
 from negmerge.merging.output.model import OutputPlan, write_weights
 from negmerge.merging.output.record import Places, merge_facts
@@ -29,6 +28,7 @@ from negmerge.merging.output.weights import FilePlan, WeightsWriter
 from negmerge.merging.passes.executing import execute
 from negmerge.merging.plan import Term, plan_merge
 from negmerge.merging.pool import Pool, open_pool
+from negmerge.merging.request import check_request
 from negmerge.merging.tally import Merged
 
 PREFIX = "base_model.model."
@@ -66,14 +66,27 @@ def merge_as_adapter(
     Source: Hu et al., LoRA (arXiv 2106.09685); Eckart, Young 1936.
     """
     started = time.perf_counter()
-    base, output = Path(base), Path(output)
+    merger = check_request(
+        method,
+        settings,
+        base=base,
+        members=members,
+        output=output,
+        rank=rank,
+        alpha=alpha,
+        add=add,
+        include=include,
+        exclude=exclude,
+        seed=seed,
+        device=device,
+        workers=workers,
+        hash_inputs=hash_inputs,
+        overwrite=overwrite,
+    )
+    base, output, alpha = Path(base), Path(output), float(alpha)
     paths = [Path(member) for member in members]
-    check_alpha(alpha)
-    if rank < 1:
-        raise InputError(f"--as-adapter {rank}: the rank must be at least 1")
     if is_file_output(output):
         raise InputError(f"OUT {output} is one file, an adapter is a folder; give a name without .safetensors")
-    merger = Merger(method, settings or {}, seed)
     recover_folder(output)
     check_output(output, [base, *paths], overwrite)
     with open_pool(base, paths, include, exclude) as pool:

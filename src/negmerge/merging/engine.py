@@ -10,9 +10,8 @@ from negmerge.checkpoints.base import elements
 from negmerge.checkpoints.dtypes import BY_NAME, DType, Raw, convert, exact, is_finite
 from negmerge.checkpoints.memory import StateDict
 from negmerge.errors import InputError
-from negmerge.merging.applying import Outlet, check_alpha
+from negmerge.merging.applying import Outlet
 from negmerge.merging.hashes import InputHashes
-from negmerge.merging.merger import Merger
 from negmerge.merging.output.folder import check_output, is_file_output, recover_folder
 from negmerge.merging.output.model import OutputPlan, write_file, write_folder
 from negmerge.merging.output.record import Places, merge_facts
@@ -22,12 +21,11 @@ from negmerge.merging.passes.executing import execute
 from negmerge.merging.passes.plain import CHUNK
 from negmerge.merging.plan import Term, plan_merge
 from negmerge.merging.pool import fit_pool, open_pool
+from negmerge.merging.request import check_request
 from negmerge.merging.tally import Merged
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-DTYPES = ("float32", "float16", "bfloat16", "float64")
 
 
 def merge_checkpoints(
@@ -63,11 +61,27 @@ def merge_checkpoints(
     Source: Kim, Han, Choe, NegMerge, ICML 2025 (arXiv 2410.05583).
     """
     started = time.perf_counter()
-    base, output = Path(base), Path(output)
+    merger = check_request(
+        method,
+        settings,
+        base=base,
+        members=members,
+        output=output,
+        alpha=alpha,
+        add=add,
+        include=include,
+        exclude=exclude,
+        seed=seed,
+        device=device,
+        dtype=dtype,
+        workers=workers,
+        max_shard_size=max_shard_size,
+        hash_inputs=hash_inputs,
+        overwrite=overwrite,
+    )
+    base, output, alpha = Path(base), Path(output), float(alpha)
     paths = [Path(member) for member in members]
-    check_alpha(alpha)
-    target = _target_dtype(dtype)
-    merger = Merger(method, settings or {}, seed)
+    target = BY_NAME.get(dtype)
     most = _shard_size(output, max_shard_size)
     recover_folder(output)
     check_output(output, [base, *paths], overwrite)
@@ -108,7 +122,18 @@ def merge_vector(
 
     Only merged names are in the file. Raises InputError as `merge_checkpoints` does.
     """
-    merger = Merger(method, settings or {}, seed)
+    merger = check_request(
+        method,
+        settings,
+        base=base,
+        members=members,
+        output=output,
+        include=include,
+        exclude=exclude,
+        seed=seed,
+        workers=workers,
+        device=device,
+    )
     with open_pool(Path(base), [Path(member) for member in members], include, exclude) as pool:
         plan = plan_merge(pool.base, [Term(pool, merger.fitted(pool.merged, pool.order))], device)
 
@@ -144,8 +169,7 @@ def merge_state_dicts(
     """
     import torch
 
-    check_alpha(alpha)
-    merger = Merger(method, settings or {}, seed)
+    merger = check_request(method, settings, alpha=alpha, add=add, include=include, exclude=exclude, seed=seed)
     opened = [StateDict(member, Path(f"members[{i}]")) for i, member in enumerate(members)]
     if len({id(member) for member in members}) < len(members):
         raise InputError("a member is given twice; a repeated member would count double")
@@ -188,9 +212,3 @@ def _shard_size(output: Path, text: str | None) -> int:
     if is_file_output(output) and text is not None:
         raise InputError(f"OUT {output} is one file, which has no shards; give a folder, or leave --max-shard-size out")
     return parse_size(text or "5GB")
-
-
-def _target_dtype(dtype: str) -> DType | None:
-    if dtype != "base" and dtype not in DTYPES:
-        raise InputError(f"dtype must be base or one of {', '.join(DTYPES)}, got {dtype!r}")
-    return BY_NAME.get(dtype)

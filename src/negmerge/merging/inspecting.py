@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from negmerge.merging.agreement import Agreement
-from negmerge.merging.merger import Merger
 from negmerge.merging.passes.jobs import Piece, cut, in_threads
 from negmerge.merging.passes.plain import CHUNK, NOTHING, PieceFound, inspect_piece
 from negmerge.merging.plan import Plan, Term, plan_merge
 from negmerge.merging.pool import open_pool
+from negmerge.merging.request import check_request
 from negmerge.merging.tally import Tally, TensorCount
 from negmerge.merging.warnings import chance_level, pool_warnings
 
@@ -69,7 +69,10 @@ def inspect_checkpoints(
     fair signs would give; zero_share: the share of all task vector elements that are exactly 0; cosine: between the
     members' whole task vectors, accumulated in float64. Raises InputError as `merge_checkpoints` does.
     """
-    merger = Merger("consensus", {"threshold": threshold, "zeros": zeros})
+    settings = {"threshold": threshold, "zeros": zeros}
+    merger = check_request(
+        "consensus", settings, base=base, members=members, include=include, exclude=exclude, workers=workers
+    )
     with open_pool(Path(base), [Path(member) for member in members], include, exclude) as pool:
         plan = plan_merge(pool.base, [Term(pool, merger)])
         counts, agreement = _look(plan, workers)

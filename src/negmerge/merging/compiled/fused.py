@@ -148,7 +148,7 @@ def fused_terms(term: Term, names: Sequence[str], statistics: Statistics, hashes
     found = []
     for part, some in term.merger.groups(names):
         rule = rule_of(part, len(term.pool.members))
-        ready = part.statistics is None or all(statistics[name].dtype == np.float32 for name in some)
+        ready = part.method.reach == "element" or all(statistics[name].dtype == np.float32 for name in some)
         if rule is not None and ready:
             found.append(FusedTerm(term, rule, some, statistics, hashes))
     return found

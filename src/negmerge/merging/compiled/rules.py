@@ -30,21 +30,20 @@ def rule_of(merger: Merger, members: int) -> Rule | None:
     """Return the rule of a method, all of whose settings hold for all tensors, or None where it has no loop."""
     if merger.name not in MERGING:
         return None
-    settings = merger.at("")
+    settings: Any = merger.at("")
     nothing = np.zeros(members + 1, np.int32)
     if merger.name == "task-arithmetic":
-        return Rule(SUM, nothing) if members == 1 and settings.get("weights") is None else None
+        return Rule(SUM, nothing) if settings.weights is None else None
     if merger.name == "uniform":
         return Rule(SUM, nothing)
     if merger.name in ("ties", "majority-sign"):
-        return Rule(ELECT_COUNT if settings.get("elect_by", "mass") == "count" else ELECT_MASS, nothing)
-    threshold = settings.get("threshold", 1.0)
-    agreeing = settings.get("mean", "all") == "agreeing"
-    if settings.get("zeros", "veto") == "veto":
-        votes = [votes_needed(threshold, members)] * (members + 1)
+        return Rule(ELECT_COUNT if settings.elect_by == "count" else ELECT_MASS, nothing)
+    agreeing = settings.mean == "agreeing"
+    if settings.zeros == "veto":
+        votes = [votes_needed(settings.threshold, members)] * (members + 1)
         if votes[0] == members and not agreeing:
             return Rule(STRICT, nothing)
     else:
         quorum, never = -(-members // 2), members + 1
-        votes = [max(1, votes_needed(threshold, m)) if m >= quorum else never for m in range(members + 1)]
+        votes = [max(1, votes_needed(settings.threshold, m)) if m >= quorum else never for m in range(members + 1)]
     return Rule(COUNT_AGREEING if agreeing else COUNT_ALL, np.array(votes, np.int32))

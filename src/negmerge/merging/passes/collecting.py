@@ -29,7 +29,7 @@ def collect(
     A tensor that comes in one chunk may have none: the method sees all of it. With scope="model" each has that of the
     model. Raises InputError, naming file and tensor, for NaN or Inf.
     """
-    if merger.statistics is None:
+    if merger.method.reach == "element":
         return {}
     if not ranked(merger):
         return _shares(pool, merger, chunk, device, workers, on_bytes)
@@ -56,7 +56,7 @@ def collect(
 
 def first_reads(pool: Pool, merger: Merger, chunk: int, compiled: Collection[str] = ()) -> dict[str, int]:
     """Return how often each tensor is read before the merge, by name; those that are not read are left out."""
-    if merger.statistics is None:
+    if merger.method.reach == "element":
         return {}
     if not ranked(merger):
         return {name: 1 for names in _groups(pool, merger, chunk).values() for name in names}
@@ -66,7 +66,7 @@ def first_reads(pool: Pool, merger: Merger, chunk: int, compiled: Collection[str
 
 def ranked(merger: Merger) -> bool:
     """Whether a method wants magnitudes at ranks."""
-    return hasattr(merger.statistics, "ranks")
+    return merger.method.ranks is not None
 
 
 def _groups(pool: Pool, merger: Merger, chunk: int) -> dict[str, list[str]]:
@@ -81,18 +81,17 @@ def _shares(
 ) -> dict[str, Array]:
     """Return the share of the elements that the method counts, of the group of each tensor."""
     groups = _groups(pool, merger, chunk)
-    module = merger.statistics
-    assert module is not None
-
+    count = merger.method.count
+    assert count is not None
     kept = {name: 0 for group in groups.values() for name in group}
     lock = threading.Lock()
 
     def visit(name: str, _: int, deltas: Array) -> None:
         import torch
 
-        count = int(module.count(torch.from_numpy(deltas).to(device), **merger.at(name)))
+        found = count(torch.from_numpy(deltas).to(device), merger.at(name))
         with lock:
-            kept[name] += count
+            kept[name] += found
 
     visit_deltas(pool, list(kept), visit, workers, on_bytes)
     found = {}
@@ -117,9 +116,8 @@ def _searches(pool: Pool, merger: Merger, chunk: int) -> dict[str, RankSearch]:
 
 
 def _ranks(pool: Pool, merger: Merger, *names: str) -> tuple[int, ...]:
-    assert merger.statistics is not None
-    ranks: tuple[int, ...] = merger.statistics.ranks(_total(pool, names), **merger.at(names[0]))
-    return ranks
+    assert merger.method.ranks is not None
+    return merger.method.ranks(_total(pool, names), merger.at(names[0]))
 
 
 def _total(pool: Pool, names: Collection[str]) -> int:

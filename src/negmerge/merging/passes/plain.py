@@ -13,7 +13,7 @@ from negmerge.checkpoints.pieces import ELEMENTS
 from negmerge.errors import InputError
 from negmerge.merging.applying import Floats
 from negmerge.merging.hashes import InputHashes
-from negmerge.merging.methods import Place
+from negmerge.merging.method import Place
 from negmerge.merging.passes.jobs import OnBytes, Piece, cut, in_threads
 from negmerge.merging.pool import Pool
 
