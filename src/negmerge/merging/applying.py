@@ -34,13 +34,16 @@ def check_alpha(alpha: float) -> None:
         raise InputError(f"alpha must be a finite number, got {alpha}")
 
 
-def check_range(name: str, values: Tensor, alpha: float) -> None:
-    """Raise InputError where the result of a tensor left the range of its dtype."""
-    if not torch.isfinite(values).all():
-        raise InputError(
-            f"tensor {name}: the result with alpha {alpha:g} leaves the range of {values.dtype}; "
-            "choose a smaller alpha or another --dtype"
-        )
+def check_range(name: str, values: Tensor, alpha: float | None = None) -> None:
+    """Raise InputError where the result of a tensor, merged with `alpha` or only cast, left the range of its dtype."""
+    if torch.isfinite(values).all():
+        return
+    if alpha is None:
+        raise InputError(f"tensor {name}: the base's values leave the range of {values.dtype}; choose another --dtype")
+    raise InputError(
+        f"tensor {name}: the result with alpha {alpha:g} leaves the range of {values.dtype}; "
+        "choose a smaller alpha or another --dtype"
+    )
 
 
 @dataclass(frozen=True)

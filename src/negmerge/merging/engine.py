@@ -13,7 +13,8 @@ from negmerge.checkpoints import Checkpoint
 from negmerge.checkpoints.base import elements
 from negmerge.checkpoints.memory import StateDict
 from negmerge.errors import InputError
-from negmerge.merging.applying import Outlet, apply_delta, check_alpha
+from negmerge.merging.applying import Outlet, apply_delta, check_alpha, check_range
+from negmerge.merging.arguments import as_path, as_paths, check_state_dicts
 from negmerge.merging.merger import Merger
 from negmerge.merging.output import check_output, is_file_output, recover_folder, written_folder
 from negmerge.merging.passes import bytes_to_read, merge_pool
@@ -61,8 +62,7 @@ def merge_checkpoints(
     Source: Kim, Han, Choe, NegMerge, ICML 2025 (arXiv 2410.05583).
     """
     started = time.perf_counter()
-    base, output = Path(base), Path(output)
-    paths = [Path(member) for member in members]
+    base, output, paths = as_path(base, "base"), as_path(output, "output"), as_paths(members)
     check_alpha(alpha)
     target = _target_dtype(dtype)
     merger = Merger(method, settings or {}, seed)
@@ -81,20 +81,22 @@ def merge_checkpoints(
 
         layout = [(name, out_dtype(name), pool.base.shape(name)) for name in pool.base.names]
         total = bytes_to_read(pool, merger, device)
+        warnings: list[str] = []
 
         def write(weights: AbstractContextManager[WeightsWriter]) -> list[TensorCount]:
             with weights as writer:
-                outlet = Outlet("add" if add else "subtract", out_dtype, writer.write, alpha)
+                outlet = Outlet("add" if add else "subtract", out_dtype, pool.under_all_names(writer.write), alpha)
                 for name in pool.passed:
-                    _pass_through(pool.base, name, out_dtype(name), writer)
+                    warnings.extend(_pass_through(pool.base, name, out_dtype(name), writer))
                 return merge_pool(pool, merger, outlet, workers, device, telling(on_event, total))
 
         if is_file_output(output):
             counts = write(weights_file(output, layout, metadata(facts), replace=overwrite))
         else:
-            with written_folder(output, _folder_of(pool.base), model_card(facts), overwrite) as folder:
+            source, card = _folder_of(pool.base), model_card(facts)
+            with written_folder(output, source, card, overwrite, pool.config_changes) as folder:
                 counts = write(weights_folder(folder, layout, metadata(facts), most))
-        return merge_report(pool, counts, output, method, alpha, started, total)
+        return merge_report(pool, counts, output, method, alpha, started, total, warnings)
 
 
 def merge_vector(
@@ -115,14 +117,14 @@ def merge_vector(
     Only merged names are in the file. Raises InputError as `merge_checkpoints` does.
     """
     merger = Merger(method, settings or {}, seed)
-    with open_pool(Path(base), [Path(member) for member in members], include, exclude) as pool:
+    with open_pool(as_path(base, "base"), as_paths(members), include, exclude) as pool:
 
         def exact(name: str) -> torch.dtype:
             return work_dtype(pool.base.dtype(name))
 
-        layout = [(name, exact(name), pool.base.shape(name)) for name in pool.merged]
+        layout = [(name, exact(name), pool.base.shape(name)) for name in (*pool.merged, *pool.tied)]
         with weights_file(Path(output), layout, {}) as writer:
-            outlet = Outlet("delta", exact, writer.write)
+            outlet = Outlet("delta", exact, pool.under_all_names(writer.write))
             counts = merge_pool(pool, merger.fitted(pool.merged, pool.order), outlet, workers, device)
     return VectorReport(tuple(counts))
 
@@ -147,19 +149,18 @@ def merge_state_dicts(
     >>> merge_state_dicts(base, [a, b])["w"]
     tensor([-2.,  0.])
     """
+    check_state_dicts(base, members)
     check_alpha(alpha)
     merger = Merger(method, settings or {}, seed)
     opened = [StateDict(member, Path(f"members[{i}]")) for i, member in enumerate(members)]
-    if len({id(member) for member in members}) < len(members):
-        raise InputError("a member is given twice; a repeated member would count double")
     pool = fit_pool(StateDict(base, Path("base")), opened, include, exclude)
     result = {name: tensor.detach().clone() for name, tensor in base.items()}
-    flat = {name: torch.empty(base[name].numel(), dtype=base[name].dtype) for name in pool.merged}
+    flat = {name: torch.empty(base[name].numel(), dtype=base[name].dtype) for name in (*pool.merged, *pool.tied)}
 
     def keep(name: str, start: int, values: Tensor) -> None:
         flat[name][start : start + len(values)] = values
 
-    outlet = Outlet("add" if add else "subtract", pool.base.dtype, keep, alpha)
+    outlet = Outlet("add" if add else "subtract", pool.base.dtype, pool.under_all_names(keep), alpha)
     merge_pool(pool, merger.fitted(pool.merged, pool.order), outlet)
     for name, values in flat.items():
         result[name] = values.reshape(base[name].shape).to(base[name].device)
@@ -171,13 +172,23 @@ def _folder_of(base: Checkpoint) -> Path | None:
     return None if base.path.is_file() else base.files[0].parent
 
 
-def _pass_through(base: Checkpoint, name: str, dtype: torch.dtype, writer: WeightsWriter) -> None:
+def _pass_through(base: Checkpoint, name: str, dtype: torch.dtype, writer: WeightsWriter) -> list[str]:
+    """Write a tensor of the base as it is, cast where OUT has another dtype, and return a warning of NaN or Inf in it.
+
+    Raises InputError where the cast makes a finite value infinite.
+    """
+    odd = False
     total = elements(base.shape(name))
     for start in range(0, total, CHUNK):
         values = base.read(name, start, min(start + CHUNK, total))
-        if values.is_floating_point() and not torch.isfinite(values).all():
-            raise InputError(f"{base.path}: tensor {name} holds NaN or Inf; repair the base first")
-        writer.write(name, start, values.to(dtype))
+        cast = values.to(dtype)
+        if values.is_floating_point():
+            finite = torch.isfinite(values)
+            odd = odd or not bool(finite.all())
+            if cast.dtype != values.dtype:
+                check_range(name, cast[finite])
+        writer.write(name, start, cast)
+    return [f"{base.path}: tensor {name} holds NaN or Inf and passes through as it is"] if odd else []
 
 
 def _target_dtype(dtype: str) -> torch.dtype | None:

@@ -17,7 +17,11 @@ OnEvent = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class MergeReport:
-    """What a merge did. `seconds` from opening the inputs to the rename; `bytes_read` and `peak_rss` in bytes."""
+    """What a merge did. `seconds` from opening the inputs to the rename; `bytes_read` and `peak_rss` in bytes.
+
+    `elements` are those of the base, tied tensors once. `common_elements` and `common_kept` leave out the merged
+    tensors that some adapters have no part in.
+    """
 
     output: Path
     method: str
@@ -25,6 +29,8 @@ class MergeReport:
     elements: int
     merged_elements: int
     kept: int
+    common_elements: int
+    common_kept: int
     alpha: float
     seconds: float
     bytes_read: int
@@ -33,8 +39,8 @@ class MergeReport:
 
     @property
     def consensus(self) -> float:
-        """The share of the merged elements that were kept."""
-        return self.kept / self.merged_elements
+        """The share that was kept of the elements that all members can change; 0 where there are none."""
+        return self.common_kept / self.common_elements if self.common_elements else 0.0
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as `negmerge merge --json` prints it."""
@@ -45,6 +51,8 @@ class MergeReport:
             "elements": self.elements,
             "merged_elements": self.merged_elements,
             "kept": self.kept,
+            "common_elements": self.common_elements,
+            "common_kept": self.common_kept,
             "consensus": self.consensus,
             "alpha": self.alpha,
             "seconds": self.seconds,
@@ -88,21 +96,34 @@ class VectorReport:
 
 
 def merge_report(
-    pool: Pool, counts: Sequence[TensorCount], output: Path, method: str, alpha: float, started: float, total: int
+    pool: Pool,
+    counts: Sequence[TensorCount],
+    output: Path,
+    method: str,
+    alpha: float,
+    started: float,
+    total: int,
+    warnings: Sequence[str] = (),
 ) -> MergeReport:
-    """Return the report of a merge that began at `started` of time.perf_counter() and read `total` bytes."""
+    """Return the report of a merge that began at `started` of time.perf_counter() and read `total` bytes.
+
+    `warnings` are those of the writing, beside those of the pool.
+    """
+    common = [count for count in counts if count.name not in pool.partial]
     return MergeReport(
         output=output,
         method=method,
         members=tuple(str(member.path) for member in pool.members),
-        elements=sum(elements(pool.base.shape(name)) for name in pool.base.names),
+        elements=sum(elements(pool.base.shape(name)) for name in pool.base.names if name not in pool.tied),
         merged_elements=sum(count.elements for count in counts),
         kept=sum(count.kept for count in counts),
+        common_elements=sum(count.elements for count in common),
+        common_kept=sum(count.kept for count in common),
         alpha=alpha,
         seconds=time.perf_counter() - started,
         bytes_read=total,
         tensors=tuple(counts),
-        warnings=pool.warnings,
+        warnings=(*pool.warnings, *warnings),
     )
 
 

@@ -1,14 +1,15 @@
 """What a pool looks like before it is merged: consensus per tensor, cosines, zeros, and what to be wary of."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from negmerge.merging.arguments import as_path, as_paths
 from negmerge.merging.methods.consensus import check_threshold, votes_needed, winning_signs
 from negmerge.merging.pool import open_pool
 from negmerge.merging.streaming import TensorCount, stream
@@ -19,7 +20,11 @@ MOSTLY_ZERO = 0.5
 
 @dataclass(frozen=True)
 class Inspection:
-    """The statistics of a pool; shares are from 0 to 1, `cosine` is N × N in the members' order."""
+    """The statistics of a pool; shares are from 0 to 1, `cosine` is N × N in the members' order.
+
+    `partial` maps merged tensors that some adapters have no part in to how many members can change them; the shares
+    leave these tensors out.
+    """
 
     members: tuple[str, ...]
     consensus: float
@@ -29,6 +34,7 @@ class Inspection:
     warnings: tuple[str, ...]
     tensors: tuple[TensorCount, ...]
     dtypes: tuple[str, ...]
+    partial: Mapping[str, int] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """Return the statistics as `negmerge inspect --json` prints them."""
@@ -46,6 +52,7 @@ class Inspection:
                     "shape": list(tensor.shape),
                     "dtype": dtype,
                     "elements": tensor.elements,
+                    "members": self.partial.get(tensor.name, len(self.members)),
                     "consensus": tensor.kept / tensor.elements if tensor.elements else 0.0,
                 }
                 for tensor, dtype in zip(self.tensors, self.dtypes, strict=True)
@@ -65,12 +72,13 @@ def inspect_checkpoints(
 ) -> Inspection:
     """Measure a pool in one streamed pass, and write nothing.
 
-    consensus: the share of merged elements that the consensus method would keep; chance: the share that independent
-    fair signs would give; zero_share: the share of all task vector elements that are exactly 0; cosine: between the
-    members' whole task vectors, accumulated in float64. Raises InputError as `merge_checkpoints` does.
+    consensus: the share of elements that the consensus method would keep; chance: the share that independent fair signs
+    would give; zero_share: the share of all task vector elements that are exactly 0, both over the tensors that all
+    members can change; cosine: between the members' whole task vectors, accumulated in float64. Raises InputError as
+    `merge_checkpoints` does.
     """
     check_threshold(threshold)
-    with open_pool(Path(base), [Path(member) for member in members], include, exclude) as pool:
+    with open_pool(as_path(base, "base"), as_paths(members), include, exclude) as pool:
         count = len(pool.members)
         parts: dict[tuple[str, int], tuple[Tensor, int]] = {}
 
@@ -85,13 +93,14 @@ def inspect_checkpoints(
         nulls = 0
         for key in sorted(parts):  # in one order, whatever the threads did
             products += parts[key][0]
-            nulls += parts[key][1]
+            nulls += parts[key][1] if key[0] not in pool.partial else 0
         norms = products.diagonal().sqrt()
         cosine = (products / torch.outer(norms, norms)).clamp(-1.0, 1.0)
-        elements = sum(tensor.elements for tensor in counts)
-        consensus = sum(tensor.kept for tensor in counts) / elements
+        common = [tensor for tensor in counts if tensor.name not in pool.partial]
+        elements = sum(tensor.elements for tensor in common)
+        consensus = sum(tensor.kept for tensor in common) / max(1, elements)
         chance = chance_level(count, threshold)
-        zero_share = nulls / (elements * count)
+        zero_share = nulls / max(1, elements * count)
         names = tuple(str(member.path) for member in pool.members)
         rows = tuple(tuple(row) for row in cosine.tolist())
         return Inspection(
@@ -100,8 +109,9 @@ def inspect_checkpoints(
             chance=chance,
             zero_share=zero_share,
             cosine=rows,
-            warnings=tuple(_warnings(names, consensus, chance, zero_share, rows)),
+            warnings=(*pool.warnings, *_warnings(names, consensus, chance, zero_share, rows)),
             tensors=tuple(counts),
+            partial=dict(pool.partial),
             dtypes=tuple(str(pool.base.dtype(name)).removeprefix("torch.") for name in pool.merged),
         )
 
