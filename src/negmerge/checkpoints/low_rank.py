@@ -5,17 +5,19 @@
 Hu et al., LoRA (arXiv 2106.09685); Kalajdzievski, rsLoRA (arXiv 2312.03732); https://huggingface.co/docs/peft
 """
 
+from __future__ import annotations
+
 import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from negmerge.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 BLOCK = 2**15  # elements of ΔW computed at a time; fixed, so that no sum depends on how the engine cuts
 REPEATS = re.compile(r"(?<!\\)[*+{]")
@@ -36,13 +38,17 @@ class LowRank:
     embedding: bool
     turned: bool
 
-    def equals(self, other: "LowRank") -> bool:
+    def equals(self, other: LowRank) -> bool:
         """Return whether another module has the same factors and scale."""
+        import torch
+
         same = torch.equal(self.left, other.left) and torch.equal(self.right, other.right)
         return same and self.scale == other.scale
 
     def read(self, start: int, stop: int) -> Tensor:
         """Return elements start … stop of the flattened ΔW."""
+        import torch
+
         if stop <= start:
             return torch.empty(0)
         columns = self.right.shape[1]

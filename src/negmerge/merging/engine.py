@@ -6,27 +6,29 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from negmerge.checkpoints import Checkpoint
 from negmerge.checkpoints.base import elements
+from negmerge.checkpoints.dtypes import BY_NAME, DType, Raw, convert, exact, is_finite, to_floats
 from negmerge.checkpoints.memory import StateDict
 from negmerge.errors import InputError
-from negmerge.merging.applying import Outlet, apply_delta, check_alpha, check_range
+from negmerge.merging.applying import Outlet, apply_delta, check_alpha
 from negmerge.merging.arguments import as_path, as_paths, check_state_dicts
 from negmerge.merging.merger import Merger
-from negmerge.merging.output import check_output, is_file_output, recover_folder, written_folder
-from negmerge.merging.passes import bytes_to_read, merge_pool
+from negmerge.merging.output.folder import check_output, is_file_output, recover_folder, written_folder
+from negmerge.merging.output.record import merge_facts, metadata, model_card
+from negmerge.merging.output.reports import MergeReport, OnEvent, VectorReport, merge_report, telling
+from negmerge.merging.output.weights import WeightsWriter, parse_size, weights_file, weights_folder
+from negmerge.merging.passes.merging import bytes_to_read, merge_pool
+from negmerge.merging.passes.streaming import CHUNK, TensorCount
 from negmerge.merging.pool import fit_pool, open_pool
-from negmerge.merging.record import merge_facts, metadata, model_card
-from negmerge.merging.reports import MergeReport, OnEvent, VectorReport, merge_report, telling
-from negmerge.merging.streaming import CHUNK, TensorCount, work_dtype
-from negmerge.merging.weights import WeightsWriter, parse_size, weights_file, weights_folder
 
 __all__ = ["MergeReport", "VectorReport", "apply_delta", "merge_checkpoints", "merge_state_dicts", "merge_vector"]
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
+DTYPES = ("float32", "float16", "bfloat16", "float64")
 
 
 def merge_checkpoints(
@@ -75,7 +77,7 @@ def merge_checkpoints(
         merger = merger.fitted(pool.merged, pool.order)
         facts = merge_facts(pool, merger, add=add, alpha=alpha, include=include, exclude=exclude, hashed=hash_inputs)
 
-        def out_dtype(name: str) -> torch.dtype:
+        def out_dtype(name: str) -> DType:
             own = pool.base.dtype(name)
             return target if target is not None and own.is_floating_point else own
 
@@ -119,12 +121,12 @@ def merge_vector(
     merger = Merger(method, settings or {}, seed)
     with open_pool(as_path(base, "base"), as_paths(members), include, exclude) as pool:
 
-        def exact(name: str) -> torch.dtype:
-            return work_dtype(pool.base.dtype(name))
+        def wide(name: str) -> DType:
+            return exact(pool.base.dtype(name))
 
-        layout = [(name, exact(name), pool.base.shape(name)) for name in (*pool.merged, *pool.tied)]
+        layout = [(name, wide(name), pool.base.shape(name)) for name in (*pool.merged, *pool.tied)]
         with weights_file(Path(output), layout, {}) as writer:
-            outlet = Outlet("delta", exact, pool.under_all_names(writer.write))
+            outlet = Outlet("delta", wide, pool.under_all_names(writer.write))
             counts = merge_pool(pool, merger.fitted(pool.merged, pool.order), outlet, workers, device)
     return VectorReport(tuple(counts))
 
@@ -157,8 +159,8 @@ def merge_state_dicts(
     result = {name: tensor.detach().clone() for name, tensor in base.items()}
     flat = {name: torch.empty(base[name].numel(), dtype=base[name].dtype) for name in (*pool.merged, *pool.tied)}
 
-    def keep(name: str, start: int, values: Tensor) -> None:
-        flat[name][start : start + len(values)] = values
+    def keep(name: str, start: int, values: Raw) -> None:
+        flat[name][start : start + len(values)] = torch.from_numpy(values).view(flat[name].dtype)
 
     outlet = Outlet("add" if add else "subtract", pool.base.dtype, pool.under_all_names(keep), alpha)
     merge_pool(pool, merger.fitted(pool.merged, pool.order), outlet)
@@ -172,26 +174,26 @@ def _folder_of(base: Checkpoint) -> Path | None:
     return None if base.path.is_file() else base.files[0].parent
 
 
-def _pass_through(base: Checkpoint, name: str, dtype: torch.dtype, writer: WeightsWriter) -> list[str]:
+def _pass_through(base: Checkpoint, name: str, dtype: DType, writer: WeightsWriter) -> list[str]:
     """Write a tensor of the base as it is, cast where OUT has another dtype, and return a warning of NaN or Inf in it.
 
     Raises InputError where the cast makes a finite value infinite.
     """
     odd = False
-    total = elements(base.shape(name))
+    own, total = base.dtype(name), elements(base.shape(name))
     for start in range(0, total, CHUNK):
-        values = base.read(name, start, min(start + CHUNK, total))
-        cast = values.to(dtype)
-        if values.is_floating_point():
-            finite = torch.isfinite(values)
-            odd = odd or not bool(finite.all())
-            if cast.dtype != values.dtype:
-                check_range(name, cast[finite])
+        values = base.raw(name, start, min(start + CHUNK, total))
+        cast = convert(values, own, dtype)
+        if own.is_floating_point:
+            finite = np.isfinite(to_floats(values, own))
+            odd = odd or not finite.all()
+            if dtype != own and not is_finite(cast[finite], dtype):
+                raise InputError(f"{base.path}: tensor {name} leaves the range of {dtype}; choose another --dtype")
         writer.write(name, start, cast)
     return [f"{base.path}: tensor {name} holds NaN or Inf and passes through as it is"] if odd else []
 
 
-def _target_dtype(dtype: str) -> torch.dtype | None:
+def _target_dtype(dtype: str) -> DType | None:
     if dtype != "base" and dtype not in DTYPES:
         raise InputError(f"dtype must be base or one of {', '.join(DTYPES)}, got {dtype!r}")
-    return DTYPES.get(dtype)
+    return BY_NAME.get(dtype)

@@ -3,17 +3,15 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from negmerge.checkpoints import Checkpoint
 from negmerge.checkpoints.adapter import BoundAdapter
+from negmerge.checkpoints.dtypes import Raw
 from negmerge.merging.ties import groups
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 MOST_NAMED = 4  # names in a warning
-Write = Callable[[str, int, "Tensor"], None]
+Write = Callable[[str, int, Raw], None]
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ class Pool:
         """Return a `write` that writes each piece of a merged tensor under all names that are tied to it."""
         copies = groups([*self.merged, *self.tied], self.tied)
 
-        def write_all(name: str, start: int, values: "Tensor") -> None:
+        def write_all(name: str, start: int, values: Raw) -> None:
             for own in copies[name]:
                 write(own, start, values)
 

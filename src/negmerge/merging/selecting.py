@@ -3,8 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-import torch
-
+from negmerge.checkpoints.dtypes import DType
 from negmerge.errors import InputError
 
 STATISTICS = re.compile(r"(^|\.)running_(mean|var)$")
@@ -16,7 +15,7 @@ COMPUTED = re.compile(
 CAUSAL_MASK = re.compile(r"(^|\.)(attn|attention)\.bias$")
 
 
-def can_merge(name: str, dtype: torch.dtype, shape: Sequence[int]) -> bool:
+def can_merge(name: str, dtype: DType, shape: Sequence[int]) -> bool:
     """Return whether a tensor merges where no pattern says otherwise.
 
     A tensor merges when it is floating point, and neither a batch-norm statistic nor a buffer that is computed from the

@@ -6,12 +6,12 @@ Values are read where names or a first look point to a tie: the middle of each t
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from negmerge.checkpoints import Checkpoint
 from negmerge.checkpoints.adapter import Adapter, BoundAdapter, Places
 from negmerge.checkpoints.base import elements
+from negmerge.checkpoints.dtypes import FLOAT32, DType, Raw, to_floats
 from negmerge.errors import InputError
 from negmerge.merging.tied_names import is_embedding, is_head, listed_head, says_tied, ties_words, twin_bias
 
@@ -36,15 +36,18 @@ def are_equal(checkpoint: Checkpoint, a: str, b: str) -> bool:
         return False
     if checkpoint.tied.get(a, a) == checkpoint.tied.get(b, b):
         return True
-    read = _reader(checkpoint)
-    return all(_same(read(a, start, stop), read(b, start, stop)) for start, stop in _spans(checkpoint.shape(a)))
+    read, dtype = _reader(checkpoint)
+    return all(
+        _same(read(a, start, stop), dtype(a), read(b, start, stop), dtype(b))
+        for start, stop in _spans(checkpoint.shape(a))
+    )
 
 
 def is_constant(checkpoint: Checkpoint, name: str) -> bool:
     """Return whether all elements of a tensor are the same; reads up to the first that differs."""
-    first: Tensor | None = None
+    first: Raw | None = None
     for start, stop in _spans(checkpoint.shape(name)):
-        values = checkpoint.read(name, start, stop)
+        values = checkpoint.raw(name, start, stop)
         first = values[:1] if first is None else first
         if bool((values != first).any()):
             return False
@@ -204,7 +207,7 @@ def _look(checkpoint: Checkpoint, names: Sequence[str], start: int, stop: int) -
     """Return names by the bytes of the same elements of their tensors."""
     seen: dict[bytes, list[str]] = {}
     for name in names:
-        seen.setdefault(checkpoint.read(name, start, stop).view(torch.uint8).numpy().tobytes(), []).append(name)
+        seen.setdefault(checkpoint.raw(name, start, stop).tobytes(), []).append(name)
     return seen
 
 
@@ -216,12 +219,16 @@ def _spans(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
     yield from ((start, min(start + PIECE, total)) for start in range(0, total, PIECE))
 
 
-def _reader(checkpoint: Checkpoint) -> Callable[[str, int, int], Tensor]:
-    return checkpoint.read_delta if isinstance(checkpoint, BoundAdapter) else checkpoint.read
+def _reader(checkpoint: Checkpoint) -> tuple[Callable[[str, int, int], Raw], Callable[[str], DType]]:
+    """Return how the elements of a checkpoint are read, and their dtype; of an adapter those of its changes."""
+    if not isinstance(checkpoint, BoundAdapter):
+        return checkpoint.raw, checkpoint.dtype
+    changes = checkpoint
+    return lambda name, start, stop: changes.read_delta(name, start, stop).numpy(), lambda _: FLOAT32
 
 
-def _same(a: Tensor, b: Tensor) -> bool:
-    """Whether values are the same bit by bit, or as numbers where the dtypes differ."""
-    if a.dtype != b.dtype:
-        return torch.equal(a.double(), b.double())
-    return torch.equal(a.view(torch.uint8), b.view(torch.uint8))
+def _same(a: Raw, a_dtype: DType, b: Raw, b_dtype: DType) -> bool:
+    """Whether elements are the same bit by bit, or as numbers where the dtypes differ."""
+    if a_dtype != b_dtype:
+        return bool(np.array_equal(to_floats(a, a_dtype), to_floats(b, b_dtype)))
+    return bool(np.array_equal(a.view(np.uint8), b.view(np.uint8)))

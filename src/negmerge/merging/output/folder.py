@@ -14,7 +14,7 @@ from negmerge.checkpoints import sync_folder, write_bytes_atomic
 from negmerge.checkpoints.atomic import is_same, write_error
 from negmerge.checkpoints.plain_file import read_small
 from negmerge.errors import InputError, NegmergeError
-from negmerge.merging.record import read_record
+from negmerge.merging.output.record import read_record
 
 CARD = "README.md"
 CONFIG = "config.json"
