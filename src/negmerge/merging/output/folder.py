@@ -1,11 +1,14 @@
 """Where a merged model goes: one file, or a folder with what belongs to the base beside the weights."""
 
 import fcntl
+import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from negmerge.checkpoints import sync_folder, write_bytes_atomic
 from negmerge.checkpoints.atomic import is_same, write_error
@@ -14,6 +17,7 @@ from negmerge.errors import InputError, NegmergeError
 from negmerge.merging.output.verifying import read_record
 
 CARD = "README.md"
+CONFIG = "config.json"
 # What belongs to a model beside its weights: configs, tokenizers, templates, code of its own, its licence.
 BESIDE = (".json", ".txt", ".model", ".jinja", ".py", ".tiktoken", ".spm", ".vocab", ".bpe")
 LICENSES = ("LICENSE", "NOTICE")
@@ -82,8 +86,12 @@ def recover_folder(output: Path) -> None:
 
 
 @contextmanager
-def written_folder(output: Path, base: Path | None, overwrite: bool) -> Iterator[Path]:
+def written_folder(
+    output: Path, base: Path | None, overwrite: bool, config_changes: Mapping[str, Any] = MappingProxyType({})
+) -> Iterator[Path]:
     """Give a folder to write into, which holds the base's small files.
+
+    `config_changes` are keys that config.json gets other values of, nested as they are there.
 
     It lies beside OUT, locked, and is swapped in by renames. After an error it is removed; one that a killed process
     left is emptied and taken over. Raises NegmergeError where it cannot be made, or another process is writing OUT.
@@ -93,7 +101,10 @@ def written_folder(output: Path, base: Path | None, overwrite: bool) -> Iterator
             check_output(output, [], overwrite)
             for file in sorted(base.iterdir()) if base is not None else ():
                 if _belongs_beside(file):
-                    write_bytes_atomic(staging / file.name, read_small(file, BESIDE_LIMIT))
+                    data = read_small(file, BESIDE_LIMIT)
+                    if file.name == CONFIG and config_changes:
+                        data = changed_config(data, config_changes)
+                    write_bytes_atomic(staging / file.name, data)
             yield staging
             sync_folder(staging)
             if os.path.lexists(output):
@@ -152,6 +163,30 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def changed_config(data: bytes, changes: Mapping[str, Any]) -> bytes:
+    """Return a config.json with some keys changed, nested as they are there; bytes that are no JSON object as they are.
+
+    >>> changed_config(b'{"a": 1, "b": {"c": true}}', {"b": {"c": False}})
+    b'{\n  "a": 1,\n  "b": {\n    "c": false\n  }\n}\n'
+    """
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError):
+        return data
+    if not isinstance(content, dict):
+        return data
+    _change(content, changes)
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _change(content: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    for key, value in changes.items():
+        if isinstance(value, Mapping) and isinstance(content.get(key), dict):
+            _change(content[key], value)
+        else:
+            content[key] = value
 
 
 def _belongs_beside(file: Path) -> bool:

@@ -42,9 +42,9 @@ def write_file(plan: OutputPlan, write: Write) -> Merged:
         return write(weights)
 
 
-def write_folder(plan: OutputPlan, base: Path | None, write: Write) -> Merged:
+def write_folder(plan: OutputPlan, base: Path | None, changes: Mapping[str, Any], write: Write) -> Merged:
     """Write OUT as a folder: the files beside the weights first, then the weights, whose record has their hashes."""
-    with written_folder(plan.path, base, plan.overwrite) as folder:
+    with written_folder(plan.path, base, plan.overwrite, changes) as folder:
         files = plan_shards(folder, plan.layout, plan.most)
         if len(files) > 1:
             write_bytes_atomic(folder / INDEX, index_of(files))
