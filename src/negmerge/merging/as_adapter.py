@@ -14,17 +14,22 @@ from torch import Tensor
 from negmerge.checkpoints import write_bytes_atomic
 from negmerge.checkpoints.adapter import CONFIG, WEIGHTS, BoundAdapter, Home
 from negmerge.checkpoints.base import elements
+from negmerge.checkpoints.dtypes import Raw, exact, of_torch
+from negmerge.checkpoints.memory import stored
 from negmerge.errors import InputError
-from negmerge.merging.applying import Outlet, apply_delta, check_alpha, check_range
+from negmerge.merging.applying import Outlet, apply_delta, check_alpha, range_error
 from negmerge.merging.factoring import factor
+from negmerge.merging.hashes import InputHashes
 from negmerge.merging.merger import Merger
-from negmerge.merging.output import check_output, is_file_output, recover_folder, written_folder
-from negmerge.merging.passes import bytes_to_read, merge_pool
+from negmerge.merging.output.folder import check_output, is_file_output, recover_folder, written_folder
+from negmerge.merging.output.model import OutputPlan, write_weights
+from negmerge.merging.output.record import Places, merge_facts
+from negmerge.merging.output.reports import AdapterReport, OnEvent, byte_counter, merge_report
+from negmerge.merging.output.weights import FilePlan, WeightsWriter
+from negmerge.merging.passes.executing import execute
+from negmerge.merging.plan import Term, plan_merge
 from negmerge.merging.pool import Pool, open_pool
-from negmerge.merging.record import merge_facts, metadata, model_card
-from negmerge.merging.reports import AdapterReport, OnEvent, merge_report, telling
-from negmerge.merging.streaming import work_dtype
-from negmerge.merging.weights import weights_file
+from negmerge.merging.tally import Merged
 
 PREFIX = "base_model.model."
 
@@ -73,21 +78,26 @@ def merge_as_adapter(
     check_output(output, [base, *paths], overwrite)
     with open_pool(base, paths, include, exclude) as pool:
         adapters = _adapters(pool)
-        merger = merger.fitted(pool.merged, pool.order)
-        facts = merge_facts(pool, merger, add=add, alpha=alpha, include=include, exclude=exclude, hashed=hash_inputs)
-        total = bytes_to_read(pool, merger, device)
+        plan = plan_merge(pool.base, [Term(pool, merger.fitted(pool.merged, pool.order), alpha, add)], device)
+        total, places = plan.bytes_to_read, Places()
+        facts = merge_facts(plan, include, exclude, hash_inputs, InputHashes(), places)
         parts = _Parts(pool, _homes(pool, adapters), rank, alpha, add)
-        outlet = Outlet("delta", lambda name: work_dtype(pool.base.dtype(name)), parts.put)
-        counts = merge_pool(pool, merger, outlet, workers, device, telling(on_event, total))
+        outlet = Outlet(lambda name: exact(pool.base.dtype(name)), parts.put, vector=True)
+        merged = execute(plan, outlet, workers=workers, on_bytes=byte_counter(on_event, total))
         facts |= {"adapter_rank": rank, "adapter_error": parts.error}
         tensors = parts.tensors()
-        layout = [(key, tensor.dtype, tuple(tensor.shape)) for key, tensor in tensors.items()]
-        with written_folder(output, None, model_card(facts, parts.errors()), overwrite) as folder:
+        layout = [(key, of_torch(tensor.dtype), tuple(tensor.shape)) for key, tensor in tensors.items()]
+
+        def write(weights: WeightsWriter) -> Merged:
+            for key, tensor in tensors.items():
+                weights.write(key, 0, stored(tensor.reshape(-1)))
+            return merged
+
+        out = OutputPlan(output, layout, facts, places, 0, overwrite)
+        with written_folder(output, None, overwrite) as folder:
             write_bytes_atomic(folder / CONFIG, _config(adapters, parts.homes, rank))
-            with weights_file(folder / WEIGHTS[0], layout, metadata(facts)) as writer:
-                for key, tensor in tensors.items():
-                    writer.write(key, 0, tensor)
-        report = merge_report(pool, counts, output, method, alpha, started, total)
+            write_weights(out, folder, [FilePlan(folder / WEIGHTS[0], layout)], write, {"errors": parts.errors()})
+        report = merge_report(plan, merged, output, started, total)
     return AdapterReport(**vars(report), rank=rank, error=parts.error)
 
 
@@ -109,12 +119,12 @@ class _Parts:
         self._pieces: dict[str, dict[int, Tensor]] = {name: {} for name in homes}
         self._parts: dict[str, _Part] = {}
 
-    def put(self, name: str, start: int, values: Tensor) -> None:
+    def put(self, name: str, start: int, values: Raw) -> None:
         """Take a piece of τ of the flattened tensor `name`."""
         if name not in self.homes:  # another name of tied weights
             return
         pieces = self._pieces[name]
-        pieces[start] = values.clone()  # it may be a row of the whole chunk
+        pieces[start] = torch.from_numpy(values.copy())  # it may be a row of the whole chunk
         # Only the thread that puts the last piece in takes all of them out.
         if sum(len(piece) for piece in list(pieces.values())) == elements(self._pool.base.shape(name)):
             taken = self._pieces.pop(name, None)
@@ -140,13 +150,13 @@ class _Parts:
         home, shape = self.homes[name], self._pool.base.shape(name)
         if home.form == "whole":
             values = apply_delta(self._pool.base.read(name), delta, self._alpha, self._add)
-            check_range(name, values, self._alpha)
+            _check_range(name, values, self._alpha)
             key = PREFIX + home.key.removeprefix(PREFIX)
             return _Part({key: values.reshape(shape)})
         matrix = delta.float().reshape(shape[0], -1)
         found = factor(matrix.T if home.turned else matrix, self._rank)
         left = found.left * (self._alpha if self._add else -self._alpha)
-        check_range(name, left, self._alpha)
+        _check_range(name, left, self._alpha)
         right = found.right
         if len(shape) > 2:  # convolutions
             left, right = left.reshape(*left.shape, *[1] * (len(shape) - 2)), right.reshape(-1, *shape[1:])
@@ -157,6 +167,11 @@ class _Parts:
         return _Part(
             {f"{own}.{a}": right, f"{own}.{b}": left}, float(matrix.double().square().sum()), found.squared_error
         )
+
+
+def _check_range(name: str, values: Tensor, alpha: float) -> None:
+    if not torch.isfinite(values).all():
+        raise range_error(name, of_torch(values.dtype), alpha)
 
 
 def _relative(squared_error: float, squared: float) -> float:

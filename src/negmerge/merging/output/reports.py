@@ -2,15 +2,17 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from negmerge.checkpoints.base import elements
 from negmerge.execution.memory import peak_rss
-from negmerge.merging.pool import Pool
-from negmerge.merging.streaming import OnBytes, TensorCount
+from negmerge.merging.agreement import Effect
+from negmerge.merging.passes.jobs import OnBytes
+from negmerge.merging.plan import Plan
+from negmerge.merging.tally import Merged, TensorCount
 
 OnEvent = Callable[[dict[str, Any]], None]
 
@@ -29,6 +31,7 @@ class MergeReport:
     seconds: float
     bytes_read: int
     tensors: tuple[TensorCount, ...]
+    effect: Effect
     warnings: tuple[str, ...] = ()
 
     @property
@@ -50,6 +53,8 @@ class MergeReport:
             "seconds": self.seconds,
             "bytes_read": self.bytes_read,
             "peak_rss": peak_rss(),
+            **self.effect.as_json(),
+            "warnings": list(self.warnings),
         }
 
 
@@ -87,35 +92,35 @@ class VectorReport:
         return self.kept / self.merged_elements
 
 
-def merge_report(
-    pool: Pool, counts: Sequence[TensorCount], output: Path, method: str, alpha: float, started: float, total: int
-) -> MergeReport:
+def merge_report(plan: Plan, merged: Merged, output: Path, started: float, total: int) -> MergeReport:
     """Return the report of a merge that began at `started` of time.perf_counter() and read `total` bytes."""
+    counts = [count for term in merged.counts for count in term]
     return MergeReport(
         output=output,
-        method=method,
-        members=tuple(str(member.path) for member in pool.members),
-        elements=sum(elements(pool.base.shape(name)) for name in pool.base.names),
+        method=" + ".join(term.merger.name for term in plan.terms),
+        members=tuple(str(member.path) for term in plan.terms for member in term.pool.members),
+        elements=sum(elements(plan.base.shape(name)) for name in plan.base.names),
         merged_elements=sum(count.elements for count in counts),
         kept=sum(count.kept for count in counts),
-        alpha=alpha,
+        alpha=plan.terms[0].alpha,
         seconds=time.perf_counter() - started,
         bytes_read=total,
         tensors=tuple(counts),
-        warnings=pool.warnings,
+        effect=merged.effect,
+        warnings=tuple(line for term in plan.terms for line in term.pool.warnings),
     )
 
 
-def telling(on_event: OnEvent | None, total: int) -> OnBytes | None:
-    """Return what takes the bytes that threads are done with, and tells of their sum; None where nobody listens."""
+def byte_counter(on_event: OnEvent | None, total: int) -> OnBytes | None:
+    """Return a callback that adds up the bytes read by all threads and tells of the sum; None where nobody listens."""
     if on_event is None:
         return None
     lock, done = threading.Lock(), 0
 
-    def tell(count: int) -> None:
+    def count_bytes(count: int) -> None:
         nonlocal done
         with lock:
             done += count
             on_event({"event": "merged", "bytes": done, "of": total})
 
-    return tell
+    return count_bytes

@@ -11,7 +11,7 @@ from negmerge.checkpoints import sync_folder, write_bytes_atomic
 from negmerge.checkpoints.atomic import is_same, write_error
 from negmerge.checkpoints.plain_file import read_small
 from negmerge.errors import InputError, NegmergeError
-from negmerge.merging.record import read_record
+from negmerge.merging.output.verifying import read_record
 
 CARD = "README.md"
 # What belongs to a model beside its weights: configs, tokenizers, templates, code of its own, its licence.
@@ -82,8 +82,8 @@ def recover_folder(output: Path) -> None:
 
 
 @contextmanager
-def written_folder(output: Path, base: Path | None, card: str, overwrite: bool) -> Iterator[Path]:
-    """Give a folder to write the weights into; at the end the base's small files and a model card join them.
+def written_folder(output: Path, base: Path | None, overwrite: bool) -> Iterator[Path]:
+    """Give a folder to write into, which holds the base's small files.
 
     It lies beside OUT, locked, and is swapped in by renames. After an error it is removed; one that a killed process
     left is emptied and taken over. Raises NegmergeError where it cannot be made, or another process is writing OUT.
@@ -91,11 +91,10 @@ def written_folder(output: Path, base: Path | None, card: str, overwrite: bool) 
     with _locked_staging(output) as staging:
         try:
             check_output(output, [], overwrite)
-            yield staging
             for file in sorted(base.iterdir()) if base is not None else ():
                 if _belongs_beside(file):
                     write_bytes_atomic(staging / file.name, read_small(file, BESIDE_LIMIT))
-            write_bytes_atomic(staging / CARD, card.encode())
+            yield staging
             sync_folder(staging)
             if os.path.lexists(output):
                 _remove(_aside(output))

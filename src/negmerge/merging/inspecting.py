@@ -1,0 +1,138 @@
+"""What a pool looks like before it is merged: consensus per tensor, cosines, zeros, and what to be wary of."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from negmerge.merging.agreement import Agreement
+from negmerge.merging.merger import Merger
+from negmerge.merging.passes.jobs import Piece, cut, in_threads
+from negmerge.merging.passes.plain import CHUNK, NOTHING, PieceFound, inspect_piece
+from negmerge.merging.plan import Plan, Term, plan_merge
+from negmerge.merging.pool import open_pool
+from negmerge.merging.tally import Tally, TensorCount
+from negmerge.merging.warnings import chance_level, pool_warnings
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """The statistics of a pool; shares are from 0 to 1, `cosine` is N × N in the members' order."""
+
+    members: tuple[str, ...]
+    consensus: float
+    chance: float
+    zero_share: float
+    cosine: tuple[tuple[float, ...], ...]
+    warnings: tuple[str, ...]
+    tensors: tuple[TensorCount, ...]
+    dtypes: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the statistics as `negmerge inspect --json` prints them."""
+        return {
+            "members": list(self.members),
+            "elements": sum(tensor.elements for tensor in self.tensors),
+            "consensus": self.consensus,
+            "chance": self.chance,
+            "zero_share": self.zero_share,
+            "cosine": [list(row) for row in self.cosine],
+            "warnings": list(self.warnings),
+            "tensors": [
+                {
+                    "name": tensor.name,
+                    "shape": list(tensor.shape),
+                    "dtype": dtype,
+                    "elements": tensor.elements,
+                    "consensus": tensor.kept / tensor.elements if tensor.elements else 0.0,
+                }
+                for tensor, dtype in zip(self.tensors, self.dtypes, strict=True)
+            ],
+        }
+
+
+def inspect_checkpoints(
+    base: Path | str,
+    members: Sequence[Path | str],
+    *,
+    threshold: float = 1.0,
+    zeros: str = "veto",
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    workers: int | None = None,
+) -> Inspection:
+    """Measure a pool in one streamed pass, and write nothing.
+
+    consensus: the share of merged elements that the consensus method would keep; chance: the share that independent
+    fair signs would give; zero_share: the share of all task vector elements that are exactly 0; cosine: between the
+    members' whole task vectors, accumulated in float64. Raises InputError as `merge_checkpoints` does.
+    """
+    merger = Merger("consensus", {"threshold": threshold, "zeros": zeros})
+    with open_pool(Path(base), [Path(member) for member in members], include, exclude) as pool:
+        plan = plan_merge(pool.base, [Term(pool, merger)])
+        counts, agreement = _look(plan, workers)
+        elements = sum(tensor.elements for tensor in counts)
+        consensus = sum(tensor.kept for tensor in counts) / max(1, elements)
+        chance = chance_level(len(pool.members), threshold)
+        names = tuple(str(member.path) for member in pool.members)
+        return Inspection(
+            members=names,
+            consensus=consensus,
+            chance=chance,
+            zero_share=agreement.zero_share,
+            cosine=agreement.cosine(),
+            warnings=(*pool.warnings, *pool_warnings(names, agreement, consensus, chance)),
+            tensors=counts,
+            dtypes=tuple(str(pool.base.dtype(name)) for name in pool.merged),
+        )
+
+
+def _look(plan: Plan, workers: int | None) -> tuple[tuple[TensorCount, ...], Agreement]:
+    """Count and multiply every element of a pool: by compiled loops where these can read a tensor."""
+    (term,) = plan.terms
+    pool, tally = term.pool, Tally(term.pool)
+    fast = [name for name in pool.merged if name in plan.compiled[0]]
+    rest = [name for name in pool.merged if name not in plan.compiled[0]]
+
+    def plainly(batch: list[Piece]) -> list[PieceFound]:
+        return [inspect_piece(term, piece) for piece in batch]
+
+    if fast:
+        from negmerge.merging.compiled.inspecting import FusedInspection
+        from negmerge.merging.compiled.rules import rule_of
+
+        rule = rule_of(term.merger, len(pool.members))
+        assert rule is not None
+        fused = FusedInspection(pool, rule, fast)
+
+        def quickly(batch: list[Piece]) -> list[PieceFound]:
+            found = fused.inspect(batch)
+            if found is None:
+                return plainly(batch)
+            kept, products, counts = found
+            differs = counts[2:] < counts[0]
+            nothing = np.zeros_like(products), np.zeros_like(counts)
+            return [
+                PieceFound(NOTHING, int(count), differs, *((products, counts) if i == 0 else nothing))
+                for i, count in enumerate(kept)
+            ]
+
+        _add_up(tally, quickly, cut(plan.sizes, fast, 2 * CHUNK), workers)
+    _add_up(tally, plainly, cut(plan.sizes, rest, plan.chunk), workers)
+    return tally.counts(), tally.agreement
+
+
+def _add_up(
+    tally: Tally,
+    look: Callable[[list[Piece]], list[PieceFound]],
+    jobs: Iterable[list[Piece]],
+    workers: int | None,
+) -> None:
+    def work(batch: list[Piece]) -> tuple[list[Piece], list[PieceFound]]:
+        return batch, look(batch)
+
+    for batch, pieces in in_threads(work, jobs, workers):
+        for (name, _, _), found in zip(batch, pieces, strict=True):
+            tally.add([(name, found.kept)], found.differs, found.products, found.agreement)

@@ -1,0 +1,138 @@
+"""What a merged model says of itself in the header of its weights: inputs, method, hashes of what OUT holds."""
+
+import json
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from negmerge import __version__
+from negmerge.checkpoints import Checkpoint
+from negmerge.checkpoints.pieces import hash_bytes, placeholder
+from negmerge.checkpoints.writing import Layout, in_file_order
+from negmerge.merging.hashes import InputHashes
+from negmerge.merging.merger import Merger
+from negmerge.merging.output.weights import FilePlan
+from negmerge.merging.plan import Plan, Term
+
+KEY = "negmerge"
+# Where the hub's cache keeps a model: its owner, its name, and the commit.
+SNAPSHOT = re.compile(r"models--(?P<owner>[^/]+?)--(?P<name>[^/]+)/snapshots/(?P<commit>[^/]+)")
+
+
+class Places:
+    """Texts that stand for hashes, of the same length, until these are known."""
+
+    def __init__(self) -> None:
+        self._finds: dict[str, Callable[[], str]] = {}
+        self._found: dict[str, str] = {}
+
+    def new(self, find: Callable[[], str]) -> str:
+        """Return the place of a hash that `find` will give."""
+        text = placeholder(len(self._finds))
+        self._finds[text] = find
+        return text
+
+    def found(self) -> Mapping[str, str]:
+        """Return the hash of each place, found in the order in which the places were made."""
+        for text, find in self._finds.items():
+            if text not in self._found:
+                self._found[text] = find()
+        return self._found
+
+    def filled(self, text: str) -> str:
+        """Return a text with the hashes that are known by now in their places."""
+        for place, found in self._found.items():
+            text = text.replace(place, found)
+        return text
+
+
+def merge_facts(
+    plan: Plan,
+    include: Sequence[str],
+    exclude: Sequence[str],
+    hashed: bool,
+    hashes: InputHashes,
+    places: Places,
+) -> dict[str, Any]:
+    """Return what a merge does with which inputs, as it stands in the record and on the card.
+
+    Hashes of inputs have places, which are filled once the inputs were read; there are none where none are taken.
+    """
+
+    def of_input(checkpoint: Checkpoint) -> dict[str, Any]:
+        facts = {"name": input_name(checkpoint), "bytes": sum(file.stat().st_size for file in checkpoint.files)}
+        return {**facts, "hash": places.new(lambda: hashes.of(checkpoint))} if hashed else facts
+
+    def of_term(term: Term) -> dict[str, Any]:
+        origin = {} if term.pool.base is plan.base else {"origin": of_input(term.pool.base)}
+        weights = {} if term.weights is None else {"weights": of_input(term.weights)}
+        return {
+            **method_facts(term.merger),
+            "operation": "add" if term.add else "subtract",
+            "alpha": term.alpha,
+            **origin,
+            **weights,
+            "members": [of_input(member) for member in term.pool.members],
+        }
+
+    shared = {"include": list(include), "exclude": list(exclude), "base": of_input(plan.base)}
+    if len(plan.terms) == 1:
+        return {**shared, **of_term(plan.terms[0])}
+    return {**shared, "terms": [of_term(term) for term in plan.terms]}
+
+
+def method_facts(merger: Merger) -> dict[str, Any]:
+    """Return a method's name, its settings, and the seed of one that draws."""
+    seed = {"seed": merger.seed} if merger.random else {}
+    return {"method": merger.name, "settings": merger.settings, **seed}
+
+
+def input_name(checkpoint: Checkpoint) -> str:
+    """Return how the record names an input: repository and commit of the hub, else its folder and file."""
+    given = checkpoint.path.as_posix()
+    if "@" in given and not checkpoint.path.exists():
+        return given
+    resolved = checkpoint.path.resolve()
+    cached = SNAPSHOT.search(f"{checkpoint.path.absolute()}/") or SNAPSHOT.search(f"{resolved}/")
+    if cached:
+        owner = cached["owner"].replace("--", "/")
+        return f"{owner}/{cached['name']}@{cached['commit']}"
+    # A name may hold bytes that are no text, which no header can.
+    return os.fsencode(f"{resolved.parent.name}/{resolved.name}").decode(errors="replace")
+
+
+def metadata(
+    facts: Mapping[str, Any], files: Sequence[FilePlan], beside: Mapping[str, str] | None, places: Places
+) -> tuple[dict[str, str], Callable[[Mapping[str, str]], Mapping[str, str]]]:
+    """Return the metadata of files of weights, with the record, and the function that fills its places (`seal`).
+
+    Each file carries the whole record. Of one file (`beside` is None) it holds the hash of the tensors (`data`) and of
+    their names, dtypes and shapes (`layout`); of a folder those of every file of weights, by name, and the hashes of
+    the files beside them.
+    """
+    data: dict[str, str] = {}
+
+    def of(plan: FilePlan) -> dict[str, str]:
+        return {"data": places.new(lambda: data[plan.path.name]), "layout": layout_hash(in_file_order(plan.layout))}
+
+    if beside is None:
+        record = {"version": __version__, **facts, **of(files[0])}
+    else:
+        weights = {plan.path.name: of(plan) for plan in files}
+        record = {"version": __version__, **facts, "weights": weights, "beside": dict(beside)}
+
+    def seal(found: Mapping[str, str]) -> Mapping[str, str]:
+        data.update(found)
+        return places.found()
+
+    return {"format": "pt", KEY: json.dumps(record, ensure_ascii=False)}, seal
+
+
+def layout_hash(layout: Layout) -> str:
+    """Return the hash of the lines `name<tab>dtype<tab>shape` of tensors in the order in which they lie in a file.
+
+    dtype is safetensors' code, shape the sizes joined by ×.
+    """
+    lines = (f"{name}\t{dtype.code}\t{'×'.join(map(str, shape))}\n" for name, dtype, shape in layout)
+    return hash_bytes("".join(lines).encode())
