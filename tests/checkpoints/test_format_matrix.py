@@ -58,7 +58,7 @@ def bytes_read():
 @pytest.mark.parametrize(("model", "way"), WAYS, ids=[f"{model.title}: {way}" for model, way in WAYS])
 def test_a_model_is_read_and_merged_as_base_and_as_member(place, tmp_path, model, way):
     given = model.ways[way](place, state())
-    same(read_state_dict(given), state())
+    same(read_state_dict(given, state()), state())
     write_state_dict(tmp_path / "base.safetensors", state())
     write_state_dict(tmp_path / "other.safetensors", state(1))
     pairs = {"as base": (given, "other.safetensors"), "as member": ("other.safetensors", given)}
@@ -70,7 +70,9 @@ def test_a_model_is_read_and_merged_as_base_and_as_member(place, tmp_path, model
         merge_checkpoints(base, [member], "out.safetensors", alpha=0.5, overwrite=True)
         expected = plain[role]
         merge_checkpoints(expected[0], [expected[1]], "plain.safetensors", alpha=0.5, overwrite=True)
-        same(load_file("out.safetensors"), load_file("plain.safetensors"))
+        if role == "as base":
+            assert sorted(load_file("out.safetensors")) == sorted(read_state_dict(given))  # the base's own names
+        same(read_state_dict("out.safetensors", state()), load_file("plain.safetensors"))
 
 
 @pytest.mark.parametrize(("model", "way"), WAYS, ids=[f"{model.title}: {way}" for model, way in WAYS])
@@ -79,7 +81,8 @@ def test_a_piece_of_a_model_is_read_without_the_rest(place, bytes_read, model, w
     open_checkpoint(given).close()  # what is imported on first use is no part of it
     before = bytes_read()
     checkpoint = open_checkpoint(given)
-    piece = checkpoint.read("large", LARGE // 2, LARGE // 2 + PIECE)
+    name = next(name for name in checkpoint.names if name.endswith("large"))  # a wrapper may stand before it
+    piece = checkpoint.read(name, LARGE // 2, LARGE // 2 + PIECE)
     read = bytes_read() - before
     checkpoint.close()
     assert torch.equal(piece, state()["large"].flatten()[LARGE // 2 : LARGE // 2 + PIECE])

@@ -1,6 +1,6 @@
-"""A checkpoint that lacks the second name of tied weights, seen with that name."""
+"""A checkpoint under other names: with a second name of tied weights that it lacks, or with wrappers taken off."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -9,14 +9,17 @@ from negmerge.checkpoints.base import Checkpoint
 
 
 class Aliased:
-    """A checkpoint with further names for tensors that it has; `alias` maps each to the name it stands for."""
+    """A checkpoint with other names for tensors that it has; `alias` maps each to the name it stands for.
 
-    def __init__(self, inner: Checkpoint, alias: Mapping[str, str]) -> None:
+    `names` are those that are seen; without them, its own and the others.
+    """
+
+    def __init__(self, inner: Checkpoint, alias: Mapping[str, str], names: Sequence[str] | None = None) -> None:
         self._inner = inner
         self._alias = alias
         self.path, self.files, self.metadata = inner.path, inner.files, inner.metadata
-        self.names = (*inner.names, *alias)
-        self.tied = {**inner.tied, **alias}
+        self.names = (*inner.names, *alias) if names is None else tuple(names)
+        self.tied = {**inner.tied, **alias} if names is None else self._renamed_ties()
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of a tensor."""
@@ -37,3 +40,8 @@ class Aliased:
     def close(self) -> None:
         """Release the file."""
         self._inner.close()
+
+    def _renamed_ties(self) -> dict[str, str]:
+        """Return the ties of the checkpoint under the names that are seen."""
+        seen = {self._alias.get(name, name): name for name in self.names}
+        return {seen[name]: seen[first] for name, first in self._inner.tied.items() if name in seen and first in seen}

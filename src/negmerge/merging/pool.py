@@ -10,7 +10,9 @@ from pathlib import Path
 from negmerge.checkpoints import Checkpoint, find, is_tied, open_adapter
 from negmerge.checkpoints.adapter import BoundAdapter, is_adapter
 from negmerge.checkpoints.alias import Aliased
+from negmerge.checkpoints.diagnosis import diagnose, placeholders
 from negmerge.checkpoints.opening import open_found
+from negmerge.checkpoints.wrappers import renamed
 from negmerge.errors import InputError, listing
 from negmerge.merging.selecting import select_tensors
 
@@ -50,15 +52,18 @@ def fit_pool(
 ) -> Pool:
     """Return the pool, once every member has exactly the base's tensors in the base's shapes.
 
-    A name that a member has more is dropped if it shares its memory with one that the base has (tied weights); one
+    Members whose names differ from the base's only by wrappers are seen under the base's names. A name that a member
+    has more is dropped if it shares its memory with one that the base has (tied weights); one
     that it has less stands for the tensor that it is tied to in the base. Of a pool of adapters only the tensors
     that one of them touches merge. Raises InputError that lists every missing, extra and misshapen tensor.
     """
     if not members:
         raise InputError("the pool is empty: give at least one member beside the base")
-    fitted = [_with_tied_names(base, member) for member in members]
+    fitted = [_with_tied_names(base, renamed(base, member)) for member in members]
     problems = [line for member in fitted for line in _differences(base, member)]
-    if problems:
+    if problems or placeholders(base):
+        if line := next(filter(None, (diagnose(base, member) for member in fitted)), None):
+            raise InputError(line)
         raise InputError(listing(f"{len(problems)} tensors do not fit the base {base.path}:", problems))
     candidates = base.names
     adapters = [member for member in members if isinstance(member, BoundAdapter)]
