@@ -83,7 +83,7 @@ def _one_prefix(plain: Path, prefixed: Path, prefix: str, names: Sequence[str], 
             f"all names differ by the prefix {prefix!r}: {prefixed} has it and {plain} has not; "
             f"rename them, for example {{name.removeprefix({prefix!r}): tensor for name, tensor in state.items()}}"
         )
-    more = f"{len(others)} others such as {others[0]}"
+    more = f"others ({', '.join(others[:2])}{', …' if len(others) > 2 else ''})"
     if extra:
         return (
             f"{prefixed} holds the names of {plain} behind the prefix {prefix!r}, beside {more}; save that part alone"

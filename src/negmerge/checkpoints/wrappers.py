@@ -53,33 +53,37 @@ def without_wrappers(names: Sequence[str]) -> dict[str, str]:
 
 
 def matched(wanted: Iterable[str], names: Sequence[str], what: str) -> dict[str, str]:
-    """Return for names of a checkpoint those among `wanted` that they stand for, where both sides differ by wrappers.
+    """Return names of a checkpoint as they are among `wanted`, where both sides differ by wrappers.
 
     Names that are equal as they are need nothing: then, and where taking wrappers off does not help, the mapping is
-    empty. What is taken off is what makes the most names meet, and of several ways to the same the shortest.
+    empty. What is taken off is what makes the most names meet, and of several ways to the same the shortest; names
+    that then meet none are spelled as the others are. A counter of a wrapper that meets none is left out.
     Raises InputError for a name that can be matched in two ways, naming both; `what` names the checkpoint.
 
-    >>> matched(["weight", "bias"], ["module.weight", "module.bias"], "a.pt")
+    >>> matched(["weight", "bias"], ["module.weight", "module.bias", "n_averaged"], "a.pt")
     {'module.weight': 'weight', 'module.bias': 'bias'}
     >>> matched(["model.a._orig_mod.w"], ["a.w"], "a.pt")
     {'a.w': 'model.a._orig_mod.w'}
     """
     wanted = tuple(wanted)
-    if wanted == names or set(wanted) <= set(names):
+    there = frozenset(wanted)
+    if wanted == names or there <= frozenset(names):
         return {}
     ours, theirs = _spellings(wanted), _spellings(names)
     ways = [_Way(own, other) for own in ours for other in theirs]
     most = max(way.shared for way in ways)
-    best = min((way for way in ways if way.shared == most), key=lambda way: way.taken)
-    if most == 0 or most == len(set(wanted) & set(names)):
+    if most == sum(name in there for name in names):
         return {}
+    equal = [way for way in ways if way.shared == most]
+    best = min(equal, key=lambda way: way.taken)
     found = best.matches(what)
-    for other in ways:
-        if other.shared == most and (again := other.matches(what)) != found:
+    for other in equal:
+        again = other.matches(what)
+        if again != found:
             name = next(name for name in names if found.get(name) != again.get(name))
             places = sorted({found.get(name, name), again.get(name, name)})
             raise InputError(f"{what}: {name} can stand for {' and for '.join(places)}; save it without its wrappers")
-    return found
+    return {**found, **_checked(best.left(found), there, what)}
 
 
 def renamed(base: Checkpoint, member: Checkpoint) -> Checkpoint:
@@ -89,25 +93,28 @@ def renamed(base: Checkpoint, member: Checkpoint) -> Checkpoint:
     """
     found = matched(base.names, member.names, str(member.path))
     if not found:
+        _refuse_twice(base.names, member)
         return member
-    left = [name for name in member.names if name not in found and unwrapped(name) not in COUNTERS]
-    own = {name: place for place, name in found.items()}
-    there = frozenset(base.names)
-    for name in left:
-        if name in there:
-            other = next(iter(found))
-            raise InputError(
-                f"{member.path}: {name} is a name of the base as it stands, but {other} stands for {found[other]}; "
-                "save all tensors with the same wrappers"
-            )
-    return Aliased(member, own, (*(found[name] for name in member.names if name in found), *left))
+    return Aliased(member, {name: own for own, name in found.items()}, tuple(found.values()))
+
+
+def _refuse_twice(wanted: Sequence[str], member: Checkpoint) -> None:
+    """Raise InputError where a member has one tensor under the base's name, and another under that with wrappers."""
+    if len(member.names) == len(wanted):
+        return
+    there, own = frozenset(wanted), frozenset(member.names)
+    for name in member.names:
+        plain = unwrapped(name)
+        if name not in there and plain in there and plain in own and name not in member.tied:
+            raise InputError(f"{member.path}: {plain} and {name} are one name without wrappers; save the model once")
 
 
 @dataclass(frozen=True)
 class _Spelling:
-    """Names without some of their wrappers: for each what is left, and how many parts were taken off."""
+    """Names without some of their wrappers: for each what is left; the holders that all had before it; how many."""
 
     plain: Mapping[str, str]
+    before: str
     taken: int
 
     @cached_property
@@ -150,26 +157,41 @@ class _Way:
                 found[own], taken[home] = home, own
         return found
 
+    def left(self, found: Mapping[str, str]) -> dict[str, str]:
+        """Return for names that meet none how the wanted side would spell them."""
+        rest = {own: name for own, name in self.names.plain.items() if own not in found and name not in COUNTERS}
+        return {own: self.wanted.before + name for own, name in rest.items()}
+
+
+def _checked(left: dict[str, str], wanted: frozenset[str], what: str) -> dict[str, str]:
+    """Return the names that meet none, once each is spelled in its own way."""
+    first: dict[str, str] = {}
+    for own, name in left.items():
+        if first.setdefault(name, own) != own or name in wanted or own in wanted:
+            other = first[name] if first[name] != own else "the others"
+            raise InputError(f"{what}: {own} and {other} carry different wrappers; save all tensors with the same ones")
+    return left
+
 
 def _spellings(names: Sequence[str]) -> list[_Spelling]:
     """Return the names with fewer and fewer of their wrappers, as far as all names carry them."""
     plain = {name: unwrapped(name) for name in names}
-    found = [_Spelling(plain, 0)]
+    found = [_Spelling(plain, "", 0)]
     if any(INNER.search(name) for name in plain.values()):
-        found.append(_Spelling({own: INNER.sub("", name) for own, name in plain.items()}, 1))
+        found.append(_Spelling({own: INNER.sub("", name) for own, name in plain.items()}, "", 1))
     for start in tuple(found):
-        taken = start.taken
+        before, taken = "", start.taken
         rest = {own: name for own, name in start.plain.items() if name not in COUNTERS}
         counters = {own: name for own, name in start.plain.items() if name in COUNTERS}
         while rest and (holder := _holder(rest.values())):
-            rest = {own: name.removeprefix(f"{holder}.") for own, name in rest.items()}
-            taken += 1
-            found.append(_Spelling({**rest, **counters}, taken))
+            rest = {own: name.removeprefix(holder) for own, name in rest.items()}
+            before, taken = before + holder, taken + 1
+            found.append(_Spelling({**rest, **counters}, before, taken))
     return found
 
 
 def _holder(names: Iterable[str]) -> str | None:
-    """Return the holder that all names begin with, or None."""
+    """Return the holder that all names begin with, its dot included, or None."""
     names = iter(names)
     first, dot, _ = next(names).partition(".")
-    return first if dot and first in HOLDERS and all(name.startswith(f"{first}.") for name in names) else None
+    return first + dot if dot and first in HOLDERS and all(name.startswith(first + dot) for name in names) else None
