@@ -18,6 +18,7 @@ def behind(prefix, state):
 
 BASE, MEMBER = make_state(0), drift(make_state(0), 1)
 SAME = {name: value for name, value in MEMBER.items() if name not in ("scale", "half")}
+FACTORS = {"q.lora_A.weight": torch.ones(2, 4), "q.lora_B.weight": torch.ones(4, 2)}
 NAMES = {
     "a prefix": (
         (BASE, behind("backbone.", MEMBER)),
@@ -27,6 +28,10 @@ NAMES = {
     "a prefix of the base": (
         (behind("model.encoder.", BASE), MEMBER),
         r"all names differ by the prefix 'model\.encoder\.': base has it and members\[0\] has not",
+    ),
+    "a prefix, and a buffer less": (
+        (BASE, behind("backbone.", {name: value for name, value in MEMBER.items() if "tracked" not in name})),
+        r"all names differ by the prefix 'backbone\.'",
     ),
     "two prefixes": (
         (behind("bert.", BASE), behind("roberta.encoder.", MEMBER)),
@@ -43,11 +48,11 @@ NAMES = {
     ),
     "two copies": (
         (BASE, {**behind("model.", MEMBER), **behind("model_ema.", MEMBER)}),
-        r"members\[0\] holds the base's names twice, as model\.\* and model_ema\.\*; save the one meant alone",
+        r"members\[0\] holds the base's names 2 times, as model\.\* and model_ema\.\*; save the one meant alone",
     ),
     "itself and a copy": (
         (BASE, {**MEMBER, **behind("ema.", MEMBER)}),
-        r"members\[0\] holds the base's names twice, as \* and ema\.\*",
+        r"members\[0\] holds the base's names 2 times, as \* and ema\.\*",
     ),
     "another architecture": (
         (BASE, {f"layer{i}.weight": torch.ones(1) for i in range(3)}),
@@ -66,8 +71,8 @@ NAMES = {
         ({name: torch.empty(0) for name in BASE}, {name: torch.empty(0) for name in BASE}),
         r"base was saved under DeepSpeed ZeRO-3 without gathering",
     ),
-    "factors as base": (
-        ({"q.lora_A.weight": torch.ones(2, 4), "q.lora_B.weight": torch.ones(4, 2)}, MEMBER),
+    "factors on both sides": (
+        (FACTORS, {name: value + 1 for name, value in FACTORS.items()}),
         r"base holds the factors of an adapter, which is no model of its own",
     ),
 }

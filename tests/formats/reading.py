@@ -153,6 +153,7 @@ MODELS = (
             ".pth.tar": nested("state_dict", file="model.pth.tar", optimizer={"state": {0: {"step": torch.ones(1)}}}),
             "no ending": called("model", one_file(".pt")),
             "old .model": called("x.model", one_file(".pt", _use_new_zipfile_serialization=False)),
+            "old .th": called("x.th", one_file(".pt", _use_new_zipfile_serialization=False, pickle_protocol=1)),
             "safetensors in .bin": called("x.bin", one_file(".safetensors")),
             ".pt in .safetensors": called("x.safetensors", one_file(".pt")),
         },

@@ -12,7 +12,9 @@ HEAD = 512  # bytes that are looked at: a tar names itself at byte 257
 HEADER_LIMIT = 100_000_000  # of safetensors
 ZIP = b"PK\3\4"
 PICKLE = b"\x80"
-MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")  # the number that torch's older format begins with
+# The number that torch's older format begins with, as the pickles of today write it, and those of the oldest protocols.
+MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
+WRITTEN_OUT = b"L119547037146038801333356L"
 PACKED = "; unpack it and give the file of weights that is in it"
 # First bytes → what such a file is, and what to do.
 SIGNATURES = {
@@ -48,7 +50,7 @@ def recognise(file: Path, shown: Path) -> Format | None:
     length = int.from_bytes(head[:8], "little")
     if head[8:9] == b"{" and length <= min(HEADER_LIMIT, size - 8):
         return "safetensors"
-    if head.startswith(ZIP) or (head.startswith(PICKLE) and MAGIC in head[:32]):
+    if head.startswith((ZIP, WRITTEN_OUT)) or (head.startswith(PICKLE) and MAGIC in head[:32]):
         return "torch"
     for signature, what in SIGNATURES.items():
         if head.startswith(signature):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from negmerge.checkpoints.adapter import CONFIG
 from negmerge.checkpoints.base import Checkpoint
+from negmerge.errors import InputError
 
 FACTORS = re.compile(r"(?:^|\.)lora_(?:embedding_)?[AB](?:\.|$)")
 FLAT = re.compile(r"(?:^|\.)_flat_param(?:_\d+)?$")
@@ -14,39 +15,49 @@ ZERO = (
     "was saved under DeepSpeed ZeRO-3 without gathering: {empty} of its tensors have no elements; give the weights "
     "that zero_to_fp32.py makes of its checkpoint, or save with stage3_gather_16bit_weights_on_model_save"
 )
+FLATTENED = "holds the flattened parameters of FSDP; save it with StateDictType.FULL_STATE_DICT"
+MOST = 0.9  # of the names that must stand behind a prefix
 FEW = 0.1  # of the names of the smaller side: below, two checkpoints are taken for different architectures
 
 
 def diagnose(base: Checkpoint, member: Checkpoint) -> str | None:
     """Return one line that says why a member does not fit the base, or None where names differ one by one."""
-    return _of_one(base, is_base=True) or _of_one(member, is_base=False) or _of_both(base, member)
+    return _of_member(member) or _of_both(base, member)
 
 
-def placeholders(checkpoint: Checkpoint) -> int:
-    """Return how many tensors have no elements, if these are most of them; else 0.
+def refuse_part(base: Checkpoint) -> None:
+    """Raise InputError for a base that is no whole model, which members of its kind would fit."""
+    empty, factors, flat = _counts(base)
+    if 2 * factors > len(base.names):
+        raise InputError(
+            f"{base.path} holds the factors of an adapter, which is no model of its own; give the model it was made for"
+        )
+    if 2 * empty > len(base.names):
+        raise InputError(f"{base.path} {ZERO.format(empty=empty)}")
+    if flat:
+        raise InputError(f"{base.path} {FLATTENED}")
 
-    DeepSpeed's ZeRO-3 leaves such in the place of parameters that it has spread over processes.
-    """
-    empty = sum(checkpoint.shape(name) == (0,) for name in checkpoint.names)
-    return empty if 2 * empty > len(checkpoint.names) else 0
 
-
-def _of_one(checkpoint: Checkpoint, is_base: bool) -> str | None:
-    """What a checkpoint alone shows: placeholders, an adapter's factors, flattened parameters."""
-    path = checkpoint.path
-    if empty := placeholders(checkpoint):
+def _of_member(member: Checkpoint) -> str | None:
+    """What a member alone shows: placeholders, an adapter's factors, flattened parameters."""
+    path = member.path
+    empty, factors, flat = _counts(member)
+    if 2 * empty > len(member.names):
         return f"{path} {ZERO.format(empty=empty)}"
-    if any(FACTORS.search(name) for name in checkpoint.names):
-        if is_base:
-            return (
-                f"{path} holds the factors of an adapter, which is no model of its own; give the model it was made for"
-            )
-        folder = path.parent if not path.is_dir() else path
+    if factors:
+        folder = path if path.is_dir() else path.parent
         where = f"give the folder {folder}" if (folder / CONFIG).is_file() else f"give a folder that has its {CONFIG}"
         return f"{path} holds the factors of an adapter: {where}"
-    if any(FLAT.search(name) for name in checkpoint.names):
-        return f"{path} holds the flattened parameters of FSDP; save it with StateDictType.FULL_STATE_DICT"
-    return None
+    return f"{path} {FLATTENED}" if flat else None
+
+
+def _counts(checkpoint: Checkpoint) -> tuple[int, int, int]:
+    """Return how many tensors are placeholders without elements, factors of an adapter, flattened parameters."""
+    return (
+        sum(checkpoint.shape(name) == (0,) for name in checkpoint.names),
+        sum(".lora_" in f".{name}" and FACTORS.search(name) is not None for name in checkpoint.names),
+        sum("_flat_param" in name and FLAT.search(name) is not None for name in checkpoint.names),
+    )
 
 
 def _of_both(base: Checkpoint, member: Checkpoint) -> str | None:
@@ -59,8 +70,8 @@ def _of_both(base: Checkpoint, member: Checkpoint) -> str | None:
     elif shared > FEW * min(len(ours), len(theirs)):
         return None
     if len(copies) > 1:
-        places = " and ".join(f"{prefix}*" for prefix in copies)
-        return f"{member.path} holds the base's names twice, as {places}; save the one meant alone"
+        places = " and ".join(f"{prefix}*" for prefix in copies[:2])
+        return f"{member.path} holds the base's names {len(copies)} times, as {places}; save the one meant alone"
     if copies:
         return _one_prefix(base.path, member.path, copies[0], theirs, extra=True)
     if within := _prefixes(theirs, ours):
@@ -94,11 +105,14 @@ def _one_prefix(plain: Path, prefixed: Path, prefix: str, names: Sequence[str], 
 def _prefixes(plain: Sequence[str], names: Sequence[str]) -> list[str]:
     """Return what stands before at least nine tenths of the plain names among others, shortest first."""
     there = frozenset(names)
-    first = max(plain, key=lambda name: (name.count("."), len(name)), default="")
-    found = sorted(
-        {name.removesuffix(first) for name in names if name.endswith(f".{first}")}, key=lambda p: (len(p), p)
-    )
-    return [prefix for prefix in found if sum(prefix + name in there for name in plain) >= 0.9 * len(plain)]
+    # Long names are the least likely to be the end of another by chance; one of them may be missing there.
+    tried = sorted(plain, key=lambda name: (name.count("."), len(name), name))[-3:]
+    found = {name.removesuffix(end) for end in tried for name in names if name.endswith(f".{end}")}
+    return [
+        prefix
+        for prefix in sorted(found, key=lambda prefix: (len(prefix), prefix))
+        if sum(prefix + name in there for name in plain) >= MOST * len(plain)
+    ]
 
 
 def _common(names: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from negmerge.checkpoints import Checkpoint, find, is_tied, open_adapter
 from negmerge.checkpoints.adapter import BoundAdapter, is_adapter
 from negmerge.checkpoints.alias import Aliased
-from negmerge.checkpoints.diagnosis import diagnose, placeholders
+from negmerge.checkpoints.diagnosis import diagnose, refuse_part
 from negmerge.checkpoints.opening import open_found
 from negmerge.checkpoints.wrappers import renamed
 from negmerge.errors import InputError, listing
@@ -59,9 +59,10 @@ def fit_pool(
     """
     if not members:
         raise InputError("the pool is empty: give at least one member beside the base")
+    refuse_part(base)
     fitted = [_with_tied_names(base, renamed(base, member)) for member in members]
     problems = [line for member in fitted for line in _differences(base, member)]
-    if problems or placeholders(base):
+    if problems:
         if line := next(filter(None, (diagnose(base, member) for member in fitted)), None):
             raise InputError(line)
         raise InputError(listing(f"{len(problems)} tensors do not fit the base {base.path}:", problems))
