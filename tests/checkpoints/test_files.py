@@ -70,7 +70,8 @@ def test_equal_tensors_give_equal_bytes(tmp_path):
 def test_pytorch_files(tmp_path, nest, prefix, zipped):
     state = {f"{prefix}{name}": value for name, value in make_state(0).items()}
     torch.save({nest: state, "epoch": 3} if nest else state, tmp_path / "x.pt", _use_new_zipfile_serialization=zipped)
-    same(read_state_dict(tmp_path / "x.pt"), make_state(0))
+    same(read_state_dict(tmp_path / "x.pt"), state)
+    same(read_state_dict(tmp_path / "x.pt", make_state(0)), make_state(0))
 
 
 class Attack:
@@ -187,9 +188,9 @@ def test_folders_hold_one_weight_file(tmp_path):
 def test_paths_that_are_no_checkpoint(tmp_path):
     with pytest.raises(InputError, match="no such file or folder"):
         open_checkpoint(tmp_path / "none.safetensors")
-    (tmp_path / "x.onnx").write_bytes(b"")
-    with pytest.raises(InputError, match=r"\.onnx is not a format that can be read"):
-        open_checkpoint(tmp_path / "x.onnx")
+    (tmp_path / "x.csv").write_bytes(b"a,b\n1,2\n")
+    with pytest.raises(InputError, match=r"begins neither like a safetensors file nor like one of torch\.save"):
+        open_checkpoint(tmp_path / "x.csv")
 
 
 def test_the_hash_is_that_of_its_definition(tmp_path, monkeypatch):

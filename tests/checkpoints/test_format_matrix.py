@@ -58,7 +58,7 @@ def bytes_read():
 @pytest.mark.parametrize(("model", "way"), WAYS, ids=[f"{model.title}: {way}" for model, way in WAYS])
 def test_a_model_is_read_and_merged_as_base_and_as_member(place, tmp_path, model, way):
     given = model.ways[way](place, state())
-    same(read_state_dict(given), state())
+    same(read_state_dict(given, state()), state())
     write_state_dict(tmp_path / "base.safetensors", state())
     write_state_dict(tmp_path / "other.safetensors", state(1))
     pairs = {"as base": (given, "other.safetensors"), "as member": ("other.safetensors", given)}
@@ -70,7 +70,9 @@ def test_a_model_is_read_and_merged_as_base_and_as_member(place, tmp_path, model
         merge_checkpoints(base, [member], "out.safetensors", alpha=0.5, overwrite=True)
         expected = plain[role]
         merge_checkpoints(expected[0], [expected[1]], "plain.safetensors", alpha=0.5, overwrite=True)
-        same(load_file("out.safetensors"), load_file("plain.safetensors"))
+        if role == "as base":
+            assert sorted(load_file("out.safetensors")) == sorted(read_state_dict(given))  # the base's own names
+        same(read_state_dict("out.safetensors", state()), load_file("plain.safetensors"))
 
 
 @pytest.mark.parametrize(("model", "way"), WAYS, ids=[f"{model.title}: {way}" for model, way in WAYS])
@@ -79,7 +81,8 @@ def test_a_piece_of_a_model_is_read_without_the_rest(place, bytes_read, model, w
     open_checkpoint(given).close()  # what is imported on first use is no part of it
     before = bytes_read()
     checkpoint = open_checkpoint(given)
-    piece = checkpoint.read("large", LARGE // 2, LARGE // 2 + PIECE)
+    name = next(name for name in checkpoint.names if name.endswith("large"))  # a wrapper may stand before it
+    piece = checkpoint.read(name, LARGE // 2, LARGE // 2 + PIECE)
     read = bytes_read() - before
     checkpoint.close()
     assert torch.equal(piece, state()["large"].flatten()[LARGE // 2 : LARGE // 2 + PIECE])
@@ -117,7 +120,7 @@ def test_an_adapter_is_written_and_read_again(place, kind):
     written = json.loads(Path("one/adapter_config.json").read_text())
     marks = {key: value for key, value in kind.config.items() if key not in ("r", "lora_alpha")}
     assert kind.written == all(written.get(key) == value for key, value in marks.items())
-    assert verify_model(Path("one")).count == 1
+    assert verify_model(Path("one")).count == 4
 
 
 @pytest.mark.parametrize("form", WRITTEN, ids=lambda form: form.title)
@@ -132,7 +135,7 @@ def test_a_form_of_out_is_written_and_read_again(place, tmp_path, form):
     found = {name: value for file in weights for name, value in load_file(file).items()}
     same(found, read_state_dict(output))
     torch.testing.assert_close(found["large"], 1.5 * state()["large"] - 0.5 * state(1)["large"])
-    assert verify_model(output).count == len(weights)
+    assert verify_model(output).count >= 2 * len(weights)
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.title)

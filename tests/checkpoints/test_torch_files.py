@@ -110,7 +110,7 @@ ITSELF = b"\x80\x02}q\x00X\x05\x00\x00\x00modelh\x00s."  # d = {}; d["model"] = 
 NESTED = b"\x80\x02}K\x01" + b"".join(b"2\x86" for _ in range(200)) + b"K\x01s."  # a key whose hash would take forever
 HOSTILE = {
     "opens a file": (zipped([("a/data.pkl", pickled(Opens()))]), "would execute code when loaded"),
-    "opens, old": (begun(pickled({"a": Opens()})), "would execute code when loaded"),
+    "opens, old": (begun(pickled({"a": Opens()}), pickled([])), "would execute code when loaded"),
     "in itself": (zipped([("a/data.pkl", ITSELF)]), "model is not a tensor"),
     "endless hash": (zipped([("a/data.pkl", NESTED)]), "a key that is a object is not a tensor"),
     "large key": (zipped([("a/data.pkl", pickled({10**5000: 1}))]), "a key that is a int is not a tensor"),

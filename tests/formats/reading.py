@@ -1,11 +1,13 @@
 """The formats that are read, each as what saves a small real checkpoint in it, and the forms of OUT."""
 
+import argparse
 import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -53,15 +55,29 @@ def one_file(ending: str, **how: object) -> Callable[[Path, State], Path]:
     return make
 
 
-def nested(*keys: str, prefix: str = "") -> Callable[[Path, State], Path]:
+def nested(*keys: str, file: str = "model.pt", **beside: object) -> Callable[[Path, State], Path]:
     def make(folder: Path, state: State) -> Path:
-        content: object = {f"{prefix}{name}": value for name, value in state.items()}
+        content: object = state
         for key in reversed(keys):
-            content = {"epoch": 3, key: content}
-        torch.save(content, folder / "model.pt")
-        return folder / "model.pt"
+            content = {"epoch": 3, key: content, **beside}
+        torch.save(content, folder / file)
+        return folder / file
 
     return make
+
+
+def wrapped(save: Callable[[Path, State], Path], before: str, inside: str = "") -> Callable[[Path, State], Path]:
+    """The names with wrappers: `before` all of them, and `inside` behind the first part of those that have several."""
+
+    def make(folder: Path, state: State) -> Path:
+        return save(folder, {before + name.replace(".", f".{inside}", 1): value for name, value in state.items()})
+
+    return make
+
+
+def called(name: str, save: Callable[[Path, State], Path]) -> Callable[[Path, State], Path]:
+    """What `save` makes, under a name that does not tell its format."""
+    return lambda folder, state: save(folder, state).rename(folder / name)
 
 
 def in_folder(file: str) -> Callable[[Path, State], Path]:
@@ -122,11 +138,39 @@ MODELS = (
         {f"old {end}": one_file(end, _use_new_zipfile_serialization=False) for end in (".pt", ".pth", ".bin")},
     ),
     Model(
-        "a state dict under `state_dict`, `model_state_dict` or `model`, or with `module.` before every name",
+        "a state dict in a trainer's dictionary: under `state_dict`, `model_state_dict`, `model`, `net` and the like",
         {
-            **{key: nested(key) for key in ("state_dict", "model_state_dict", "model")},
-            "module.": nested(prefix="module."),
-            "both": nested("model", "state_dict", prefix="module."),
+            **{key: nested(key) for key in ("state_dict", "model_state_dict", "model", "net", "generator")},
+            "both": nested("model", "state_dict"),
+            "with settings": nested("net", args=argparse.Namespace(lr=0.1), best=np.float64(91.2)),
+            "with an average": nested("state_dict", state_dict_ema={"large": torch.zeros(1)}),
+        },
+    ),
+    Model(
+        "the same under a name with another ending or none: the content decides",
+        {
+            "Lightning": nested("state_dict", file="last.ckpt", hyper_parameters=argparse.Namespace(lr=0.1)),
+            ".pth.tar": nested("state_dict", file="model.pth.tar", optimizer={"state": {0: {"step": torch.ones(1)}}}),
+            "no ending": called("model", one_file(".pt")),
+            "old .model": called("x.model", one_file(".pt", _use_new_zipfile_serialization=False)),
+            "old .th": called("x.th", one_file(".pt", _use_new_zipfile_serialization=False, pickle_protocol=1)),
+            "safetensors in .bin": called("x.bin", one_file(".safetensors")),
+            ".pt in .safetensors": called("x.safetensors", one_file(".pt")),
+        },
+    ),
+    Model(
+        "any of these with wrappers before or in its names: `module.`, `_orig_mod.`, `_fsdp_wrapped_module.`, `model.`",
+        {
+            "DataParallel": wrapped(nested("state_dict"), "module."),
+            "DataParallel in safetensors": wrapped(one_file(".safetensors"), "module."),
+            "compiled": wrapped(one_file(".pt"), "_orig_mod."),
+            "compiled in parallel": wrapped(one_file(".pth"), "module._orig_mod."),
+            "FSDP": wrapped(
+                one_file(".pt"), "_fsdp_wrapped_module.", "_checkpoint_wrapped_module._fsdp_wrapped_module."
+            ),
+            "layers compiled": wrapped(in_folder("model.safetensors"), "", "_orig_mod."),
+            "Lightning": wrapped(nested("state_dict", file="last.ckpt"), "model.net._orig_mod."),
+            "shards": wrapped(sharded("pytorch_model", "bin"), "module."),
         },
     ),
     Model("Hugging Face folder with one `.bin`", {"bin": in_folder("pytorch_model.bin")}),

@@ -132,6 +132,34 @@ def plain(name: str, data: bytes = b"x") -> Callable[[Path], Path]:
     return make
 
 
+def placeholders(folder: Path) -> Path:
+    """Save what a run under ZeRO-3 saves that does not gather its parameters."""
+    write_state_dict(folder / "x.safetensors", {name: torch.empty(0) for name in make_state(0)})
+    return folder / "x.safetensors"
+
+
+def trainer(folder: Path) -> Path:
+    """Lay out the folder of a training, which has the models in folders of their own; return it."""
+    for step in (90, 500):
+        (folder / f"checkpoint-{step}").mkdir()
+        write_state_dict(folder / f"checkpoint-{step}" / "model.safetensors", make_state(0))
+    (folder / "training_args.bin").write_bytes(b"x")
+    return folder
+
+
+def fsdp(folder: Path) -> Path:
+    (folder / "pytorch_model_fsdp_0").mkdir()
+    for name in (".metadata", "__0_0.distcp"):
+        (folder / "pytorch_model_fsdp_0" / name).write_bytes(b"x")
+    return folder
+
+
+def prefixed(folder: Path) -> Path:
+    state = {f"backbone.{name}": value for name, value in make_state(0).items()}
+    write_state_dict(folder / "x.safetensors", state)
+    return folder / "x.safetensors"
+
+
 def saved(content: Callable[[], object]) -> Callable[[Path], Path]:
     def make(folder: Path) -> Path:
         with warnings.catch_warnings(action="ignore"):  # torch deprecates some of these tensors
@@ -172,8 +200,21 @@ REFUSED = (
     ),
     Refused("DeepSpeed ZeRO checkpoint", zero, "zero_to_fp32.py"),
     Refused("GGUF", plain("x.gguf"), "from_pretrained(gguf_file=…) and save_pretrained"),
+    Refused(
+        "GGUF under another name",
+        plain("x.model", b"GGUF\3\0\0\0"),
+        "from_pretrained(gguf_file=…) and save_pretrained",
+    ),
     Refused("TensorFlow `.h5`", plain("x.h5"), "transformers 4 by from_pretrained(from_tf=True)"),
+    Refused("ONNX", plain("x.onnx"), "give the PyTorch weights that it was exported from"),
+    Refused("archives: tar, gzip and others", plain("x.tar", bytes(257) + b"ustar\0"), "unpack it"),
+    Refused("pointer of Git LFS", plain("x.bin", b"version https://git-lfs.github.com/spec/v1\n"), "git lfs pull"),
     Refused("Flax `.msgpack`", plain("x.msgpack"), "transformers 4 by from_pretrained(from_flax=True)"),
+    Refused("folder of a training, with `checkpoint-*` in it", trainer, "checkpoint-500"),
+    Refused("shards of FSDP (`pytorch_model_fsdp_0`)", fsdp, "accelerate merge-weights"),
+    Refused("`training_args.bin`, `optimizer.pt` and the like", plain("optimizer.pt"), "give the model"),
+    Refused("placeholders of DeepSpeed ZeRO-3", placeholders, "stage3_gather_16bit_weights_on_model_save"),
+    Refused("names that all differ by a prefix of no wrapper", prefixed, "removeprefix('backbone.')"),
     Refused("pickled model (would execute code)", saved(lambda: torch.nn.Linear(1, 1)), STATE_DICT),
     Refused("TorchScript program", program, STATE_DICT),
     Refused("sparse tensors", saved(lambda: {"a": torch.ones(2, 2).to_sparse()}), STATE_DICT),

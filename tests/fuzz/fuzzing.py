@@ -76,10 +76,11 @@ class Seeds:
             "base_model.model.layer.lora_B.weight": torch.randn(6, 2),
             "base_model.model.stem.bias": torch.ones(7),
         }
+        settings = argparse.Namespace(lr=0.1, device=torch.device("cpu"))
         whole = safetensors(member)
         self.files = {
             "one.safetensors": {"one.safetensors": whole},
-            "one.pt": {"one.pt": pickled({"state_dict": member, "epoch": 3}, True)},
+            "one.pt": {"one.pt": pickled({"epoch": 3, "args": settings, "state_dict": member}, True)},
             "old.pt": {"old.pt": pickled(member, False)},
             "folder": {"model.safetensors": whole, "config.json": b'{"model_type": "llama", "sizes": [1, {"a": 2}]}'},
             "shards": shards("model", "safetensors", safetensors),

@@ -19,6 +19,7 @@ from negmerge.checkpoints.dtypes import FLOAT32, DType, Raw
 from negmerge.checkpoints.low_rank import LowRank, check_scales, low_ranks
 from negmerge.checkpoints.memory import stored
 from negmerge.checkpoints.plain_file import CONFIG_LIMIT, read_small
+from negmerge.checkpoints.wrappers import unwrapped
 from negmerge.errors import InputError, listing
 
 if TYPE_CHECKING:
@@ -280,20 +281,27 @@ def _spread_over_ties(changes: dict[str, LowRank | Tensor], base: Checkpoint) ->
 
 
 class Places:
-    """The base's names, found with and without up to four parts before them."""
+    """The base's names, found without wrappers' parts, and with and without up to four parts before them."""
 
     def __init__(self, base: Checkpoint) -> None:
         self._names = frozenset(base.names)
+        self._plain: dict[str, list[str]] = {}
         self._short: dict[str, list[str]] = {}
         for own in base.names:
-            for short in _without_prefix(own):
+            plain = unwrapped(own)
+            self._plain.setdefault(plain, []).append(own)
+            for short in _without_prefix(plain):
                 self._short.setdefault(short, []).append(own)
 
     def of(self, name: str) -> str | None:
-        """Return the base's name of a tensor: the same, or the only one that is the same but for a prefix."""
+        """Return the base's name of a tensor: the same, or the only one that differs by wrappers or a prefix alone."""
         if name in self._names:
             return name
-        found = [*self._short.get(name, []), *(short for short in _without_prefix(name) if short in self._names)]
+        plain = unwrapped(name)
+        found = self._plain.get(plain) or [
+            *self._short.get(plain, []),
+            *(own for short in _without_prefix(plain) for own in self._plain.get(short, [])),
+        ]
         return found[0] if len(found) == 1 else None
 
 

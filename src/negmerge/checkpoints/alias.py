@@ -1,24 +1,36 @@
-"""A checkpoint that lacks the second name of tied weights, seen with that name."""
+"""A checkpoint under other names: with a second name of tied weights that it lacks, or with wrappers taken off."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from negmerge.checkpoints.base import Checkpoint, OpenFile
 from negmerge.checkpoints.dtypes import DType, Raw
 
 
 class Aliased(Checkpoint):
-    """A checkpoint with further names for tensors that it has; `alias` maps each to the name it stands for.
+    """A checkpoint with other names for tensors that it has; `alias` maps each to the name it stands for.
 
-    `tied` are names of the checkpoint itself that are known to be tied, beside those that its format can tell.
+    `names` are those that are seen; without them, its own and the others. `tied` are names of the checkpoint itself
+    that are known to be tied, beside those that its format can tell.
     """
 
-    def __init__(self, inner: Checkpoint, alias: Mapping[str, str], tied: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        inner: Checkpoint,
+        alias: Mapping[str, str],
+        tied: Mapping[str, str] | None = None,
+        names: Sequence[str] | None = None,
+    ) -> None:
         self._inner = inner
         self._alias = alias
         self.path, self.files, self.metadata = inner.path, inner.files, inner.metadata
-        self.names = (*inner.names, *alias)
         known = {**inner.tied, **(tied or {})}
-        self.tied = {**known, **{name: known.get(own, own) for name, own in alias.items()}}
+        if names is None:
+            self.names = (*inner.names, *alias)
+            self.tied = {**known, **{name: known.get(own, own) for name, own in alias.items()}}
+        else:
+            self.names = tuple(names)
+            seen = {alias.get(name, name): name for name in names}
+            self.tied = {seen[name]: seen[own] for name, own in known.items() if name in seen and own in seen}
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of a tensor."""

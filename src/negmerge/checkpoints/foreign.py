@@ -1,6 +1,7 @@
 """Checkpoints that hold no plain weights: recognised, and refused with the name of what converts them."""
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -17,7 +18,15 @@ ENDINGS = {
     ".gguf": "a GGUF file; load it with transformers' from_pretrained(gguf_file=…) and save_pretrained",
     ".h5": "a TensorFlow file; load it with transformers 4 by from_pretrained(from_tf=True) and save_pretrained",
     ".msgpack": "a Flax file; load it with transformers 4 by from_pretrained(from_flax=True) and save_pretrained",
+    ".onnx": "an ONNX program; give the PyTorch weights that it was exported from",
+    ".tflite": "a TensorFlow Lite program; give the PyTorch weights that it was made from",
+    ".keras": "a Keras file; save the weights of the PyTorch model",
+    ".npz": "an archive of NumPy arrays; save a state dict",
 }
+# What trainers (transformers, accelerate, Lightning) keep of themselves beside the weights.
+OWN_STATE = re.compile(
+    r"(training_args|scaler|(optimizer|scheduler|sampler|dl_state_dict|rng_state|random_states)(_\d+)?)\.(bin|pt|pth|pkl)"
+)
 DEQUANTIZE = "load it with transformers, then model.dequantize() and save_pretrained"
 CONVERT = "convert it to full weights with compressed_tensors.entrypoints.convert"
 GPTQ = "convert it with gptqmodel.utils.model_dequant.dequantize_model"
@@ -45,7 +54,11 @@ def refuse_foreign(folder: Path, shown: Path) -> None:
 
 
 def refuse_ending(file: Path, shown: Path) -> None:
-    """Raise InputError for a file whose name says that it is another program's, or a part of a whole."""
+    """Raise InputError for a file whose name says that it is another program's, a trainer's, or a part of a whole."""
+    if OWN_STATE.fullmatch(file.name):
+        raise InputError(
+            f"{shown} is a trainer's own state and holds no weights; give the model that was saved beside it"
+        )
     if file.name.endswith(("_optim_states.pt", "_model_states.pt")):
         raise InputError(f"{shown} is a part of {ZERO}")
     if file.suffix in ENDINGS:

@@ -9,6 +9,7 @@ from pathlib import Path
 from negmerge.errors import InputError
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
+WEIGHT_FILES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar", ".th")
 FILES = ["*.safetensors", "*.bin", "*.json", "*.model", "*.txt", "tokenizer*"]
 
 
@@ -19,7 +20,7 @@ def looks_like_hub_id(path: Path) -> bool:
     (True, False)
     """
     text = path.as_posix()
-    if not HUB_ID.fullmatch(text) or path.suffix in (".safetensors", ".pt", ".pth", ".bin"):
+    if not HUB_ID.fullmatch(text) or path.suffix in WEIGHT_FILES:
         return False
     return not Path(text.split("/")[0]).exists()
 

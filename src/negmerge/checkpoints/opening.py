@@ -1,22 +1,29 @@
 """Opening a checkpoint, whatever it is."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from negmerge.checkpoints import adapter
 from negmerge.checkpoints.adapter import Adapter
 from negmerge.checkpoints.base import Checkpoint
-from negmerge.checkpoints.foreign import refuse_ending, refuse_foreign
+from negmerge.checkpoints.content import Format, recognise
+from negmerge.checkpoints.folders import instead
+from negmerge.checkpoints.foreign import OWN_STATE, refuse_ending, refuse_foreign
 from negmerge.checkpoints.hub import fetch, looks_like_hub_id
 from negmerge.checkpoints.safetensors_file import SafetensorsFile
 from negmerge.checkpoints.sharded import Sharded
 from negmerge.checkpoints.torch_file import TorchFile
+from negmerge.checkpoints.wrappers import matched
 from negmerge.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-TORCH_ENDINGS = (".pt", ".pth", ".bin")
+# What a file is whose first bytes say nothing, so that the message names what is damaged.
+BY_ENDING: dict[str, Format] = {
+    ".safetensors": "safetensors", **dict.fromkeys((".pt", ".pth", ".bin", ".ckpt"), "torch"),
+}  # fmt: skip
 # What a folder may hold, best first; the names are those of transformers.
 IN_FOLDERS = (
     "model.safetensors", "model.safetensors.index.json", "*.safetensors.index.json", "*.safetensors",
@@ -27,6 +34,7 @@ IN_FOLDERS = (
 def open_checkpoint(path: Path | str) -> Checkpoint:
     """Open a safetensors file, a PyTorch state dict, a Hugging Face folder (sharded or not), or a model of the hub.
 
+    What a file is decide its first bytes, whatever its name ends in.
     Raises InputError for a path that is none of these, and whatever the format's own check finds.
     """
     return open_found(*find(Path(path)))
@@ -68,33 +76,41 @@ def find(path: Path) -> tuple[Path, Path]:
     raise InputError(f"{path}: no such file or folder; give a checkpoint that exists")
 
 
-def read_state_dict(path: Path | str) -> dict[str, "Tensor"]:
-    """Return all tensors of a checkpoint, in memory."""
+def read_state_dict(path: Path | str, wanted: Iterable[str] = ()) -> dict[str, "Tensor"]:
+    """Return all tensors of a checkpoint, in memory; under the names `wanted` where its own differ only by wrappers."""
     checkpoint = open_checkpoint(path)
     try:
-        return {name: checkpoint.read(name).reshape(checkpoint.shape(name)) for name in checkpoint.names}
+        names = matched(wanted, checkpoint.names, str(path))
+        return {
+            names.get(name, name): checkpoint.read(name).reshape(checkpoint.shape(name)) for name in checkpoint.names
+        }
     finally:
         checkpoint.close()
 
 
 def _weights_in(folder: Path, shown: Path) -> Path:
     for pattern in IN_FOLDERS:
-        found = sorted(file for file in folder.glob(pattern) if file.is_file() and not file.name.startswith("."))
+        found = sorted(file for file in folder.glob(pattern) if _may_be_weights(file))
         if len(found) == 1:
             return found[0]
         if found:
             names = ", ".join(file.name for file in found[:3])
             raise InputError(f"{shown} holds {len(found)} weight files ({names}, …) and no index; name the one meant")
-    raise InputError(f"{shown} holds no .safetensors and no .bin file; give the folder of a saved model")
+    raise InputError(f"{shown} {instead(folder, shown)}")
+
+
+def _may_be_weights(file: Path) -> bool:
+    return file.is_file() and not file.name.startswith(".") and not OWN_STATE.fullmatch(file.name)
 
 
 def _open_file(file: Path, shown: Path) -> Checkpoint:
     refuse_ending(file, shown)
-    if file.suffix == ".safetensors":
+    kind = recognise(file, shown) or BY_ENDING.get(file.suffix)
+    if kind == "safetensors":
         return SafetensorsFile(file, shown)
-    if file.suffix in TORCH_ENDINGS:
+    if kind == "torch":
         return TorchFile(file, shown)
     raise InputError(
-        f"{file}: {file.suffix or 'no ending'} is not a format that can be read; "
-        f"there are .safetensors, {', '.join(TORCH_ENDINGS)}"
+        f"{shown} begins neither like a safetensors file nor like one of torch.save, and nothing else is read; "
+        "save the model's state_dict()"
     )

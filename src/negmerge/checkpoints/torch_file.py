@@ -1,32 +1,29 @@
-"""PyTorch's own files (.pt, .pth, .bin), weights only: nothing in them is executed."""
+"""PyTorch's own files (.pt, .pth, .bin, .ckpt, …), weights only: nothing in them is executed."""
 
 import mmap
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from negmerge.checkpoints.base import UNNAMEABLE, Checkpoint, OpenFile, elements, is_name
+from negmerge.checkpoints.base import UNNAMEABLE, Checkpoint, OpenFile, elements
 from negmerge.checkpoints.dtypes import BY_CODE, DType, Raw
 from negmerge.checkpoints.foreign import refuse_quantised
+from negmerge.checkpoints.nesting import find_state
 from negmerge.checkpoints.plain_file import open_plain, read_into
 from negmerge.checkpoints.torch_formats import Find, describe
 from negmerge.checkpoints.torch_names import MalformedError, RefusedError, TensorRecord
 from negmerge.errors import InputError
 
-NESTS = ("state_dict", "model_state_dict", "model")
-DEEPEST = 8  # a pickle can put a dict into itself
-PREFIX = "module."
 REPEATED = 2**20  # elements up to which a tensor may show the stored ones more than once (torch.expand)
 
 
 class TorchFile(Checkpoint):
     """A state dict saved by torch.save, read from where it lies in the file, piece by piece.
 
-    A dict under `state_dict`, `model_state_dict` or `model` is unwrapped, and a `module.` before every name taken
-    off. Raises InputError for a file that is damaged, holds other objects than tensors, or would execute code.
+    In a trainer's dictionary the state dict is found by `nesting.find_state`. Raises InputError for a file that is
+    damaged, or whose state dict holds other objects than tensors or would execute code.
     """
 
     def __init__(self, path: Path, shown: Path) -> None:
@@ -37,7 +34,7 @@ class TorchFile(Checkpoint):
         self._descriptor = open_plain(path)
         try:
             loaded, find = describe(self._descriptor)
-            self._records = _unwrap(loaded, shown)
+            self._records = find_state(loaded, shown)
             refuse_quantised({name: record.dtype.code for name, record in self._records.items()}, shown)
             _refuse_dtypes(self._records, shown)
             self._offsets = {name: _offset(name, record, find) for name, record in self._records.items()}
@@ -111,24 +108,6 @@ def _explained(error: BaseException, shown: Path) -> BaseException:
         what = "and would execute code when loaded" if error.executes else "which is not read"
         return InputError(f"{shown} holds {text}, {what}; save its state_dict() alone, full and dense")
     return error
-
-
-def _unwrap(loaded: Any, shown: Path) -> dict[str, TensorRecord]:
-    for _ in range(DEEPEST):
-        inner = [loaded[key] for key in NESTS if isinstance(loaded, dict) and isinstance(loaded.get(key), dict)]
-        if not inner:
-            break
-        loaded = inner[0]
-    if not isinstance(loaded, dict) or not loaded:
-        raise InputError(f"{shown} holds no state dict; save model.state_dict()")
-    for name, value in loaded.items():
-        if isinstance(name, str) and (name == "__metadata__" or not is_name(name)):
-            raise InputError(f"{shown}: no tensor can be named {name!r:.80}; rename it")
-        if not isinstance(name, str) or not isinstance(value, TensorRecord):
-            what = name if isinstance(name, str) else f"a key that is a {type(name).__name__}"
-            raise InputError(f"{shown}: {what:.80} is not a tensor; save model.state_dict() alone")
-    cut = len(PREFIX) if all(name.startswith(PREFIX) for name in loaded) else 0
-    return {name[cut:]: value for name, value in loaded.items()}
 
 
 def _refuse_dtypes(records: Mapping[str, TensorRecord], shown: Path) -> None:

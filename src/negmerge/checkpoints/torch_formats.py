@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
-from negmerge.checkpoints.torch_names import MalformedError, RefusedError, Storage
+from negmerge.checkpoints.torch_names import MalformedError, RefusedError, Storage, Unknown
 from negmerge.checkpoints.torch_pickle import LIMIT, read_pickle
 
 MAGIC = 0x1950A86A20F9469CFC6C
@@ -81,7 +81,10 @@ def _place(file: BinaryIO, entry: zipfile.ZipInfo) -> tuple[int, int]:
 
 
 def _in_a_row(file: BinaryIO) -> tuple[Any, Find]:
-    if read_pickle(file) != MAGIC or read_pickle(file) != VERSION:
+    first = read_pickle(file)
+    if isinstance(first, Unknown):
+        raise RefusedError(first.what, first.executes)
+    if first != MAGIC or read_pickle(file) != VERSION:
         raise MalformedError("it does not begin like one")
     machine = read_pickle(file)
     if not isinstance(machine, dict) or machine.get("little_endian") is not True:

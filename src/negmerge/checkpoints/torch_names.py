@@ -5,7 +5,7 @@ Source: torch/_utils.py, torch/storage.py.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 from negmerge.checkpoints.dtypes import BY_NAME, DType
 
@@ -43,6 +43,18 @@ class TensorRecord:
     stride: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """What stands for a name that is not on the list, and for whatever the pickle makes with it or puts into it.
+
+    Nothing is looked up, imported or called for it. It may lie beside the weights; where it is reached as one of them,
+    the file is refused: it holds `what`, which would execute code when loaded, or is only not read.
+    """
+
+    what: str
+    executes: bool
+
+
 @dataclass(frozen=True)
 class Kind:
     """The type of a storage."""
@@ -74,17 +86,20 @@ def are_counts(*values: Any) -> bool:
     return all(type(value) is int and 0 <= value < 2**62 for value in values)
 
 
-def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> TensorRecord:
+def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> TensorRecord | Unknown:
     return _tensor_of(storage, offset, shape, stride, None)
 
 
 def _typed_tensor(
     storage: Any, offset: Any, shape: Any, stride: Any, grad: Any, hooks: Any, dtype: Any, *_: Any
-) -> TensorRecord:
+) -> TensorRecord | Unknown:
     return _tensor_of(storage, offset, shape, stride, dtype)
 
 
-def _tensor_of(storage: Any, offset: Any, shape: Any, stride: Any, dtype: Any) -> TensorRecord:
+def _tensor_of(storage: Any, offset: Any, shape: Any, stride: Any, dtype: Any) -> TensorRecord | Unknown:
+    for part in (storage, offset, shape, stride, dtype):
+        if isinstance(part, Unknown):
+            return part
     fine = isinstance(storage, Storage) and isinstance(shape, tuple) and isinstance(stride, tuple)
     if not fine or not are_counts(offset, *shape, *stride) or len(shape) != len(stride) or len(shape) > 64:
         raise ValueError("a tensor without place or shape")
@@ -99,13 +114,19 @@ def _first(value: Any, *_: Any) -> Any:
 
 
 def _of_type(build: Any, kind: Any, arguments: Any, *_: Any) -> Any:
+    if isinstance(build, Unknown):
+        return build
     if not isinstance(build, Call) or kind is not PLAIN_TYPE or not isinstance(arguments, tuple):
-        raise RefusedError("tensors of a class of their own")
+        return Unknown("tensors of a class of their own", executes=False)
     return build.run(*arguments)
 
 
-def _mapping(content: Any = (), *_: Any) -> dict[Any, Any]:
-    if isinstance(content, dict):
+def _defaulting(factory: Any = None, content: Any = (), *_: Any) -> dict[Any, Any] | Unknown:
+    return _mapping(content)
+
+
+def _mapping(content: Any = (), *_: Any) -> dict[Any, Any] | Unknown:
+    if isinstance(content, dict | Unknown):
         return content  # not a copy: a short pickle can call for millions of them
     pairs = content if isinstance(content, list) else []
     if not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in pairs):
@@ -138,7 +159,8 @@ NAMES: dict[str, Any] = {
     "torch._utils._rebuild_tensor_v3": Call(_typed_tensor),
     **{f"torch._utils._rebuild_parameter{more}": Call(_first) for more in ("", "_with_state")},
     "torch._tensor._rebuild_from_type_v2": Call(_of_type),
-    **{f"collections.{name}": Call(_mapping) for name in ("OrderedDict", "Counter", "defaultdict")},
+    **{f"collections.{name}": Call(_mapping) for name in ("OrderedDict", "Counter")},
+    "collections.defaultdict": Call(_defaulting),
     "torch.Size": Call(_size),
     "torch.device": Call(_nothing),
     "_codecs.encode": Call(_nothing),  # bytes, in the older protocols
@@ -147,14 +169,14 @@ NAMES: dict[str, Any] = {
 
 
 def named(name: str) -> Any:
-    """Return what stands for a name. Raises RefusedError for one that is not on the list."""
+    """Return what stands for a name; an Unknown for one that is not on the list."""
     found = NAMES.get(name)
-    return found if found is not None else _refuse(name)
+    return found if found is not None else _unknown(name)
 
 
-def _refuse(name: str) -> NoReturn:
+def _unknown(name: str) -> Unknown:
     if "_rebuild_q" in name or name.startswith("torch.Q"):
-        raise RefusedError(f"quantised tensors ({name:.80})")
+        return Unknown(f"quantised tensors ({name:.80})", executes=False)
     if name.startswith("torch._utils._rebuild_"):
-        raise RefusedError(f"tensors of another layout ({name:.80})")
-    raise RefusedError(f"more than tensors ({name:.80})", executes=True)
+        return Unknown(f"tensors of another layout ({name:.80})", executes=False)
+    return Unknown(f"more than tensors ({name:.80})", executes=True)

@@ -2,7 +2,8 @@
 
 A pickle is a program for a stack machine. This one knows the instructions that plain data need and a short list of
 names: those that build a tensor give a record of where its elements lie, those of plain containers a dict or a list.
-Any other name is refused, so nothing of the file is executed, and no size that it claims is ever allocated.
+For any other name, and for whatever is made with it, an inert `Unknown` stands: a trainer's settings may lie beside the
+weights. So nothing of the file is imported or executed, and no size that it claims is ever allocated.
 
 Instructions: https://docs.python.org/3/library/pickletools.html; records: torch/serialization.py.
 """
@@ -15,7 +16,9 @@ from negmerge.checkpoints.torch_names import (
     Call,
     Kind,
     MalformedError,
+    RefusedError,
     Storage,
+    Unknown,
     are_counts,
     key_of,
     named,
@@ -45,10 +48,10 @@ class Stream(Protocol):
 
 
 def read_pickle(stream: Stream, storages: dict[str, Storage] | None = None) -> Any:
-    """Read one pickle, up to its end: dicts, lists, tuples, numbers, texts and TensorRecords.
+    """Read one pickle, up to its end: dicts, lists, tuples, numbers, texts and TensorRecords, Unknown for all else.
 
     The root storages that it names are added to `storages`.
-    Raises MalformedError for bytes that are no such pickle, and RefusedError for one that names anything else.
+    Raises MalformedError for bytes that are no such pickle, and RefusedError for storages of a kind that is not read.
     """
     try:
         with warnings.catch_warnings():
@@ -170,6 +173,8 @@ class _Machine:
         self._top(dict).update(paired(values))
 
     def _top(self, kind: type) -> Any:
+        if isinstance(self._stack[-1], Unknown):
+            return kind()  # what is put into an unknown object is dropped
         if not isinstance(self._stack[-1], kind):
             raise ValueError(f"no {kind.__name__} to fill")
         return self._stack[-1]
@@ -192,24 +197,38 @@ class _Machine:
 
     def _op_stack_global(self, _: Any) -> None:
         name, module = self._stack.pop(), self._stack.pop()
-        self._stack.append(named(f"{module!s:.200}.{name!s:.200}"))
+        if not isinstance(name, str) or not isinstance(module, str):
+            raise ValueError("a name that is no text")
+        self._stack.append(named(f"{module:.200}.{name:.200}"))
 
     def _op_reduce(self, _: Any) -> None:
         arguments, call = self._stack.pop(), self._stack.pop()
-        if not isinstance(call, Call) or not isinstance(arguments, tuple):
+        if isinstance(call, Unknown):
+            self._stack.append(call)
+        elif isinstance(call, Call) and isinstance(arguments, tuple):
+            self._stack.append(call.run(*arguments))
+        else:
             raise ValueError("a call of no function")
-        self._stack.append(call.run(*arguments))
 
     _op_newobj = _op_reduce
+
+    def _op_newobj_ex(self, _: Any) -> None:
+        self._stack.pop()  # arguments by name, which no class on the list takes
+        self._op_reduce(None)
 
     def _op_build(self, _: Any) -> None:
         self._stack.pop()  # attributes, such as the versions that Module.state_dict() leaves
 
     def _op_binpersid(self, _: Any) -> None:
         found = self._stack.pop()
+        if isinstance(found, tuple) and len(found) == 4 and found[0] == "module" and isinstance(found[1], Unknown):
+            self._stack.append(found[1])  # the class of a pickled module, with its source, in the older format
+            return
         if not isinstance(found, tuple) or len(found) not in (5, 6) or found[0] != "storage":
             raise ValueError("a reference to no storage")
         _, kind, key, _, size, *view = found
+        if isinstance(kind, Unknown):
+            raise RefusedError(kind.what, kind.executes)
         if not isinstance(kind, Kind) or not isinstance(key, str | int) or not are_counts(size):
             raise ValueError("a reference to no storage")
         start = view[0][1] if view and view[0] is not None else 0

@@ -7,6 +7,8 @@ from typing import Any
 from negmerge.checkpoints import Checkpoint
 from negmerge.checkpoints.adapter import Adapter, BoundAdapter
 from negmerge.checkpoints.alias import Aliased
+from negmerge.checkpoints.diagnosis import diagnose, refuse_part
+from negmerge.checkpoints.wrappers import renamed
 from negmerge.errors import InputError, listing
 from negmerge.merging.fitted_pool import Pool
 from negmerge.merging.selecting import Patterns, can_merge
@@ -26,6 +28,7 @@ def fit_pool(
 ) -> Pool:
     """Return the pool, once every member has each tensor that merges, of floats and in the base's shape.
 
+    Members whose names differ from the base's only by wrappers are seen under the base's names.
     Which tensors merge is decided first, by `can_merge` and the patterns; of all others nothing is asked. A name that
     a member has more is dropped if it is tied to one that the base has; one that it has less stands for the tensor
     that it is tied to. A tie that all members keep is one tensor, which a pattern finds by any of its names; one that a
@@ -36,6 +39,8 @@ def fit_pool(
     """
     if not members:
         raise InputError("the pool is empty: give at least one member beside the base")
+    refuse_part(base)
+    members = [member if isinstance(member, Adapter) else renamed(base, member) for member in members]
     patterns = Patterns(include, exclude)
     patterns.check(lambda: (name for checkpoint in (base, *members) for name in checkpoint.names))
     config = read_config(base)
@@ -134,6 +139,8 @@ def _fitted(
             problems += _misfits(base, member, merged)
         fitted.append(member)
     if problems:
+        if line := next(filter(None, (diagnose(base, m) for m in members if not isinstance(m, BoundAdapter))), None):
+            raise InputError(line)
         headline = f"{len(problems)} tensors do not fit the base {base.path}{_advice([name for name, _ in problems])}:"
         raise InputError(listing(headline, [line for _, line in problems]))
     return fitted

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from negmerge import registry
 from negmerge.checkpoints import read_state_dict
+from negmerge.checkpoints.wrappers import matched
 from negmerge.errors import InputError, listing
 from negmerge.models._compute import Compute, compiled
 from negmerge.models._ensemble import Ensemble, count_models
@@ -104,12 +105,15 @@ class Classifier:
     def load(self, checkpoint: Path, device: torch.device | str = "cpu") -> nn.Module:
         """Return the model with the weights of `checkpoint`; all its tensors must fit, and no other may be there.
 
+        Wrappers in its names (`module.`, `_orig_mod.`, …) are taken off.
         A checkpoint whose names are those of an ensemble gives an `Ensemble` of the family.
         """
         weights = read_state_dict(checkpoint)
         together = count_models(weights)
         model = Ensemble(self.build() for _ in range(together)) if together else self.build()
         wanted = model.state_dict()
+        plain = matched(wanted, tuple(weights), str(checkpoint))
+        weights = {plain.get(name, name): value for name, value in weights.items()}
         problems = [f"missing: {name}" for name in wanted if name not in weights]
         problems += [f"unexpected: {name}" for name in weights if name not in wanted]
         problems += [

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from negmerge.checkpoints import read_state_dict, write_bytes_atomic, write_state_dict
+from negmerge.checkpoints.wrappers import without_wrappers
 from negmerge.errors import InputError, listing
 from negmerge.models._clip_files import MEAN, STD
 
@@ -161,7 +162,9 @@ def convert_open_clip(
     """
     if activation not in ("gelu", "quick_gelu"):
         raise InputError(f"activation must be gelu or quick_gelu, got {activation!r}")
-    state = from_open_clip(read_state_dict(checkpoint))
+    state = read_state_dict(checkpoint)
+    plain = without_wrappers(tuple(state))
+    state = from_open_clip({plain[name]: tensor for name, tensor in state.items()})
     config = clip_config(state, activation, {"vision": vision_heads, "text": text_heads})
     output.mkdir(parents=True, exist_ok=True)
     write_state_dict(output / "model.safetensors", state, {"format": "pt"})

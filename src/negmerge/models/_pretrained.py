@@ -18,8 +18,8 @@ def load_pretrained(model: nn.Module, source: Path | str, head: str) -> None:
 
     Raises InputError for any other tensor that is missing, left over or of another shape.
     """
-    weights = read_state_dict(source)
     wanted = model.state_dict()
+    weights = read_state_dict(source, wanted)
     problems = []
     for name, value in wanted.items():
         if name not in weights:

@@ -48,6 +48,8 @@ def verify_model(path: Path) -> Verified:
         files = [path]
     else:
         problems, count, files = _verify_folder(path)
+    if len(problems) == 1:
+        raise InputError(f"{path}: {problems[0]}")
     if problems:
         raise InputError(listing(f"{path} is not what its record says, in {len(problems)} places:", problems))
     with ThreadPoolExecutor() as threads:
