@@ -251,7 +251,7 @@ def test_verify_what_was_not_merged(negmerge, pool, tmp_path):
     code, _, err = negmerge("verify", tmp_path / "pool")
     assert code == 2 and "carries no record" in err
     code, _, err = negmerge("verify", tmp_path / "nowhere")
-    assert code == 2 and "No such file or directory" in err
+    assert code == 2 and "no such file or folder" in err
     (tmp_path / "empty").mkdir()
     code, _, err = negmerge("verify", tmp_path / "empty")
     assert code == 2 and "holds no .safetensors" in err
