@@ -14,8 +14,9 @@ from negmerge.checkpoints.base import elements
 from negmerge.checkpoints.memory import StateDict
 from negmerge.errors import InputError
 from negmerge.merging.applying import Outlet, apply_delta, check_alpha
+from negmerge.merging.beside import Beside, plan_beside
 from negmerge.merging.merger import Merger
-from negmerge.merging.output import check_output, is_file_output, recover_folder, written_folder
+from negmerge.merging.output import check_output, is_file_output, made_folders, recover_folder, written_folder
 from negmerge.merging.passes import bytes_to_read, merge_pool
 from negmerge.merging.pool import fit_pool, open_pool
 from negmerge.merging.record import merge_facts, metadata, model_card
@@ -53,8 +54,9 @@ def merge_checkpoints(
     τᵢ = θᵢ − θ₀ in float32 (float64 for float64 weights); τ = method(τ₁ … τ_N), members in the order of their resolved
     paths; the result is cast once to the dtype of θ₀, or to `dtype`. Integers, booleans and batch-norm statistics pass
     through from the base. Only chunks are in memory, never a model. OUT ending in .safetensors is one file, anything
-    else a folder with the base's config and tokenizer files, its weights in shards of at most `max_shard_size` (5GB);
-    it appears whole or not at all, and the same inputs give the same bytes.
+    else a folder with whatever of the base's belongs to loading it, its weights in shards of at most `max_shard_size`
+    (5GB), and a config.json that says its dtype; it appears whole or not at all, and the same inputs give the same
+    bytes. The report names what of the base's folder was left behind.
 
     Raises InputError, with nothing written, for whatever is wrong with the inputs, the settings or OUT.
 
@@ -73,6 +75,7 @@ def merge_checkpoints(
     check_output(output, [base, *paths], overwrite)
     with open_pool(base, paths, include, exclude) as pool:
         merger = merger.fitted(pool.merged, pool.order)
+        beside = None if is_file_output(output) else _plan_beside(pool.base, dtype)
         facts = merge_facts(pool, merger, add=add, alpha=alpha, include=include, exclude=exclude, hashed=hash_inputs)
 
         def out_dtype(name: str) -> torch.dtype:
@@ -90,11 +93,13 @@ def merge_checkpoints(
                 return merge_pool(pool, merger, outlet, workers, device, telling(on_event, total))
 
         if is_file_output(output):
-            counts = write(weights_file(output, layout, metadata(facts), replace=overwrite))
+            with made_folders(output):
+                counts = write(weights_file(output, layout, metadata(facts), replace=overwrite))
         else:
-            with written_folder(output, _folder_of(pool.base), model_card(facts), overwrite) as folder:
+            card = model_card(facts, declared=beside.declared if beside is not None else {})
+            with written_folder(output, beside, card, overwrite) as folder:
                 counts = write(weights_folder(folder, layout, metadata(facts), most))
-        return merge_report(pool, counts, output, method, alpha, started, total)
+        return merge_report(pool, counts, output, method, alpha, started, total, beside)
 
 
 def merge_vector(
@@ -166,9 +171,11 @@ def merge_state_dicts(
     return result
 
 
-def _folder_of(base: Checkpoint) -> Path | None:
-    """Return the folder whose config and tokenizer belong to the base; a base that is one file has none."""
-    return None if base.path.is_file() else base.files[0].parent
+def _plan_beside(base: Checkpoint, dtype: str) -> Beside | None:
+    """Return what goes from the base's folder into OUT; a base that is one file has no folder of its own."""
+    if base.path.is_file():
+        return None
+    return plan_beside(base.files[0].parent, base.files, None if dtype == "base" else dtype)
 
 
 def _pass_through(base: Checkpoint, name: str, dtype: torch.dtype, writer: WeightsWriter) -> None:

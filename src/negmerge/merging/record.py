@@ -13,10 +13,12 @@ from negmerge.checkpoints import Checkpoint, hash_file, open_checkpoint
 from negmerge.checkpoints.adapter import is_adapter, weights_in
 from negmerge.checkpoints.safetensors_file import SafetensorsFile
 from negmerge.errors import InputError
+from negmerge.merging.base_card import Declared, front_matter
 from negmerge.merging.merger import Merger
 from negmerge.merging.pool import Pool
 
 KEY = "negmerge"
+TAGS = ["machine-unlearning", "task-arithmetic", "negmerge"]
 PLACEHOLDER = "sha256-tree:" + "0" * 64
 
 
@@ -123,8 +125,13 @@ def _open(path: Path) -> Checkpoint:
     return open_checkpoint((is_adapter(path) and weights_in(path)) or path)
 
 
-def model_card(facts: Mapping[str, Any], errors: Mapping[str, float] | None = None) -> str:
-    """Return a README.md that says what was done with which inputs and, of an adapter, the error of each tensor."""
+def model_card(
+    facts: Mapping[str, Any], errors: Mapping[str, float] | None = None, declared: Declared | None = None
+) -> str:
+    """Return a README.md that says what was done with which inputs and, of an adapter, the error of each tensor.
+
+    `declared` are licence and language of the base, which stay declared.
+    """
     operation = "added to" if facts["operation"] == "add" else "subtracted from"
     chosen = {**facts["settings"], **({"seed": facts["seed"]} if "seed" in facts else {})}
     settings = ", ".join(f"{key} = {value}" for key, value in chosen.items()) or "none"
@@ -137,11 +144,7 @@ def model_card(facts: Mapping[str, Any], errors: Mapping[str, float] | None = No
     kind = "model" if errors is None else "adapter"
     return "\n".join(
         [
-            "---",
-            f"library_name: {'transformers' if errors is None else 'peft'}",
-            "tags: [machine-unlearning, task-arithmetic, negmerge]",
-            "---",
-            "",
+            front_matter(declared or {}, "transformers" if errors is None else "peft", TAGS),
             f"# A merged {kind}",
             "",
             f"The task vectors of {len(facts['members'])} fine-tuned {kind}s were merged by `{facts['method']}` "

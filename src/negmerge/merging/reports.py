@@ -9,6 +9,7 @@ from typing import Any
 
 from negmerge.checkpoints.base import elements
 from negmerge.execution.memory import peak_rss
+from negmerge.merging.beside import Beside
 from negmerge.merging.pool import Pool
 from negmerge.merging.streaming import OnBytes, TensorCount
 
@@ -17,7 +18,10 @@ OnEvent = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class MergeReport:
-    """What a merge did. `seconds` from opening the inputs to the rename; `bytes_read` and `peak_rss` in bytes."""
+    """What a merge did. `seconds` from opening the inputs to the rename; `bytes_read` and `peak_rss` in bytes.
+
+    `left_behind` names what of the base's folder is not in OUT, if OUT is a folder; a folder's name ends in a slash.
+    """
 
     output: Path
     method: str
@@ -30,6 +34,7 @@ class MergeReport:
     bytes_read: int
     tensors: tuple[TensorCount, ...]
     warnings: tuple[str, ...] = ()
+    left_behind: tuple[str, ...] = ()
 
     @property
     def consensus(self) -> float:
@@ -50,6 +55,7 @@ class MergeReport:
             "seconds": self.seconds,
             "bytes_read": self.bytes_read,
             "peak_rss": peak_rss(),
+            "left_behind": list(self.left_behind),
         }
 
 
@@ -88,7 +94,14 @@ class VectorReport:
 
 
 def merge_report(
-    pool: Pool, counts: Sequence[TensorCount], output: Path, method: str, alpha: float, started: float, total: int
+    pool: Pool,
+    counts: Sequence[TensorCount],
+    output: Path,
+    method: str,
+    alpha: float,
+    started: float,
+    total: int,
+    beside: Beside | None = None,
 ) -> MergeReport:
     """Return the report of a merge that began at `started` of time.perf_counter() and read `total` bytes."""
     return MergeReport(
@@ -102,7 +115,8 @@ def merge_report(
         seconds=time.perf_counter() - started,
         bytes_read=total,
         tensors=tuple(counts),
-        warnings=pool.warnings,
+        warnings=pool.warnings + (beside.warnings if beside is not None else ()),
+        left_behind=beside.left_behind if beside is not None else (),
     )
 
 
