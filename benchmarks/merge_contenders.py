@@ -94,7 +94,7 @@ def load_loops(method: str) -> None:
     import torch
 
     from negmerge.checkpoints import write_state_dict
-    from negmerge.merging import passes
+    from negmerge.merging.passes import merging as passes
 
     worth, passes.WORTH = passes.WORTH, 0
     with tempfile.TemporaryDirectory() as folder:

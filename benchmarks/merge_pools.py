@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 
 from negmerge.checkpoints import SafetensorsWriter, atomic_write
+from negmerge.checkpoints.dtypes import of_torch
+from negmerge.checkpoints.memory import stored
 
 DRIFT = 0.01  # size of a task vector's elements; weights are of size 1
 
@@ -72,13 +74,13 @@ def files_of(case: Case, folder: Path, ending: str = "safetensors") -> list[Path
 def make_pool(case: Case, folder: Path) -> None:
     """Write the files of a case that are not there yet; the same bytes every time."""
     (folder / case.name).mkdir(parents=True, exist_ok=True)
-    layout = [(name, case.dtype, shape) for name, shape in case.shapes.items()]
+    layout = [(name, of_torch(case.dtype), shape) for name, shape in case.shapes.items()]
     for i, path in enumerate(files_of(case, folder)):
         if not path.exists():
             with atomic_write(path) as file:
                 writer = SafetensorsWriter(file, layout)
                 for name, values in tensors(case, i):
-                    writer.write(name, 0, values.reshape(-1))
+                    writer.write(name, 0, stored(values.reshape(-1)))
     if case.torch_files:
         for i, path in enumerate(files_of(case, folder, "pt")):
             if not path.exists():

@@ -12,7 +12,7 @@ _PLACES = {
     "merge": ("negmerge.merging.engine", "merge_checkpoints"),
     "merge_as_adapter": ("negmerge.merging.as_adapter", "merge_as_adapter"),
     "merge_state_dicts": ("negmerge.merging.engine", "merge_state_dicts"),
-    "inspect": ("negmerge.merging.statistics", "inspect_checkpoints"),
+    "inspect": ("negmerge.merging.inspecting", "inspect_checkpoints"),
     "unlearn": ("negmerge.experiment.unlearn", "unlearn"),
     "choose_alpha": ("negmerge.selection", "choose_alpha"),
     "run": ("negmerge.experiment.pipeline", "run"),
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from negmerge.merging.as_adapter import merge_as_adapter
     from negmerge.merging.engine import merge_checkpoints as merge
     from negmerge.merging.engine import merge_state_dicts
-    from negmerge.merging.statistics import inspect_checkpoints as inspect
+    from negmerge.merging.inspecting import inspect_checkpoints as inspect
     from negmerge.selection import choose_alpha
 
 

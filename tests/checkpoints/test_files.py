@@ -55,7 +55,7 @@ def test_reads_are_parts_of_the_flattened_tensor(tmp_path):
         checkpoint = open_checkpoint(path)
         assert torch.equal(checkpoint.read("brain", 3, 20), state["brain"].flatten()[3:20])
         assert checkpoint.read("empty").shape == (0,)
-        assert checkpoint.shape("scale") == () and checkpoint.dtype("half") == torch.float16
+        assert checkpoint.shape("scale") == () and checkpoint.dtype("half").name == "float16"
 
 
 def test_equal_tensors_give_equal_bytes(tmp_path):

@@ -15,7 +15,7 @@ from negmerge.cli import main
 from negmerge.errors import InputError
 from negmerge.merging.as_adapter import merge_as_adapter
 from negmerge.merging.engine import merge_checkpoints
-from negmerge.merging.record import verify_model
+from negmerge.merging.output.record import verify_model
 from pools import drift, make_state
 
 WAYS = [(model, way) for model in MODELS for way in model.ways]

@@ -169,7 +169,7 @@ def test_no_error_shows_a_traceback(negmerge, pool, monkeypatch, error, code, me
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr("negmerge.merging.statistics.inspect_checkpoints", fail)
+    monkeypatch.setattr("negmerge.merging.inspecting.inspect_checkpoints", fail)
     found, out, err = negmerge("inspect", pool[0], pool[1][0])
     assert found == code and message in err and err.count("\n") == 1 and out == ""
 

@@ -17,7 +17,7 @@ import torch
 
 from negmerge.checkpoints import write_state_dict
 from negmerge.cli import main
-from negmerge.merging.record import verify_model
+from negmerge.merging.output.record import verify_model
 
 HANG = 300  # seconds after which a command that should have ended has not
 POLLS = (

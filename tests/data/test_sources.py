@@ -2,11 +2,13 @@
 
 import io
 import logging
+import os
 
 import datasets
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from pydantic import ValidationError
 
@@ -305,3 +307,16 @@ def test_sources_with_heads_of_their_own_keep_their_classes_apart():
     first, other = (ImageSet(images, torch.tensor([0, 1]), names) for names in (("a", "b"), ("b", "c")))
     joined = join_sources(Source(first, first), Source(other, other), unite=False)
     assert joined.source.train.classes == ("a", "b", "b", "c") and joined.source.train.labels.tolist() == [0, 1, 2, 3]
+
+
+def test_a_folder_is_not_answered_from_another_of_its_name(tmp_path):
+    files = [{"split": part, "path": f"{part}.parquet"} for part in ("train", "test")]
+    card = f"---\n{yaml.safe_dump({'configs': [{'config_name': 'default', 'data_files': files}]})}---\n"
+    for place, values in (("a", [1, 2]), ("b", [3, 4, 5])):
+        folder = tmp_path / place / "images"
+        folder.mkdir(parents=True)
+        (folder / "README.md").write_text(card)
+        for part in ("train", "test"):
+            table(values, image=f"picture-{place}").to_parquet(folder / f"{part}.parquet")
+            os.utime(folder / f"{part}.parquet", (1e9, 1e9))
+        assert len(load("hub", path=str(folder)).train.labels) == len(values)

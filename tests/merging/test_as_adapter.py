@@ -13,7 +13,7 @@ from negmerge import merge_as_adapter
 from negmerge.checkpoints import read_state_dict
 from negmerge.errors import InputError
 from negmerge.merging.engine import merge_checkpoints, merge_vector
-from negmerge.merging.record import read_record, verify_model
+from negmerge.merging.output.record import read_record, verify_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -9,8 +9,8 @@ import yaml
 
 from negmerge.cli import main
 from negmerge.errors import InputError
-from negmerge.merging.beside import LIMIT, copy_beside, plan_beside
 from negmerge.merging.engine import merge_checkpoints
+from negmerge.merging.output.beside import LIMIT, copy_beside, plan_beside
 
 WEIGHTS = "model.safetensors"
 LEFT = """forget_set.json train_data.txt wandb.json trainer_state.json optimizer.pt scheduler.pt rng_state.pth

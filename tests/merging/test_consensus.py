@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from negmerge.errors import InputError
+from negmerge.merging.inspecting import chance_level
 from negmerge.merging.methods.consensus import merge, merge_with_mask, votes_needed
-from negmerge.merging.statistics import chance_level
 
 
 def columns(*values):

@@ -9,10 +9,10 @@ from safetensors.torch import load_file
 
 from negmerge.checkpoints import read_state_dict, write_state_dict
 from negmerge.errors import InputError, NegmergeError
-from negmerge.merging import streaming
 from negmerge.merging.engine import merge_checkpoints, merge_state_dicts, merge_vector
-from negmerge.merging.record import verify_model
-from negmerge.merging.statistics import inspect_checkpoints
+from negmerge.merging.inspecting import inspect_checkpoints
+from negmerge.merging.output.record import verify_model
+from negmerge.merging.passes import streaming
 from pools import drift, make_state
 
 
@@ -189,7 +189,7 @@ BAD_MEMBERS = {
         changed(lambda s: s.update({"stem.bias": torch.ones(8)})),
         r"stem.bias has shape \[8\], in the base \[7\]",
     ),
-    "integer": (changed(lambda s: s.update(scale=torch.tensor(1))), r"scale is torch.int64, in the base torch.float32"),
+    "integer": (changed(lambda s: s.update(scale=torch.tensor(1))), r"scale is int64, in the base float32"),
     "nan": (
         changed(lambda s: s["stem.bias"].fill_(float("nan"))),
         r"bad.safetensors: tensor stem.bias holds NaN or Inf",

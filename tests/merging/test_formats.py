@@ -8,11 +8,11 @@ from safetensors.torch import load_file
 
 from negmerge.checkpoints import read_state_dict, write_state_dict
 from negmerge.errors import InputError, NegmergeError
-from negmerge.merging import passes
 from negmerge.merging.engine import merge_checkpoints
-from negmerge.merging.output import written_folder
-from negmerge.merging.record import verify_model
-from negmerge.merging.weights import parse_size
+from negmerge.merging.output.folder import written_folder
+from negmerge.merging.output.record import verify_model
+from negmerge.merging.output.weights import parse_size
+from negmerge.merging.passes import merging as passes
 from pools import drift, make_state
 
 
@@ -130,7 +130,7 @@ def test_an_adapter_beside_a_full_member(tmp_path):
 
 
 def test_adapter_bytes_do_not_depend_on_workers(tmp_path, monkeypatch):
-    from negmerge.merging import streaming
+    from negmerge.merging.passes import streaming
 
     place, paths, _ = adapters(tmp_path, {"layer.weight": torch.randn(30, 40)})
     merge_checkpoints(place, paths, tmp_path / "a.safetensors")

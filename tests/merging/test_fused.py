@@ -6,8 +6,10 @@ from safetensors.torch import load_file
 
 from negmerge.checkpoints import read_state_dict, write_state_dict
 from negmerge.errors import InputError
-from negmerge.merging import fused, fused_ranks, kernels, passes, streaming
+from negmerge.merging.compiled import fused, fused_ranks, kernels
 from negmerge.merging.engine import merge_checkpoints, merge_state_dicts, merge_vector
+from negmerge.merging.passes import merging as passes
+from negmerge.merging.passes import streaming
 
 pytestmark = pytest.mark.skipif(not kernels.AVAILABLE, reason="needs numba")
 

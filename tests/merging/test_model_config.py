@@ -5,7 +5,7 @@ import json
 import pytest
 
 from negmerge.errors import InputError
-from negmerge.merging.model_config import changed_config
+from negmerge.merging.output.model_config import changed_config
 
 CONFIG = {
     "architectures": ["X"],

@@ -11,8 +11,8 @@ from negmerge.checkpoints import open_checkpoint
 from negmerge.cli import main
 from negmerge.errors import InputError, NegmergeError
 from negmerge.merging.engine import merge_checkpoints
-from negmerge.merging.output import recover_folder
-from negmerge.merging.record import verify_model
+from negmerge.merging.output.folder import recover_folder
+from negmerge.merging.output.record import verify_model
 
 OUTS = ["o.safetensors", "out", "shards"]
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from negmerge.merging.methods._trimming import kept_of, kth_magnitudes
-from negmerge.merging.ranking import RankSearch
+from negmerge.merging.passes.ranking import RankSearch
 
 
 def searched(values, ranks, size, threads=1):

@@ -6,9 +6,9 @@ from safetensors.torch import load_file
 
 from negmerge.checkpoints import read_state_dict, write_state_dict
 from negmerge.errors import InputError
-from negmerge.merging import streaming
 from negmerge.merging.engine import merge_checkpoints, merge_state_dicts, merge_vector
 from negmerge.merging.methods import breadcrumbs, ties
+from negmerge.merging.passes import streaming
 from pools import drift, make_state
 
 MERGED = ("stem.weight", "stem.bias", "scale", "empty", "half", "brain", "exact", "head.weight")
@@ -72,7 +72,7 @@ def test_settings_for_some_tensors(pool, tmp_path, monkeypatch):
 
 
 def test_settings_for_some_tensors_of_a_compiled_method(pool, tmp_path, monkeypatch):
-    from negmerge.merging import passes
+    from negmerge.merging.passes import merging as passes
 
     settings = {"threshold": 1.0, "threshold[weight$]": 0.6}
     results = []

@@ -5,19 +5,23 @@
 Hu et al., LoRA (arXiv 2106.09685); Kalajdzievski, rsLoRA (arXiv 2312.03732); https://huggingface.co/docs/peft
 """
 
+from __future__ import annotations
+
 import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Literal
 
 from negmerge.checkpoints.base import Checkpoint, is_name
+from negmerge.checkpoints.dtypes import FLOAT32, DType, Raw
 from negmerge.checkpoints.low_rank import LowRank, check_scales, low_ranks
+from negmerge.checkpoints.memory import stored
 from negmerge.checkpoints.plain_file import CONFIG_LIMIT, read_small
 from negmerge.errors import InputError, listing
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CONFIG = "adapter_config.json"
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
@@ -65,7 +69,7 @@ class Adapter:
         name = self.config.get("base_model_name_or_path")
         return _shown(name) if isinstance(name, str) and name else None
 
-    def bind(self, base: Checkpoint) -> "BoundAdapter":
+    def bind(self, base: Checkpoint) -> BoundAdapter:
         """Return the adapter's change of each of the base's tensors that it touches.
 
         Raises InputError that lists every factor without a partner, a place in the base or a fitting shape.
@@ -76,7 +80,7 @@ class Adapter:
             self.weights.close()
 
 
-class BoundAdapter:
+class BoundAdapter(Checkpoint):
     """An adapter under the interface of a checkpoint: the base's names; `read_delta` gives the change itself."""
 
     def __init__(self, adapter: Adapter, base: Checkpoint) -> None:
@@ -98,12 +102,14 @@ class BoundAdapter:
         """Return the shape of a tensor."""
         return self._base.shape(name)
 
-    def dtype(self, name: str) -> torch.dtype:
+    def dtype(self, name: str) -> DType:
         """Return float32, the dtype of a change; that of the base where it changes nothing."""
-        return torch.float32 if name in self.touched else self._base.dtype(name)
+        return FLOAT32 if name in self.touched else self._base.dtype(name)
 
     def read_delta(self, name: str, start: int, stop: int) -> Tensor:
         """Return elements start … stop of the flattened change, float32; zeros where the adapter changes nothing."""
+        import torch
+
         change = self._changes.get(name)
         if change is None:
             return torch.zeros(stop - start)
@@ -111,12 +117,12 @@ class BoundAdapter:
             return change.read(start, stop)
         return change[start:stop] - self._base.read(name, start, stop).float()
 
-    def read(self, name: str, start: int = 0, stop: int | None = None) -> Tensor:
+    def raw(self, name: str, start: int = 0, stop: int | None = None) -> Raw:
         """Return elements of the tensor with the change applied, in float32."""
-        values = self._base.read(name, start, stop)
         if name not in self.touched:
-            return values
-        return values.float() + self.read_delta(name, start, start + len(values))
+            return self._base.raw(name, start, stop)
+        values = self._base.read(name, start, stop)
+        return stored(values.float() + self.read_delta(name, start, start + len(values)))
 
     def locate(self, name: str) -> None:
         """Return None: a change is computed, not stored."""
@@ -171,6 +177,8 @@ def _shown(value: object) -> str:
 
 
 def _changes(adapter: Adapter, base: Checkpoint) -> tuple[dict[str, LowRank | Tensor], dict[str, Home], list[str]]:
+    import torch
+
     factors: dict[str, dict[str, Tensor]] = {}
     changes: dict[str, LowRank | Tensor] = {}
     homes: dict[str, Home] = {}
@@ -204,6 +212,8 @@ def _changes(adapter: Adapter, base: Checkpoint) -> tuple[dict[str, LowRank | Te
 
 
 def _values(adapter: Adapter, key: str) -> Tensor:
+    import torch
+
     dtype = adapter.weights.dtype(key)
     if not dtype.is_floating_point:
         raise InputError(f"{adapter.path}: tensor {key} is {dtype}, factors are floats; save the adapter again")

@@ -2,13 +2,11 @@
 
 from collections.abc import Mapping
 
-import torch
-from torch import Tensor
-
 from negmerge.checkpoints.base import Checkpoint
+from negmerge.checkpoints.dtypes import DType, Raw
 
 
-class Aliased:
+class Aliased(Checkpoint):
     """A checkpoint with further names for tensors that it has; `alias` maps each to the name it stands for."""
 
     def __init__(self, inner: Checkpoint, alias: Mapping[str, str]) -> None:
@@ -22,13 +20,13 @@ class Aliased:
         """Return the shape of a tensor."""
         return self._inner.shape(self._alias.get(name, name))
 
-    def dtype(self, name: str) -> torch.dtype:
+    def dtype(self, name: str) -> DType:
         """Return the dtype of a tensor."""
         return self._inner.dtype(self._alias.get(name, name))
 
-    def read(self, name: str, start: int = 0, stop: int | None = None) -> Tensor:
-        """Return elements start … stop of the flattened tensor as a new 1-D tensor."""
-        return self._inner.read(self._alias.get(name, name), start, stop)
+    def raw(self, name: str, start: int = 0, stop: int | None = None) -> Raw:
+        """Return elements start … stop of the flattened tensor as they are stored, as a new 1-D array."""
+        return self._inner.raw(self._alias.get(name, name), start, stop)
 
     def locate(self, name: str) -> tuple[int, int] | None:
         """Return where the plain bytes of a tensor lie."""

@@ -1,58 +1,45 @@
 """What every opened checkpoint offers, whatever its format."""
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import torch
-from torch import Tensor
+from negmerge.checkpoints.dtypes import DType, Raw
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 UNNAMEABLE = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 class Checkpoint(Protocol):
-    """Ordered names, and for each shape, dtype and a lazy read of the flattened tensor.
+    """Ordered names, and for each shape, dtype and a lazy read of the flattened tensor; a class per format."""
 
-    `tied` maps a name to the earlier one whose memory it shares (only formats that can say so).
-    """
-
-    @property
-    def path(self) -> Path:
-        """The file or folder it was opened from."""
-        ...
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The files that hold the weights."""
-        ...
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names of all tensors, in the order of the file."""
-        ...
-
-    @property
-    def metadata(self) -> Mapping[str, str]:
-        """Free text that the file carries."""
-        ...
-
-    @property
-    def tied(self) -> Mapping[str, str]:
-        """Names that share the memory of another."""
-        ...
+    path: Path  # the file or folder it was opened from, as messages name it
+    files: tuple[Path, ...]  # the files that hold the weights
+    names: tuple[str, ...]  # of all tensors, in the order of the file
+    metadata: Mapping[str, str]  # free text that the file carries
+    tied: Mapping[str, str]  # names that share the memory of an earlier one, and that one
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of a tensor."""
         ...
 
-    def dtype(self, name: str) -> torch.dtype:
+    def dtype(self, name: str) -> DType:
         """Return the dtype of a tensor."""
         ...
 
-    def read(self, name: str, start: int = 0, stop: int | None = None) -> Tensor:
-        """Return elements start … stop of the flattened tensor, in its own dtype, as a new 1-D tensor."""
+    def raw(self, name: str, start: int = 0, stop: int | None = None) -> Raw:
+        """Return elements start … stop of the flattened tensor as they are stored, as a new 1-D array."""
         ...
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> "Tensor":
+        """Return elements start … stop of the flattened tensor, in its own dtype, as a new 1-D tensor of torch."""
+        import torch
+
+        return torch.from_numpy(self.raw(name, start, stop)).view(self.dtype(name).torch)
 
     def locate(self, name: str) -> tuple[int, int] | None:
         """Return where the plain bytes of a tensor lie: file descriptor and offset, or −1 and an address in memory.
@@ -68,10 +55,7 @@ class Checkpoint(Protocol):
 
 def elements(shape: tuple[int, ...]) -> int:
     """Return the number of elements of a shape; 1 for a scalar."""
-    count = 1
-    for size in shape:
-        count *= size
-    return count
+    return math.prod(shape)
 
 
 def is_name(name: str) -> bool:

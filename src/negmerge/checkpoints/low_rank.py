@@ -5,17 +5,19 @@
 Hu et al., LoRA (arXiv 2106.09685); Kalajdzievski, rsLoRA (arXiv 2312.03732); https://huggingface.co/docs/peft
 """
 
+from __future__ import annotations
+
 import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from negmerge.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 BLOCK = 2**15  # elements of ΔW computed at a time; fixed, so that no sum depends on how the engine cuts
 REPEATS = re.compile(r"(?<!\\)[*+{]")
@@ -38,6 +40,8 @@ class LowRank:
 
     def read(self, start: int, stop: int) -> Tensor:
         """Return elements start … stop of the flattened ΔW."""
+        import torch
+
         if stop <= start:
             return torch.empty(0)
         columns = self.right.shape[1]

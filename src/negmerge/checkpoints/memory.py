@@ -2,16 +2,19 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+from negmerge.checkpoints.base import Checkpoint
+from negmerge.checkpoints.dtypes import DType, Raw, of_torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
-class StateDict:
+class StateDict(Checkpoint):
     """Tensors, in memory or memory-mapped, under the interface of a checkpoint; `path` is how messages name them."""
 
-    def __init__(self, tensors: Mapping[str, Tensor], path: Path, files: tuple[Path, ...] = ()) -> None:
+    def __init__(self, tensors: Mapping[str, "Tensor"], path: Path, files: tuple[Path, ...] = ()) -> None:
         self._tensors = {key: value.detach().cpu() for key, value in tensors.items()}
         self.path = path
         self.files = files
@@ -23,13 +26,13 @@ class StateDict:
         """Return the shape of a tensor."""
         return tuple(self._tensors[name].shape)
 
-    def dtype(self, name: str) -> torch.dtype:
+    def dtype(self, name: str) -> DType:
         """Return the dtype of a tensor."""
-        return self._tensors[name].dtype
+        return of_torch(self._tensors[name].dtype)
 
-    def read(self, name: str, start: int = 0, stop: int | None = None) -> Tensor:
-        """Return elements start … stop of the flattened tensor as a new 1-D tensor."""
-        return self._tensors[name].reshape(-1)[start:stop].clone()
+    def raw(self, name: str, start: int = 0, stop: int | None = None) -> Raw:
+        """Return elements start … stop of the flattened tensor as they are stored, as a new 1-D array."""
+        return stored(self._tensors[name].reshape(-1)[start:stop].clone())
 
     def locate(self, name: str) -> tuple[int, int] | None:
         """Return −1 and the address of a tensor that is contiguous."""
@@ -41,7 +44,16 @@ class StateDict:
         self._tensors = {}
 
 
-def shared_names(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+def stored(tensor: "Tensor") -> Raw:
+    """Return the elements of a 1-D tensor on the CPU as a file stores them; the memory is shared."""
+    import torch
+
+    dtype = of_torch(tensor.dtype)
+    values: Raw = tensor.contiguous().view(torch.uint8).numpy().view(dtype.stored)
+    return values
+
+
+def shared_names(tensors: Mapping[str, "Tensor"]) -> dict[str, str]:
     """Return the names that are views of all of an earlier tensor's memory, each with that tensor's name."""
     first: dict[tuple[Any, ...], str] = {}
     tied = {}

@@ -1,8 +1,7 @@
 """Opening a checkpoint, whatever it is."""
 
 from pathlib import Path
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from negmerge.checkpoints import adapter
 from negmerge.checkpoints.adapter import Adapter
@@ -13,6 +12,9 @@ from negmerge.checkpoints.safetensors_file import SafetensorsFile
 from negmerge.checkpoints.sharded import Sharded
 from negmerge.checkpoints.torch_file import TorchFile
 from negmerge.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TORCH_ENDINGS = (".pt", ".pth", ".bin")
 # What a folder may hold, best first; the names are those of transformers.
@@ -66,7 +68,7 @@ def find(path: Path) -> tuple[Path, Path]:
     raise InputError(f"{path}: no such file or folder; give a checkpoint that exists")
 
 
-def read_state_dict(path: Path | str) -> dict[str, Tensor]:
+def read_state_dict(path: Path | str) -> dict[str, "Tensor"]:
     """Return all tensors of a checkpoint, in memory."""
     checkpoint = open_checkpoint(path)
     try:

@@ -10,35 +10,18 @@ import os
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from negmerge.checkpoints.base import elements, is_name
+from negmerge.checkpoints.base import Checkpoint, elements, is_name
+from negmerge.checkpoints.dtypes import BY_CODE, DType, Raw
 from negmerge.checkpoints.foreign import refuse_quantised
 from negmerge.checkpoints.plain_file import open_plain, read_into
 from negmerge.errors import InputError
 
-DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U64": torch.uint64,
-    "U32": torch.uint32,
-    "U16": torch.uint16,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-    "C64": torch.complex64,
-}
-CODES = {dtype: code for code, dtype in DTYPES.items()}
 HEADER_LIMIT = 100_000_000  # the limit of the safetensors library
 
 
-class SafetensorsFile:
+class SafetensorsFile(Checkpoint):
     """One safetensors file, opened; its header is parsed and checked once.
 
     Raises InputError for a file that is shorter than its header says, a header that is not the JSON of the format, an
@@ -69,19 +52,19 @@ class SafetensorsFile:
         """Return the shape of a tensor."""
         return self._entries[name][1]
 
-    def dtype(self, name: str) -> torch.dtype:
+    def dtype(self, name: str) -> DType:
         """Return the dtype of a tensor."""
         return self._entries[name][0]
 
-    def read(self, name: str, start: int = 0, stop: int | None = None) -> Tensor:
-        """Return elements start … stop of the flattened tensor as a new 1-D tensor."""
+    def raw(self, name: str, start: int = 0, stop: int | None = None) -> Raw:
+        """Return elements start … stop of the flattened tensor as they are stored, as a new 1-D array."""
         dtype, shape, offset = self._entries[name]
         stop = elements(shape) if stop is None else stop
-        tensor = torch.empty(stop - start, dtype=dtype)
+        values = np.empty(stop - start, dtype.stored)
         if stop > start:
             at = offset + start * dtype.itemsize
-            read_into(self._descriptor, tensor.view(torch.uint8).numpy().data, at, f"{self.path}: tensor {name}")
-        return tensor
+            read_into(self._descriptor, values.view(np.uint8).data, at, f"{self.path}: tensor {name}")
+        return values
 
     def locate(self, name: str) -> tuple[int, int] | None:
         """Return the file descriptor and the offset of a tensor's bytes."""
@@ -124,7 +107,7 @@ class SafetensorsFile:
             raise self._fail("its __metadata__ is not a map of texts")
         return metadata
 
-    def _checked(self, header: dict[str, Any], size: int) -> dict[str, tuple[torch.dtype, tuple[int, ...], int]]:
+    def _checked(self, header: dict[str, Any], size: int) -> dict[str, tuple[DType, tuple[int, ...], int]]:
         entries = {}
         spans = []
         for name, entry in header.items():
@@ -145,7 +128,7 @@ class SafetensorsFile:
             raise self._fail(f"{size - at} bytes after the last tensor belong to none")
         return entries
 
-    def _entry(self, name: str, entry: Any) -> tuple[torch.dtype, tuple[int, ...], int, int]:
+    def _entry(self, name: str, entry: Any) -> tuple[DType, tuple[int, ...], int, int]:
         def is_count(value: Any) -> bool:
             return type(value) is int and 0 <= value < 2**62
 
@@ -154,13 +137,13 @@ class SafetensorsFile:
         code, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
         if not isinstance(code, str):
             raise self._fail(f"the dtype of tensor {name} is not a text")
-        if code not in DTYPES:
+        if code not in BY_CODE:
             raise InputError(
                 f"{self.path}: tensor {name} has dtype {code:.20}, which is not supported; "
-                f"there are {', '.join(DTYPES)}"
+                f"there are {', '.join(BY_CODE)}"
             )
         if not isinstance(shape, list) or not all(map(is_count, shape)) or len(shape) > 64:
             raise self._fail(f"the shape of tensor {name} is not a list of counts")
         if not isinstance(offsets, list) or len(offsets) != 2 or not all(map(is_count, offsets)):
             raise self._fail(f"the data_offsets of tensor {name} are not two counts")
-        return DTYPES[code], tuple(shape), offsets[0], offsets[1]
+        return BY_CODE[code], tuple(shape), offsets[0], offsets[1]

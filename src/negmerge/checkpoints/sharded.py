@@ -4,19 +4,16 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from negmerge.checkpoints.base import Checkpoint, is_name
+from negmerge.checkpoints.dtypes import DType, Raw
 from negmerge.checkpoints.foreign import refuse_quantised
 from negmerge.checkpoints.plain_file import read_small
-from negmerge.checkpoints.safetensors_file import CODES
 from negmerge.errors import InputError, listing
 
 INDEX_LIMIT = 100_000_000
 
 
-class Sharded:
+class Sharded(Checkpoint):
     """Shards seen as one checkpoint: the tensors of the first file, then those of the second, and so on.
 
     Raises InputError for an index that is not what the format says, that points out of its folder, whose shards are
@@ -45,7 +42,7 @@ class Sharded:
             problems += [f"{name} is not in {file}" for name, file in wanted.items() if name not in self._of]
             if problems:
                 raise InputError(listing(f"{index} does not fit its shards; fetch or write them again:", problems))
-            refuse_quantised({name: CODES[file.dtype(name)] for name, file in self._of.items()}, shown)
+            refuse_quantised({name: file.dtype(name).code for name, file in self._of.items()}, shown)
         except BaseException:
             self.close()
             raise
@@ -57,13 +54,13 @@ class Sharded:
         """Return the shape of a tensor."""
         return self._of[name].shape(name)
 
-    def dtype(self, name: str) -> torch.dtype:
+    def dtype(self, name: str) -> DType:
         """Return the dtype of a tensor."""
         return self._of[name].dtype(name)
 
-    def read(self, name: str, start: int = 0, stop: int | None = None) -> Tensor:
-        """Return elements start … stop of the flattened tensor as a new 1-D tensor."""
-        return self._of[name].read(name, start, stop)
+    def raw(self, name: str, start: int = 0, stop: int | None = None) -> Raw:
+        """Return elements start … stop of the flattened tensor as they are stored, as a new 1-D array."""
+        return self._of[name].raw(name, start, stop)
 
     def locate(self, name: str) -> tuple[int, int] | None:
         """Return where the plain bytes of a tensor lie."""

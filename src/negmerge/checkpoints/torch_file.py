@@ -2,19 +2,16 @@
 
 import mmap
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from negmerge.checkpoints.base import UNNAMEABLE, elements, is_name
+from negmerge.checkpoints.base import UNNAMEABLE, Checkpoint, elements, is_name
+from negmerge.checkpoints.dtypes import BY_CODE, DType, Raw
 from negmerge.checkpoints.foreign import refuse_quantised
 from negmerge.checkpoints.plain_file import open_plain, read_into
-from negmerge.checkpoints.safetensors_file import CODES
 from negmerge.checkpoints.torch_formats import Find, describe
 from negmerge.checkpoints.torch_names import MalformedError, RefusedError, TensorRecord
 from negmerge.errors import InputError
@@ -25,7 +22,7 @@ PREFIX = "module."
 REPEATED = 2**20  # elements up to which a tensor may show the stored ones more than once (torch.expand)
 
 
-class TorchFile:
+class TorchFile(Checkpoint):
     """A state dict saved by torch.save, read from where it lies in the file, piece by piece.
 
     A dict under `state_dict`, `model_state_dict` or `model` is unwrapped, and a `module.` before every name taken
@@ -41,7 +38,7 @@ class TorchFile:
         try:
             loaded, find = describe(self._descriptor)
             self._records = _unwrap(loaded, shown)
-            refuse_quantised({name: _code(record.dtype) for name, record in self._records.items()}, shown)
+            refuse_quantised({name: record.dtype.code for name, record in self._records.items()}, shown)
             _refuse_dtypes(self._records, shown)
             self._offsets = {name: _offset(name, record, find) for name, record in self._records.items()}
         except BaseException as error:
@@ -54,21 +51,21 @@ class TorchFile:
         """Return the shape of a tensor."""
         return self._records[name].shape
 
-    def dtype(self, name: str) -> torch.dtype:
+    def dtype(self, name: str) -> DType:
         """Return the dtype of a tensor."""
         return self._records[name].dtype
 
-    def read(self, name: str, start: int = 0, stop: int | None = None) -> Tensor:
-        """Return elements start … stop of the flattened tensor as a new 1-D tensor."""
+    def raw(self, name: str, start: int = 0, stop: int | None = None) -> Raw:
+        """Return elements start … stop of the flattened tensor as they are stored, as a new 1-D array."""
         record = self._records[name]
         stop = elements(record.shape) if stop is None else stop
         if stop > start and not _is_plain(record):
             return self._gather(record, self._offsets[name], start, stop)
-        tensor = torch.empty(stop - start, dtype=record.dtype)
+        values = np.empty(stop - start, record.dtype.stored)
         if stop > start:
             at = self._offsets[name] + start * record.dtype.itemsize
-            read_into(self._descriptor, tensor.view(torch.uint8).numpy().data, at, f"{self.path}: tensor {name}")
-        return tensor
+            read_into(self._descriptor, values.view(np.uint8).data, at, f"{self.path}: tensor {name}")
+        return values
 
     def locate(self, name: str) -> tuple[int, int] | None:
         """Return the file descriptor and the offset of the bytes of a tensor that is contiguous."""
@@ -81,7 +78,7 @@ class TorchFile:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def _gather(self, record: TensorRecord, offset: int, start: int, stop: int) -> Tensor:
+    def _gather(self, record: TensorRecord, offset: int, start: int, stop: int) -> Raw:
         """Read the rows of a transposed or otherwise strided tensor that hold elements start … stop."""
         sides = [(size, step) for size, step in zip(record.shape, record.stride, strict=True) if size != 1]
         row = elements(tuple(size for size, _ in sides[1:]))
@@ -97,7 +94,7 @@ class TorchFile:
             tuple(step * width for _, step in sides),
         )
         values = np.array(rows, order="C").reshape(-1)[start - first * row : stop - first * row]
-        return torch.from_numpy(values.copy()).view(record.dtype)
+        return values.copy().view(record.dtype.stored)
 
 
 def _explained(error: BaseException, shown: Path) -> BaseException:
@@ -128,15 +125,9 @@ def _unwrap(loaded: Any, shown: Path) -> dict[str, TensorRecord]:
     return {name[cut:]: value for name, value in loaded.items()}
 
 
-def _code(dtype: torch.dtype) -> str:
-    """Return the name of a dtype as safetensors writes it, those that are only recognised included."""
-    narrow = re.match(r"torch\.float(8|4)_(\w+?)(fn)?$", str(dtype))
-    return f"F{narrow[1]}_{narrow[2].upper()}" if narrow else CODES.get(dtype, str(dtype))
-
-
 def _refuse_dtypes(records: Mapping[str, TensorRecord], shown: Path) -> None:
     for name, record in records.items():
-        if record.dtype not in CODES:
+        if record.dtype.code not in BY_CODE:
             raise InputError(f"{shown}: tensor {name} has dtype {record.dtype}, which is not supported; convert it")
 
 

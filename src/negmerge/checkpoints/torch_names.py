@@ -3,11 +3,11 @@
 Source: torch/_utils.py, torch/storage.py.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-import torch
+from negmerge.checkpoints.dtypes import BY_NAME, DType
 
 
 class MalformedError(Exception):
@@ -26,7 +26,7 @@ class RefusedError(Exception):
 class Storage:
     """Elements in the file, under a key; `dtype` None means bytes. A view starts at element `start` of its root."""
 
-    dtype: torch.dtype | None
+    dtype: DType | None
     key: str
     size: int
     start: int = 0
@@ -37,7 +37,7 @@ class TensorRecord:
     """A tensor as the file describes it; offset and strides in elements."""
 
     storage: Storage
-    dtype: torch.dtype
+    dtype: DType
     offset: int
     shape: tuple[int, ...]
     stride: tuple[int, ...]
@@ -47,7 +47,7 @@ class TensorRecord:
 class Kind:
     """The type of a storage."""
 
-    dtype: torch.dtype | None
+    dtype: DType | None
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def _tensor_of(storage: Any, offset: Any, shape: Any, stride: Any, dtype: Any) -
     fine = isinstance(storage, Storage) and isinstance(shape, tuple) and isinstance(stride, tuple)
     if not fine or not are_counts(offset, *shape, *stride) or len(shape) != len(stride) or len(shape) > 64:
         raise ValueError("a tensor without place or shape")
-    found = dtype if isinstance(dtype, torch.dtype) else storage.dtype
+    found = dtype if isinstance(dtype, DType) else storage.dtype
     if found is None:
         raise ValueError("a tensor without dtype")
     return TensorRecord(storage, found, offset, shape, stride)
@@ -121,21 +121,17 @@ def _nothing(*_: Any) -> None:
     return None
 
 
-def _dtypes() -> Mapping[str, torch.dtype]:
-    return {f"torch.{key}": found for key, found in vars(torch).items() if isinstance(found, torch.dtype)}
-
-
 TYPES = ("torch.Tensor", "torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer")
 HARMLESS = ("set", "complex", "list", "dict", "int", "float", "bytearray")
 STORAGES = {
-    "Double": torch.float64, "Float": torch.float32, "Half": torch.float16, "BFloat16": torch.bfloat16,
-    "Long": torch.int64, "Int": torch.int32, "Short": torch.int16, "Char": torch.int8, "Byte": torch.uint8,
-    "Bool": torch.bool, "ComplexFloat": torch.complex64, "ComplexDouble": torch.complex128,
+    "Double": "float64", "Float": "float32", "Half": "float16", "BFloat16": "bfloat16", "Long": "int64",
+    "Int": "int32", "Short": "int16", "Char": "int8", "Byte": "uint8", "Bool": "bool",
+    "ComplexFloat": "complex64", "ComplexDouble": "complex128",
 }  # fmt: skip
 PLAIN_TYPE = Call(_nothing)
 NAMES: dict[str, Any] = {
-    **_dtypes(),
-    **{f"torch.{name}Storage": Kind(dtype) for name, dtype in STORAGES.items()},
+    **{f"torch.{name}": dtype for name, dtype in BY_NAME.items()},
+    **{f"torch.{name}Storage": Kind(BY_NAME[dtype]) for name, dtype in STORAGES.items()},
     **{name: Kind(None) for name in ("torch.storage.UntypedStorage", "torch.UntypedStorage")},
     **dict.fromkeys(TYPES, PLAIN_TYPE),
     **{f"torch._utils._rebuild_tensor{version}": Call(_tensor) for version in ("", "_v2")},

@@ -4,16 +4,19 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from negmerge.checkpoints.atomic import atomic_write
 from negmerge.checkpoints.base import elements
-from negmerge.checkpoints.safetensors_file import CODES
+from negmerge.checkpoints.dtypes import DType, Raw, of_torch
+from negmerge.checkpoints.memory import stored
 
-Layout = Sequence[tuple[str, torch.dtype, tuple[int, ...]]]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Layout = Sequence[tuple[str, DType, tuple[int, ...]]]
 
 
 class SafetensorsWriter:
@@ -32,7 +35,7 @@ class SafetensorsWriter:
         self._offsets: dict[str, int] = {}
         for name, dtype, shape in ordered:
             end = at + elements(shape) * dtype.itemsize
-            header[name] = {"dtype": CODES[dtype], "shape": list(shape), "data_offsets": [at, end]}
+            header[name] = {"dtype": dtype.code, "shape": list(shape), "data_offsets": [at, end]}
             self._offsets[name] = at
             at = end
         text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
@@ -41,12 +44,11 @@ class SafetensorsWriter:
         self._write(len(text).to_bytes(8, "little") + text, 0)
         os.ftruncate(self._descriptor, self.data_start + at)
 
-    def write(self, name: str, start: int, values: Tensor) -> None:
-        """Write elements of the flattened tensor `name`, from element `start` on."""
-        if values.numel():
-            data = values.contiguous().reshape(-1).view(torch.uint8).numpy().data
-            offset = self.data_start + self._offsets[name] + start * values.element_size()
-            self._write(data, offset)
+    def write(self, name: str, start: int, values: Raw) -> None:
+        """Write elements of the flattened tensor `name` as they are stored, a 1-D array, from element `start` on."""
+        if len(values):
+            offset = self.data_start + self._offsets[name] + start * values.itemsize
+            self._write(np.ascontiguousarray(values).view(np.uint8).data, offset)
 
     def sync(self) -> None:
         """Wait until what was written is on the disk."""
@@ -65,10 +67,10 @@ class SafetensorsWriter:
             done += os.pwrite(self._descriptor, data[done:], offset + done)
 
 
-def write_state_dict(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+def write_state_dict(path: Path, tensors: Mapping[str, "Tensor"], metadata: Mapping[str, str] | None = None) -> None:
     """Write tensors (on the CPU, any layout) as one safetensors file, whole or not at all; `path` is replaced."""
-    layout = [(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()]
+    layout = [(name, of_torch(tensor.dtype), tuple(tensor.shape)) for name, tensor in tensors.items()]
     with atomic_write(Path(path)) as file:
         writer = SafetensorsWriter(file, layout, metadata)
         for name, tensor in tensors.items():
-            writer.write(name, 0, tensor.detach().reshape(-1))
+            writer.write(name, 0, stored(tensor.detach().reshape(-1)))

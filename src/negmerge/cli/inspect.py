@@ -20,7 +20,7 @@ def inspect(
     as_json: AsJson = False,
 ) -> None:
     """Show how far the MEMBERs agree: consensus per tensor, cosines, zeros, warnings. Writes nothing."""
-    from negmerge.merging.statistics import inspect_checkpoints
+    from negmerge.merging.inspecting import inspect_checkpoints
 
     found = inspect_checkpoints(
         base, members or [], threshold=threshold, zeros=zeros, include=include or (), exclude=exclude or ()

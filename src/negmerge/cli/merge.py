@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from negmerge.merging.reports import MergeReport
+    from negmerge.merging.output.reports import MergeReport
 
 Base = Annotated[Path, typer.Argument(help="The original model: a file, a Hugging Face folder, or a hub id.")]
 Members = Annotated[list[Path] | None, typer.Argument(help="The models fine-tuned from it on the forget set.")]

@@ -17,7 +17,7 @@ def verify(
 
         count = verify_run(path)
     else:
-        from negmerge.merging.record import verify_model
+        from negmerge.merging.output.record import verify_model
 
         if path.is_dir() and not any(path.glob("*.safetensors*")):
             raise InputError(f"{path} has no record.json and no .safetensors; give a run directory or a merged model")

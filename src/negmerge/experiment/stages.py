@@ -21,7 +21,7 @@ from negmerge.experiment.methods import run_method
 from negmerge.experiment.prepare import Material
 from negmerge.experiment.rundir import RunDir, read_json, write_json
 from negmerge.experiment.selecting import Selector
-from negmerge.merging.statistics import inspect_checkpoints
+from negmerge.merging.inspecting import inspect_checkpoints
 from negmerge.training import TrainSettings, derive_seed
 from negmerge.training.job import TrainingJob
 from negmerge.training.job import train as train_job

@@ -8,8 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from negmerge.checkpoints.dtypes import DType, Raw
+from negmerge.checkpoints.memory import stored
 from negmerge.errors import InputError
-from negmerge.merging.streaming import work_dtype
 
 
 def apply_delta(
@@ -22,9 +23,9 @@ def apply_delta(
     >>> apply_delta(torch.tensor([1.0, 2.0]), torch.tensor([0.5, 0.0]), 2.0)
     tensor([0., 2.])
     """
-    exact = work_dtype(base.dtype)
-    step = delta.to(exact) * alpha
-    origin = base.to(exact)
+    wide = torch.float64 if base.dtype == torch.float64 else torch.float32
+    step = delta.to(wide) * alpha
+    origin = base.to(wide)
     return (origin + step if add else origin - step).to(dtype or base.dtype)
 
 
@@ -48,22 +49,22 @@ class Outlet:
     """What becomes of a merged chunk: τ itself, or θ₀ ∓ α·τ in the dtype of the output, handed to `write`."""
 
     operation: Literal["delta", "subtract", "add"]
-    dtype: Callable[[str], torch.dtype]
-    write: Callable[[str, int, Tensor], None]
+    dtype: Callable[[str], DType]
+    write: Callable[[str, int, Raw], None]
     alpha: float = 1.0
 
     def put(self, name: str, start: int, base: Tensor, delta: Tensor) -> None:
         """Write what becomes of a chunk of τ. Raises InputError where it leaves the range of the dtype."""
         if self.operation == "delta":
-            self.write(name, start, delta)
+            self.write(name, start, stored(delta))
             return
-        values = apply_delta(base, delta, self.alpha, self.operation == "add", self.dtype(name))
+        values = apply_delta(base, delta, self.alpha, self.operation == "add", self.dtype(name).torch)
         check_range(name, values, self.alpha)
-        self.write(name, start, values)
+        self.write(name, start, stored(values))
 
     def put_ready(self, name: str, start: int, values: Tensor) -> None:
         """Write finite values that only lack the cast to the dtype of the output, and the check of its range."""
-        cast = values.to(self.dtype(name))
+        cast = values.to(self.dtype(name).torch)
         if cast.dtype != values.dtype:
             check_range(name, cast, self.alpha)
-        self.write(name, start, cast)
+        self.write(name, start, stored(cast))

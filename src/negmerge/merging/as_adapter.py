@@ -14,17 +14,18 @@ from torch import Tensor
 from negmerge.checkpoints import write_bytes_atomic
 from negmerge.checkpoints.adapter import CONFIG, WEIGHTS, BoundAdapter, Home
 from negmerge.checkpoints.base import elements
+from negmerge.checkpoints.dtypes import Raw, exact, of_torch
+from negmerge.checkpoints.memory import stored
 from negmerge.errors import InputError
 from negmerge.merging.applying import Outlet, apply_delta, check_alpha, check_range
 from negmerge.merging.factoring import factor
 from negmerge.merging.merger import Merger
-from negmerge.merging.output import check_output, is_file_output, recover_folder, written_folder
-from negmerge.merging.passes import bytes_to_read, merge_pool
+from negmerge.merging.output.folder import check_output, is_file_output, recover_folder, written_folder
+from negmerge.merging.output.record import merge_facts, metadata, model_card
+from negmerge.merging.output.reports import AdapterReport, OnEvent, merge_report, telling
+from negmerge.merging.output.weights import weights_file
+from negmerge.merging.passes.merging import bytes_to_read, merge_pool
 from negmerge.merging.pool import Pool, open_pool
-from negmerge.merging.record import merge_facts, metadata, model_card
-from negmerge.merging.reports import AdapterReport, OnEvent, merge_report, telling
-from negmerge.merging.streaming import work_dtype
-from negmerge.merging.weights import weights_file
 
 PREFIX = "base_model.model."
 
@@ -77,16 +78,16 @@ def merge_as_adapter(
         facts = merge_facts(pool, merger, add=add, alpha=alpha, include=include, exclude=exclude, hashed=hash_inputs)
         total = bytes_to_read(pool, merger, device)
         parts = _Parts(pool, _homes(pool, adapters), rank, alpha, add)
-        outlet = Outlet("delta", lambda name: work_dtype(pool.base.dtype(name)), parts.put)
+        outlet = Outlet("delta", lambda name: exact(pool.base.dtype(name)), parts.put)
         counts = merge_pool(pool, merger, outlet, workers, device, telling(on_event, total))
         facts |= {"adapter_rank": rank, "adapter_error": parts.error}
         tensors = parts.tensors()
-        layout = [(key, tensor.dtype, tuple(tensor.shape)) for key, tensor in tensors.items()]
+        layout = [(key, of_torch(tensor.dtype), tuple(tensor.shape)) for key, tensor in tensors.items()]
         with written_folder(output, None, model_card(facts, parts.errors()), overwrite) as folder:
             write_bytes_atomic(folder / CONFIG, _config(adapters, parts.homes, rank))
             with weights_file(folder / WEIGHTS[0], layout, metadata(facts)) as writer:
                 for key, tensor in tensors.items():
-                    writer.write(key, 0, tensor)
+                    writer.write(key, 0, stored(tensor.reshape(-1)))
         report = merge_report(pool, counts, output, method, alpha, started, total)
     return AdapterReport(**vars(report), rank=rank, error=parts.error)
 
@@ -109,12 +110,12 @@ class _Parts:
         self._pieces: dict[str, dict[int, Tensor]] = {name: {} for name in homes}
         self._parts: dict[str, _Part] = {}
 
-    def put(self, name: str, start: int, values: Tensor) -> None:
+    def put(self, name: str, start: int, values: Raw) -> None:
         """Take a piece of τ of the flattened tensor `name`."""
         if name not in self.homes:  # another name of tied weights
             return
         pieces = self._pieces[name]
-        pieces[start] = values.clone()  # it may be a row of the whole chunk
+        pieces[start] = torch.from_numpy(values.copy())  # it may be a row of the whole chunk
         # Only the thread that puts the last piece in takes all of them out.
         if sum(len(piece) for piece in list(pieces.values())) == elements(self._pool.base.shape(name)):
             taken = self._pieces.pop(name, None)

@@ -11,22 +11,23 @@ from torch import Tensor
 
 from negmerge.checkpoints import Checkpoint
 from negmerge.checkpoints.base import elements
+from negmerge.checkpoints.dtypes import BY_NAME, DType, Raw, convert, exact, is_finite
 from negmerge.checkpoints.memory import StateDict
 from negmerge.errors import InputError
 from negmerge.merging.applying import Outlet, apply_delta, check_alpha
-from negmerge.merging.beside import Beside, plan_beside
 from negmerge.merging.merger import Merger
-from negmerge.merging.output import check_output, is_file_output, made_folders, recover_folder, written_folder
-from negmerge.merging.passes import bytes_to_read, merge_pool
+from negmerge.merging.output.beside import Beside, plan_beside
+from negmerge.merging.output.folder import check_output, is_file_output, made_folders, recover_folder, written_folder
+from negmerge.merging.output.record import merge_facts, metadata, model_card
+from negmerge.merging.output.reports import MergeReport, OnEvent, VectorReport, merge_report, telling
+from negmerge.merging.output.weights import WeightsWriter, parse_size, weights_file, weights_folder
+from negmerge.merging.passes.merging import bytes_to_read, merge_pool
+from negmerge.merging.passes.streaming import CHUNK, TensorCount
 from negmerge.merging.pool import fit_pool, open_pool
-from negmerge.merging.record import merge_facts, metadata, model_card
-from negmerge.merging.reports import MergeReport, OnEvent, VectorReport, merge_report, telling
-from negmerge.merging.streaming import CHUNK, TensorCount, work_dtype
-from negmerge.merging.weights import WeightsWriter, parse_size, weights_file, weights_folder
 
 __all__ = ["MergeReport", "VectorReport", "apply_delta", "merge_checkpoints", "merge_state_dicts", "merge_vector"]
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
+DTYPES = ("float32", "float16", "bfloat16", "float64")
 
 
 def merge_checkpoints(
@@ -78,7 +79,7 @@ def merge_checkpoints(
         beside = None if is_file_output(output) else _plan_beside(pool.base, dtype)
         facts = merge_facts(pool, merger, add=add, alpha=alpha, include=include, exclude=exclude, hashed=hash_inputs)
 
-        def out_dtype(name: str) -> torch.dtype:
+        def out_dtype(name: str) -> DType:
             own = pool.base.dtype(name)
             return target if target is not None and own.is_floating_point else own
 
@@ -122,12 +123,12 @@ def merge_vector(
     merger = Merger(method, settings or {}, seed)
     with open_pool(Path(base), [Path(member) for member in members], include, exclude) as pool:
 
-        def exact(name: str) -> torch.dtype:
-            return work_dtype(pool.base.dtype(name))
+        def wide(name: str) -> DType:
+            return exact(pool.base.dtype(name))
 
-        layout = [(name, exact(name), pool.base.shape(name)) for name in pool.merged]
+        layout = [(name, wide(name), pool.base.shape(name)) for name in pool.merged]
         with weights_file(Path(output), layout, {}) as writer:
-            outlet = Outlet("delta", exact, writer.write)
+            outlet = Outlet("delta", wide, writer.write)
             counts = merge_pool(pool, merger.fitted(pool.merged, pool.order), outlet, workers, device)
     return VectorReport(tuple(counts))
 
@@ -161,8 +162,8 @@ def merge_state_dicts(
     result = {name: tensor.detach().clone() for name, tensor in base.items()}
     flat = {name: torch.empty(base[name].numel(), dtype=base[name].dtype) for name in pool.merged}
 
-    def keep(name: str, start: int, values: Tensor) -> None:
-        flat[name][start : start + len(values)] = values
+    def keep(name: str, start: int, values: Raw) -> None:
+        flat[name][start : start + len(values)] = torch.from_numpy(values).view(flat[name].dtype)
 
     outlet = Outlet("add" if add else "subtract", pool.base.dtype, keep, alpha)
     merge_pool(pool, merger.fitted(pool.merged, pool.order), outlet)
@@ -178,16 +179,16 @@ def _plan_beside(base: Checkpoint, dtype: str) -> Beside | None:
     return plan_beside(base.files[0].parent, base.files, None if dtype == "base" else dtype)
 
 
-def _pass_through(base: Checkpoint, name: str, dtype: torch.dtype, writer: WeightsWriter) -> None:
+def _pass_through(base: Checkpoint, name: str, dtype: DType, writer: WeightsWriter) -> None:
     total = elements(base.shape(name))
     for start in range(0, total, CHUNK):
-        values = base.read(name, start, min(start + CHUNK, total))
-        if values.is_floating_point() and not torch.isfinite(values).all():
+        values = base.raw(name, start, min(start + CHUNK, total))
+        if base.dtype(name).is_floating_point and not is_finite(values, base.dtype(name)):
             raise InputError(f"{base.path}: tensor {name} holds NaN or Inf; repair the base first")
-        writer.write(name, start, values.to(dtype))
+        writer.write(name, start, convert(values, base.dtype(name), dtype))
 
 
-def _target_dtype(dtype: str) -> torch.dtype | None:
+def _target_dtype(dtype: str) -> DType | None:
     if dtype != "base" and dtype not in DTYPES:
         raise InputError(f"dtype must be base or one of {', '.join(DTYPES)}, got {dtype!r}")
-    return DTYPES.get(dtype)
+    return BY_NAME.get(dtype)

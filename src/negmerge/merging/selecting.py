@@ -3,16 +3,13 @@
 import re
 from collections.abc import Mapping, Sequence
 
-import torch
-
+from negmerge.checkpoints.dtypes import DType
 from negmerge.errors import InputError
 
 STATISTICS = re.compile(r"(^|\.)running_(mean|var)$")
 
 
-def select_tensors(
-    dtypes: Mapping[str, torch.dtype], include: Sequence[str] = (), exclude: Sequence[str] = ()
-) -> list[str]:
+def select_tensors(dtypes: Mapping[str, DType], include: Sequence[str] = (), exclude: Sequence[str] = ()) -> list[str]:
     """Return the names that merge, in their order: floating point, no batch-norm statistics, narrowed by regexes.
 
     A name merges when some `include` pattern (if there are any) and no `exclude` pattern is found in it.

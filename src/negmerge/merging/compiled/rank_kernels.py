@@ -3,7 +3,7 @@
 import numpy as np
 
 from negmerge.execution.compiling import compiled
-from negmerge.merging.kernels import FINE, NOT_FINITE, UNREADABLE, load
+from negmerge.merging.compiled.kernels import FINE, NOT_FINITE, UNREADABLE, load
 
 INFINITE = np.uint32(0x7F800000)  # bits of a magnitude from here on are Inf and NaN
 MAGNITUDE = np.uint32(0x7FFFFFFF)

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from negmerge.checkpoints.base import elements
+from negmerge.checkpoints.dtypes import FLOAT64
 from negmerge.merging.merger import Merger
+from negmerge.merging.passes.ranking import RankSearch
+from negmerge.merging.passes.streaming import OnBytes, Tally, chunk_of, stream
 from negmerge.merging.pool import Pool
-from negmerge.merging.ranking import RankSearch
-from negmerge.merging.streaming import OnBytes, Tally, chunk_of, stream, work_dtype
 
 
 def collect(
@@ -32,7 +33,7 @@ def collect(
     searches = _searches(pool, merger)
     selected: dict[str, Tensor] = {}
     if fusible:
-        from negmerge.merging.fused_ranks import FusedRanks
+        from negmerge.merging.compiled.fused_ranks import FusedRanks
 
         fast = FusedRanks(pool, workers, on_bytes)
         if merger.scope == "tensor":
@@ -97,7 +98,7 @@ def _shares(
 def _searches(pool: Pool, merger: Merger) -> dict[str, RankSearch]:
     found = {}
     for names in _groups(pool, merger).values():
-        doubles = any(work_dtype(pool.base.dtype(name)) == torch.float64 for name in names)
+        doubles = any(pool.base.dtype(name) == FLOAT64 for name in names)
         search = RankSearch(
             len(pool.members),
             _ranks(pool, merger, *names),

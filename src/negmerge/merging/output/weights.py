@@ -7,19 +7,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from negmerge.checkpoints import SafetensorsWriter, atomic_write, hash_file, partial_path, write_bytes_atomic
 from negmerge.checkpoints.base import elements
+from negmerge.checkpoints.dtypes import DType, Raw
 from negmerge.errors import InputError
-from negmerge.merging.record import PLACEHOLDER
+from negmerge.merging.output.record import PLACEHOLDER
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
-Layout = Sequence[tuple[str, torch.dtype, tuple[int, ...]]]
+Layout = Sequence[tuple[str, DType, tuple[int, ...]]]
 
 
 class WeightsWriter:
@@ -28,7 +26,7 @@ class WeightsWriter:
     def __init__(self, files: Mapping[str, SafetensorsWriter]) -> None:
         self._files = files
 
-    def write(self, name: str, start: int, values: Tensor) -> None:
+    def write(self, name: str, start: int, values: Raw) -> None:
         """Write elements of the flattened tensor `name`, from element `start` on."""
         self._files[name].write(name, start, values)
 
@@ -82,9 +80,9 @@ def parse_size(text: str) -> int:
     return size
 
 
-def _shards(layout: Layout, most: int) -> list[list[tuple[str, torch.dtype, tuple[int, ...]]]]:
+def _shards(layout: Layout, most: int) -> list[list[tuple[str, DType, tuple[int, ...]]]]:
     """Fill shards in the order of the layout; a tensor larger than `most` has a shard of its own."""
-    shards: list[list[tuple[str, torch.dtype, tuple[int, ...]]]] = [[]]
+    shards: list[list[tuple[str, DType, tuple[int, ...]]]] = [[]]
     size = 0
     for entry in layout:
         if shards[-1] and size + _bytes(entry) > most:
@@ -95,7 +93,7 @@ def _shards(layout: Layout, most: int) -> list[list[tuple[str, torch.dtype, tupl
     return shards
 
 
-def _bytes(entry: tuple[str, torch.dtype, tuple[int, ...]]) -> int:
+def _bytes(entry: tuple[str, DType, tuple[int, ...]]) -> int:
     return elements(entry[2]) * entry[1].itemsize
 
 

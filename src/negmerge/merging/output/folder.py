@@ -12,8 +12,8 @@ from pathlib import Path
 from negmerge.checkpoints import sync_folder, write_bytes_atomic
 from negmerge.checkpoints.atomic import is_same, write_error
 from negmerge.errors import InputError, NegmergeError
-from negmerge.merging.beside import CARD, Beside, copy_beside
-from negmerge.merging.record import read_record
+from negmerge.merging.output.beside import CARD, Beside, copy_beside
+from negmerge.merging.output.record import read_record
 
 # Endings of files that are longer than four letters; a dot with fewer behind it is an ending if a letter comes first.
 LONG_ENDINGS = (

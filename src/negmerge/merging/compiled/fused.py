@@ -14,15 +14,16 @@ import torch
 from torch import Tensor
 
 from negmerge.checkpoints import Checkpoint
-from negmerge.merging import kernels
+from negmerge.checkpoints.dtypes import BFLOAT16, FLOAT16, FLOAT32
 from negmerge.merging.applying import Outlet
+from negmerge.merging.compiled import kernels
 from negmerge.merging.merger import Merger
 from negmerge.merging.methods.consensus import votes_needed
+from negmerge.merging.passes.streaming import OnBytes, Piece, Tally, cut, in_threads, read_deltas
 from negmerge.merging.pool import Pool
-from negmerge.merging.streaming import OnBytes, Piece, Tally, cut, in_threads, read_deltas
 
 CHUNK = 2**19  # elements of a tensor in one call: members are read in blocks, so only the result is held
-KINDS = {torch.float32: kernels.FLOAT32, torch.bfloat16: kernels.BFLOAT16, torch.float16: kernels.FLOAT16}
+KINDS = {FLOAT32: kernels.FLOAT32, BFLOAT16: kernels.BFLOAT16, FLOAT16: kernels.FLOAT16}
 OPERATIONS = {"delta": kernels.DELTA, "subtract": kernels.SUBTRACT, "add": kernels.ADD}
 
 

@@ -22,9 +22,9 @@ from negmerge.checkpoints.model_files import (
 )
 from negmerge.checkpoints.plain_file import open_plain, read_into
 from negmerge.errors import InputError
-from negmerge.merging.base_card import declared_in
-from negmerge.merging.model_config import CONFIG, KeyPath, changed_config
-from negmerge.merging.references import files_named, part_folders
+from negmerge.merging.output.base_card import declared_in
+from negmerge.merging.output.model_config import CONFIG, KeyPath, changed_config
+from negmerge.merging.output.references import files_named, part_folders
 
 CARD = "README.md"
 LIMIT = 2**28  # bytes of a file beside the weights that are believed; tokenizers have some 2**25

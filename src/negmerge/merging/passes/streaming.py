@@ -11,6 +11,7 @@ from torch import Tensor
 
 from negmerge.checkpoints.adapter import BoundAdapter
 from negmerge.checkpoints.base import elements
+from negmerge.checkpoints.dtypes import exact, is_finite
 from negmerge.errors import InputError
 from negmerge.execution import torch_threads
 from negmerge.merging.pool import Pool
@@ -135,26 +136,21 @@ def read_deltas(pool: Pool, name: str, start: int, stop: int) -> tuple[Tensor, T
     Raises InputError, naming file and tensor, for NaN or Inf.
     """
     base = pool.base.read(name, start, stop)
-    exact = work_dtype(base.dtype)
-    origin = base.to(exact)
-    deltas = torch.empty(len(pool.members), stop - start, dtype=exact)
+    wide = exact(pool.base.dtype(name)).torch
+    origin = base.to(wide)
+    deltas = torch.empty(len(pool.members), stop - start, dtype=wide)
     for i, member in enumerate(pool.members):
         if isinstance(member, BoundAdapter):
             deltas[i] = member.read_delta(name, start, stop)
         else:
-            torch.sub(member.read(name, start, stop).to(exact), origin, out=deltas[i])
+            torch.sub(member.read(name, start, stop).to(wide), origin, out=deltas[i])
     if not torch.isfinite(deltas).all():
         _blame(pool, name, start, stop)
     return base, deltas
 
 
-def work_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype in which weights of `dtype` are subtracted, merged and applied."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
 def _blame(pool: Pool, name: str, start: int, stop: int) -> None:
     for checkpoint in (pool.base, *pool.members):
-        if not torch.isfinite(checkpoint.read(name, start, stop)).all():
+        if not is_finite(checkpoint.raw(name, start, stop), checkpoint.dtype(name)):
             raise InputError(f"{checkpoint.path}: tensor {name} holds NaN or Inf; a diverged run cannot be merged")
     raise InputError(f"tensor {name}: a difference to the base overflows; a diverged run cannot be merged")

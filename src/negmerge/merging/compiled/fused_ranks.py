@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from negmerge.checkpoints.base import elements
-from negmerge.merging import kernels, rank_kernels
-from negmerge.merging.fused import KINDS, located
+from negmerge.merging.compiled import kernels, rank_kernels
+from negmerge.merging.compiled.fused import KINDS, located
+from negmerge.merging.passes.ranking import RankSearch
+from negmerge.merging.passes.streaming import CHUNK, OnBytes, Piece, cut, in_threads, read_deltas
 from negmerge.merging.pool import Pool
-from negmerge.merging.ranking import RankSearch
-from negmerge.merging.streaming import CHUNK, OnBytes, Piece, cut, in_threads, read_deltas
 
 PIECE = 2**21  # elements in a job that only counts, for the counts are added up once for each job
 

@@ -6,11 +6,11 @@ from torch import Tensor
 from negmerge.checkpoints.base import elements
 from negmerge.errors import InputError
 from negmerge.merging.applying import Outlet
-from negmerge.merging.collecting import collect, first_reads, ranked
 from negmerge.merging.merger import Merger
 from negmerge.merging.methods import Place
+from negmerge.merging.passes.collecting import collect, first_reads, ranked
+from negmerge.merging.passes.streaming import OnBytes, Tally, TensorCount, stream
 from negmerge.merging.pool import Pool
-from negmerge.merging.streaming import OnBytes, Tally, TensorCount, stream
 
 COMPILED = ("consensus", "uniform", "task-arithmetic", "ties", "majority-sign")
 WORTH = 128 * 2**20  # bytes of a pool that win back the half second of loading the compiled loops
@@ -34,7 +34,7 @@ def merge_pool(
     tally = Tally(pool)
     done: set[str] = set()
     if fusible and merger.name in COMPILED:
-        from negmerge.merging import fused
+        from negmerge.merging.compiled import fused
 
         for part, names in merger.groups(fusible):
             rule = fused.rule_of(part, len(pool.members))
@@ -76,7 +76,7 @@ def _fusible(pool: Pool, merger: Merger, device: str) -> list[str]:
         return []
     if sum(_bytes(pool, name) for name in pool.merged) < WORTH:
         return []
-    from negmerge.merging import fused, kernels
+    from negmerge.merging.compiled import fused, kernels
 
     return fused.fusible(pool) if kernels.AVAILABLE else []
 

@@ -13,8 +13,8 @@ from negmerge.checkpoints import Checkpoint, hash_file, open_checkpoint
 from negmerge.checkpoints.adapter import is_adapter, weights_in
 from negmerge.checkpoints.safetensors_file import SafetensorsFile
 from negmerge.errors import InputError
-from negmerge.merging.base_card import Declared, front_matter
 from negmerge.merging.merger import Merger
+from negmerge.merging.output.base_card import Declared, front_matter
 from negmerge.merging.pool import Pool
 
 KEY = "negmerge"

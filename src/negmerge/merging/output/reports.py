@@ -9,9 +9,9 @@ from typing import Any
 
 from negmerge.checkpoints.base import elements
 from negmerge.execution.memory import peak_rss
-from negmerge.merging.beside import Beside
+from negmerge.merging.output.beside import Beside
+from negmerge.merging.passes.streaming import OnBytes, TensorCount
 from negmerge.merging.pool import Pool
-from negmerge.merging.streaming import OnBytes, TensorCount
 
 OnEvent = Callable[[dict[str, Any]], None]
 

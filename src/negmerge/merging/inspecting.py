@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from negmerge.merging.methods.consensus import check_threshold, votes_needed, winning_signs
+from negmerge.merging.passes.streaming import TensorCount, stream
 from negmerge.merging.pool import open_pool
-from negmerge.merging.streaming import TensorCount, stream
 
 NEAR_CHANCE = 1.5
 MOSTLY_ZERO = 0.5
@@ -102,7 +102,7 @@ def inspect_checkpoints(
             cosine=rows,
             warnings=tuple(_warnings(names, consensus, chance, zero_share, rows)),
             tensors=tuple(counts),
-            dtypes=tuple(str(pool.base.dtype(name)).removeprefix("torch.") for name in pool.merged),
+            dtypes=tuple(str(pool.base.dtype(name)) for name in pool.merged),
         )
 
 

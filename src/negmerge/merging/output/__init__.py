@@ -1,0 +1,1 @@
+"""What a merge writes: weights, the record in them, the files beside them, and the report."""
