@@ -5,9 +5,12 @@ import pkgutil
 
 import pytest
 import transformers
+from huggingface_hub.utils import filter_repo_objects
 from transformers import PreTrainedTokenizerBase
 
-from negmerge.checkpoints.model_files import is_foreign, is_license, is_loaded, is_tokenizers
+from negmerge.checkpoints.hub import COPIES, FILES
+from negmerge.checkpoints.model_files import CONFIGS, is_foreign, is_license, is_loaded, is_tokenizers
+from negmerge.checkpoints.model_files import TOKENIZERS as TOKENIZER_FILES
 
 LICENSES = """LICENSE LICENCE license License.txt LICENSE.md license.rst COPYING COPYING.LESSER NOTICE Notice.txt
     notice.md LICENSE-APACHE LICENSE-APACHE-2.0.txt LICENSE_MIT LLAMA_LICENSE.txt Llama-License.md MODEL_LICENSE
@@ -68,3 +71,14 @@ def test_every_file_of_every_tokenizer_of_transformers_is_known():
 )
 def test_foreign_places(path):
     assert is_foreign(path)
+
+
+def test_all_of_them_are_fetched_from_the_hub():
+    """A model that is fetched comes with all that may belong to loading it, without copies in other formats."""
+    names = [*CONFIGS, *TOKENIZER_FILES, *LICENSES.split(), *TOKENIZERS.split(), "README.md"]
+    nested = """1_Pooling/config.json 2_Dense/model.safetensors additional_chat_templates/tool.jinja modeling_own.py
+        encoder_tokenizer/tokenizer.model.v3 speaker_embeddings/en.npy"""
+    strangers = "original/tokenizer.model onnx/config.json checkpoint-5/model.safetensors m.gguf d.parquet"
+    wanted = sorted([*names, *nested.split()])
+    found = filter_repo_objects([*wanted, *strangers.split()], allow_patterns=FILES, ignore_patterns=COPIES)
+    assert sorted(found) == wanted

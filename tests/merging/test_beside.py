@@ -11,6 +11,7 @@ from negmerge.cli import main
 from negmerge.errors import InputError
 from negmerge.merging.engine import merge_checkpoints
 from negmerge.merging.output.beside import LIMIT, copy_beside, plan_beside
+from negmerge.merging.output.record import verify_model
 
 WEIGHTS = "model.safetensors"
 LEFT = """forget_set.json train_data.txt wandb.json trainer_state.json optimizer.pt scheduler.pt rng_state.pth
@@ -60,6 +61,7 @@ def test_tokenizers_wherever_they_lie(planned):
         "question_encoder_tokenizer/vocab.txt": "a",
         "question_encoder_tokenizer/additional_chat_templates/rag.jinja": "x",
         "processors/audio/preprocessor_config.json": {},
+        "processors/audio/mel_filters.npz": "x",
         "additional_chat_templates/tool_use.jinja": "x",
         "custom_generate/generate.py": "",
         "language_model/attrs.json": {},
@@ -111,6 +113,15 @@ def test_the_parts_of_a_sentence_transformer(planned):
     )  # fmt: skip
     first = plan.warnings[0]
     assert "2_Dense/model.safetensors is copied from the base as it is" in first
+
+
+def test_a_part_in_shards_keeps_its_index(planned):
+    shards = ["1_Dense/model-00001-of-00001.safetensors", "1_Dense/model.safetensors.index.json"]
+    plan = planned(
+        {"modules.json": [{"path": "1_Dense"}], **dict.fromkeys([*shards, "1_Dense/pytorch_model.bin"], "x")}
+    )
+    assert plan.copied == (*shards, "modules.json")
+    assert plan.unmerged == (shards[0],) and plan.left_behind == ("1_Dense/pytorch_model.bin",)
 
 
 def test_the_parts_that_a_router_names(planned):
@@ -274,6 +285,26 @@ def test_shards_and_their_index_are_not_left_behind(tmp_path):
     lay(folder, {"model.safetensors.index.json": "{}"})
     plan = plan_beside(folder, [folder / name for name in names])
     assert plan.copied == () and plan.left_behind == ("model.safetensors.index.json",)
+
+
+@pytest.mark.parametrize(
+    ("given", "whole", "shard"),
+    [
+        ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model", "diffusion_pytorch_model-00001-of-"),
+        ("open_clip_model.safetensors", "open_clip_model", "open_clip_model-00001-of-"),
+        ("adapter_free.safetensors", "model", "model-00001-of-"),
+    ],
+)
+def test_weights_are_called_as_their_library_calls_them(pool, tmp_path, given, whole, shard):
+    folder = lay(tmp_path / "m", {"config.json": {"_diffusers_version": "0.30"}})
+    shutil.copy(pool[0], folder / given)
+    merge_checkpoints(folder, pool[1], tmp_path / "out")
+    merge_checkpoints(folder, pool[1], tmp_path / "shards", max_shard_size="100")
+    names = [path.name for path in (tmp_path / "shards").iterdir()]
+    assert (tmp_path / "out" / f"{whole}.safetensors").is_file() and verify_model(tmp_path / "out") == 1
+    assert f"{whole}.safetensors.index.json" in names and any(name.startswith(shard) for name in names)
+    assert verify_model(tmp_path / "shards") == sum(name.endswith(".safetensors") for name in names)
+    merge_checkpoints(folder, pool[1], tmp_path / "shards", overwrite=True, alpha=0.5)
 
 
 def test_names_that_cannot_be_printed(planned):

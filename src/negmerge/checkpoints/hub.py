@@ -13,7 +13,8 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 FILES = [
     "*.safetensors", "*.bin", "*.json", "*.model", "*.txt", "*.md", "*.py", "*.jinja", "*.tiktoken", "*.spm", "*.codes",
     "*.bpe", "*.tokenizer", "tokenizer*", "*/tokenizer*", "artifact.metadata", "mel_filters.npz", "spk_dict.pt",
-    "speaker_embeddings/*", "*[Ll][Ii][Cc][Ee][Nn][CcSs][Ee]*", "*COPYING*", "*NOTICE*", "*Notice*", "*.arpa",
+    "speaker_embeddings/*", "*.arpa", "*[Ll][Ii][Cc][Ee][Nn][CcSs][Ee]*", "*[Cc][Oo][Pp][Yy]*",
+    "*[Nn][Oo][Tt][Ii][Cc][Ee]*", "*[Ee][Uu][Ll][Aa]*", "*[Pp][Oo][Ll][Ii][Cc][Yy]*", "*[Tt][Ee][Rr][Mm][Ss]*",
 ]  # fmt: skip
 COPIES = ["original/*", "onnx/*", "openvino/*", "gguf/*", "checkpoint-*/*"]
 

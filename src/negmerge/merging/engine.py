@@ -97,9 +97,9 @@ def merge_checkpoints(
             with made_folders(output):
                 counts = write(weights_file(output, layout, metadata(facts), replace=overwrite))
         else:
-            card = model_card(facts, declared=beside.declared if beside is not None else {})
-            with written_folder(output, beside, card, overwrite) as folder:
-                counts = write(weights_folder(folder, layout, metadata(facts), most))
+            declared, stem = (beside.declared, beside.stem) if beside is not None else ({}, "model")
+            with written_folder(output, beside, model_card(facts, declared=declared), overwrite) as folder:
+                counts = write(weights_folder(folder, layout, metadata(facts), most, stem))
         return merge_report(pool, counts, output, method, alpha, started, total, beside)
 
 

@@ -18,7 +18,6 @@ from negmerge.checkpoints.model_files import (
     WEIGHTS,
     is_foreign,
     is_loaded,
-    is_tokenizers,
 )
 from negmerge.checkpoints.plain_file import open_plain, read_into
 from negmerge.errors import InputError
@@ -31,6 +30,12 @@ LIMIT = 2**28  # bytes of a file beside the weights that are believed; tokenizer
 DEPTH = 3  # of folders in which a tokenizer's is looked for
 PIECE = 2**24
 INDEX = ".index.json"
+# How diffusers and open_clip call weights, and what their safetensors file is called; it is `model` for all others.
+STEMS = {
+    "diffusion_pytorch_model": "diffusion_pytorch_model",
+    "open_clip_model": "open_clip_model",
+    "open_clip_pytorch_model": "open_clip_model",
+}
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,7 @@ class Beside:
 
     `unmerged` are those copied files that are weights of further parts of the model. `rewritten` has the bytes of
     those that are not copied as they are. `declared` are licence and language as the base's model card has them.
+    `stem` is what the file of the weights is called, without its ending, by the library that loads the model.
     """
 
     folder: Path
@@ -47,6 +53,7 @@ class Beside:
     left_behind: tuple[str, ...]
     rewritten: Mapping[str, bytes] = field(default_factory=dict)
     declared: Mapping[str, str | list[str]] = field(default_factory=dict)
+    stem: str = "model"
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -79,7 +86,8 @@ def plan_beside(
     if CONFIG in names and (changed := changed_config(folder / CONFIG, dtype, config or {})) is not None:
         rewritten[CONFIG] = changed
     left = tuple(_shown(name) for name in _others(folder, names, _merged(folder, weights)))
-    return Beside(folder, tuple(names), tuple(unmerged), left, rewritten, declared_in(folder / CARD))
+    stem = next((STEMS[known] for known in STEMS if all(file.name.startswith(known) for file in weights)), "model")
+    return Beside(folder, tuple(names), tuple(unmerged), left, rewritten, declared_in(folder / CARD), stem)
 
 
 def copy_beside(plan: Beside, target: Path) -> None:
@@ -110,7 +118,7 @@ def _belonging(folder: Path, parts: Collection[str]) -> list[str]:
         if place.lower() in LICENSES:
             found.update(dict.fromkeys(f"{place}/{n}" for n in _files(folder / place) if _is_text(n)))
     for place in _tokenizers_folders(folder, "", DEPTH):
-        own = [name for name in _files(folder / place) if is_tokenizers(name) or name in ANCHORS]
+        own = [name for name in _files(folder / place) if is_loaded(name)]
         found.update(dict.fromkeys(f"{place}/{name}" for name in own))
         found.update(dict.fromkeys(_matching(folder, f"{place}/additional_chat_templates", ("*.jinja",))))
     waiting = list(found)
@@ -128,7 +136,7 @@ def _of_part(files: Collection[str]) -> list[str]:
     A part's config may have any name that ends in config.json, such as wordembedding_config.json.
     """
     own = [n for n in files if is_loaded(n) or (n.endswith("config.json") and not is_foreign(n))]
-    saved = [name for name in files if name.endswith(".safetensors") and not name.startswith(".")]
+    saved = [n for n in files if n.endswith((".safetensors", f".safetensors{INDEX}")) and not n.startswith(".")]
     return own + (saved or [name for name in files if fnmatchcase(name, "pytorch_model*.bin")])
 
 
@@ -139,7 +147,7 @@ def _tokenizers_folders(folder: Path, within: str, depth: int) -> Iterator[str]:
         if is_foreign(path) or not os.access(folder / path, os.R_OK | os.X_OK):
             continue
         files = _files(folder / path)
-        if any(file.endswith(WEIGHTS) for file in files):
+        if any(file.endswith(WEIGHTS) and not is_loaded(file) for file in files):
             continue
         if any(anchor in files for anchor in ANCHORS):
             yield path

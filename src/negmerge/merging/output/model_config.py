@@ -27,7 +27,8 @@ def changed_config(path: Path, dtype: str | None, changes: Mapping[KeyPath, Any]
     if dtype is None and not changes:
         return None
     try:
-        content = json.loads(read_small(path, CONFIG_LIMIT))
+        data = read_small(path, CONFIG_LIMIT)
+        content = json.loads(data)
         if not isinstance(content, dict):
             raise ValueError
         wanted = {**({} if dtype is None else dtype_changes(content, dtype)), **changes}
@@ -36,7 +37,7 @@ def changed_config(path: Path, dtype: str | None, changes: Mapping[KeyPath, Any]
             _set(content, keys, value)
         if json.dumps(content) == before:
             return None
-        return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+        return (json.dumps(content, indent=2, ensure_ascii=data.isascii()) + "\n").encode()
     except (ValueError, RecursionError):
         raise InputError(
             f"{path} is no JSON object, so it cannot be made to say what OUT holds; repair it, or leave --dtype out"

@@ -13,8 +13,6 @@ from negmerge.checkpoints.dtypes import DType, Raw
 from negmerge.errors import InputError
 from negmerge.merging.output.record import PLACEHOLDER
 
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 Layout = Sequence[tuple[str, DType, tuple[int, ...]]]
@@ -41,11 +39,14 @@ def weights_file(path: Path, layout: Layout, texts: Mapping[str, str], replace: 
 
 
 @contextmanager
-def weights_folder(folder: Path, layout: Layout, texts: Mapping[str, str], most: int) -> Iterator[WeightsWriter]:
-    """Write tensors into a folder: to model.safetensors or, where they exceed `most` bytes, to shards with an index."""
+def weights_folder(
+    folder: Path, layout: Layout, texts: Mapping[str, str], most: int, stem: str = "model"
+) -> Iterator[WeightsWriter]:
+    """Write tensors into a folder: to STEM.safetensors or, where they exceed `most` bytes, to shards with an index."""
+    whole_file = f"{stem}.safetensors"
     shards = _shards(layout, most)
     if len(shards) == 1:
-        with weights_file(folder / WEIGHTS, layout, texts) as whole:
+        with weights_file(folder / whole_file, layout, texts) as whole:
             yield whole
         return
     files: dict[str, SafetensorsWriter] = {}
@@ -53,7 +54,7 @@ def weights_folder(folder: Path, layout: Layout, texts: Mapping[str, str], most:
     with ExitStack() as stack:
         opened = []
         for i, shard in enumerate(shards, 1):
-            path = folder / f"model-{i:05}-of-{len(shards):05}.safetensors"
+            path = folder / f"{stem}-{i:05}-of-{len(shards):05}.safetensors"
             opened.append((SafetensorsWriter(stack.enter_context(atomic_write(path)), shard, texts), path))
             files.update({name: opened[-1][0] for name, _, _ in shard})
             weight_map.update({name: path.name for name, _, _ in shard})
@@ -62,7 +63,7 @@ def weights_folder(folder: Path, layout: Layout, texts: Mapping[str, str], most:
             _seal(writer, path, texts)
     total = sum(_bytes(entry) for entry in layout)
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    write_bytes_atomic(folder / INDEX, (json.dumps(index, indent=2) + "\n").encode())
+    write_bytes_atomic(folder / f"{whole_file}.index.json", (json.dumps(index, indent=2) + "\n").encode())
 
 
 def parse_size(text: str) -> int:
