@@ -220,9 +220,8 @@ def test_data_that_a_config_names_stays_behind(planned, file, key, named):
 
 
 def test_licences_and_their_folder(planned):
-    assert copied(planned, ["LICENSES/MIT.txt", "LICENSES/.x", "LICENSES/a.json", "COPYING", "use_policy.md"]) == [
-        "COPYING", "LICENSES/MIT.txt", "use_policy.md",
-    ]  # fmt: skip
+    files = ["COPYING", "LICENSES/LICENSE.own", "LICENSES/MIT.txt", "use_policy.md"]
+    assert copied(planned, [*files, "LICENSES/.x", "LICENSES/a.json"]) == files
 
 
 def test_a_file_that_is_too_large_is_refused_before_the_work(pool, tmp_path):
@@ -238,12 +237,17 @@ def test_a_file_that_is_too_large_is_refused_before_the_work(pool, tmp_path):
 
 
 def test_large_vocabularies_and_weights_of_a_part_are_believed(planned):
-    modules = {"modules.json": [{"path": "1_Dense"}], "tokenizer.json": "", "1_Dense/model.safetensors": ""}
+    modules = {
+        "modules.json": [{"path": "1_Dense"}],
+        "vocab-src.json": "",
+        "tokenizer.json": "",
+        "1_Dense/model.safetensors": "",
+    }
     folder = planned(modules).folder
-    for name, size in (("tokenizer.json", 2**25), ("1_Dense/model.safetensors", LIMIT + 1)):
+    for name, size in (("tokenizer.json", 2**25), ("vocab-src.json", 2**25), ("1_Dense/model.safetensors", LIMIT + 1)):
         with (folder / name).open("wb") as file:
             file.truncate(size)
-    assert copied(planned, {}) == ["1_Dense/model.safetensors", "modules.json", "tokenizer.json"]
+    assert copied(planned, {}) == ["1_Dense/model.safetensors", "modules.json", "tokenizer.json", "vocab-src.json"]
 
 
 def test_what_cannot_be_read_is_refused_by_name(planned, tmp_path):

@@ -17,6 +17,7 @@ from negmerge.checkpoints.model_files import (
     TEXTS,
     WEIGHTS,
     is_foreign,
+    is_license,
     is_loaded,
 )
 from negmerge.checkpoints.plain_file import open_plain, read_into
@@ -116,7 +117,7 @@ def _belonging(folder: Path, parts: Collection[str]) -> list[str]:
             found.update(dict.fromkeys(_matching(folder, name, patterns)))
     for place in _folders(folder):
         if place.lower() in LICENSES:
-            found.update(dict.fromkeys(f"{place}/{n}" for n in _files(folder / place) if _is_text(n)))
+            found.update(dict.fromkeys(f"{place}/{n}" for n in _files(folder / place) if _is_text(n) or is_license(n)))
     for place in _tokenizers_folders(folder, "", DEPTH):
         own = [name for name in _files(folder / place) if is_loaded(name)]
         found.update(dict.fromkeys(f"{place}/{name}" for name in own))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from negmerge.checkpoints.model_files import TOKENIZERS, is_foreign
+from negmerge.checkpoints.model_files import is_foreign, is_tokenizers
 from negmerge.checkpoints.plain_file import CONFIG_LIMIT, read_small
 from negmerge.errors import InputError
 
@@ -14,8 +14,6 @@ MODULES = "modules.json"
 ROUTERS = ("router_config.json", "config.json")
 # Configs in which a key such as vocab_file names a file of the model. Not config.json: trainers keep their paths there.
 NAMING = ("tokenizer_config.json", "processor_config.json", "preprocessor_config.json", "audio_tokenizer_config.json")
-# Files that name nothing, and may be large.
-VOCABULARIES = frozenset(TOKENIZERS) - {"tokenizer_config.json"}
 SPEAKERS = "speaker_embeddings_path.json"
 
 
@@ -64,7 +62,7 @@ def files_named(folder: Path, name: str) -> Iterator[str]:
     place = PurePosixPath(name)
     if place.suffix == ".py":
         yield from _of_code(folder, place)
-    elif place.suffix == ".json" and place.name not in VOCABULARIES:
+    elif place.suffix == ".json" and (place.name in NAMING or not is_tokenizers(place.name)):  # those may be large
         content = read_json(folder / place)
         yield from _of_config(folder, place, content)
 
