@@ -94,15 +94,13 @@ def load_loops(method: str) -> None:
     import torch
 
     from negmerge.checkpoints import write_state_dict
-    from negmerge.merging.passes import merging as passes
 
-    worth, passes.WORTH = passes.WORTH, 0
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder, f"{i}.safetensors") for i in range(3)]
         for i, file in enumerate(files):
             write_state_dict(file, {"w": torch.full((10,), float(i))})
-        negmerge(method, files[0], files[1:], Path(folder, "out.safetensors"), 1)
-    passes.WORTH = worth
+        for hashed in (False, True):
+            negmerge(method, files[0], files[1:], Path(folder, f"out-{hashed}.safetensors"), 1, hashed)
 
 
 CONTENDERS: dict[str, Any] = {

@@ -15,7 +15,7 @@ from negmerge.cli import main
 from negmerge.errors import InputError
 from negmerge.merging.as_adapter import merge_as_adapter
 from negmerge.merging.engine import merge_checkpoints
-from negmerge.merging.output.record import verify_model
+from negmerge.merging.output.verifying import verify_model
 from pools import drift, make_state
 
 WAYS = [(model, way) for model in MODELS for way in model.ways]
@@ -117,7 +117,7 @@ def test_an_adapter_is_written_and_read_again(place, kind):
     written = json.loads(Path("one/adapter_config.json").read_text())
     marks = {key: value for key, value in kind.config.items() if key not in ("r", "lora_alpha")}
     assert kind.written == all(written.get(key) == value for key, value in marks.items())
-    assert verify_model(Path("one")) == 1
+    assert verify_model(Path("one")).count == 1
 
 
 @pytest.mark.parametrize("form", WRITTEN, ids=lambda form: form.title)
@@ -132,7 +132,7 @@ def test_a_form_of_out_is_written_and_read_again(place, tmp_path, form):
     found = {name: value for file in weights for name, value in load_file(file).items()}
     same(found, read_state_dict(output))
     torch.testing.assert_close(found["large"], 1.5 * state()["large"] - 0.5 * state(1)["large"])
-    assert verify_model(output) == len(weights)
+    assert verify_model(output).count == len(weights)
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.title)

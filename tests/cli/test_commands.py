@@ -98,16 +98,28 @@ def test_inspect(negmerge, pool):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--alpha", "nan"], "alpha must be a finite number"),
-        (["--threshold", "0.3"], "threshold must be from 0.5 to 1"),
+        (["--alpha", "nan"], "alpha must be a finite number, got 'nan'"),
+        (["--threshold", "0.3"], "threshold must be a number from 0.5 to 1, got 0.3"),
         (["--method", "tie"], "unknown method 'tie'"),
         (["--set", "density"], "--set density: write KEY=VALUE"),
         (["--set", "[x]=1"], "write KEY=VALUE or KEY[REGEX]=VALUE"),
         (["--set", "threshold[nothing]=0.6"], "threshold[nothing] matches none of the 8 merged names"),
-        (["--seed", "3"], "method consensus draws nothing"),
+        (["--seed", "3"], "method consensus: it draws nothing"),
         (["--max-shard-size", "1GB"], "is one file, which has no shards"),
         (["--set", "density=0.2"], "does not take 'density'"),
         (["--set", "threshold=0.6", "--threshold", "0.6"], "threshold is given twice"),
+        (["--set", "threshold=yes"], "threshold must be a number from 0.5 to 1, got 'yes': share of the members"),
+        (["--threshold", "yes"], "threshold must be a number from 0.5 to 1, got 'yes'"),
+        (["--threshold", ""], "threshold must be a number from 0.5 to 1, got ''"),
+        (["--alpha", "["], "alpha must be a finite number, got '['"),
+        (["--set", "threshold=0,8"], "threshold must be a number from 0.5 to 1, got [0, 8]"),
+        (["--set", "threshold="], "--set threshold=: the value is missing"),
+        (["--seed", "text"], "seed must be a whole number, got 'text'"),
+        (["--alpha", "1:30"], "alpha must be a finite number, got '1:30'"),
+        (["--workers", "0"], "workers must be a whole number from 1 on, got 0"),
+        (["--as-adapter", "0"], "rank must be a whole number from 1 on, got 0: rank of the adapter that --as-adapter"),
+        (["--device", "gpu"], "--device gpu: choose cpu, cuda, cuda:NUMBER or mps"),
+        (["--method", "dare", "--set", "rescale=on"], "rescale must be true or false, got 'on'"),
     ],
 )
 def test_a_wrong_request_exits_2_with_one_line(negmerge, pool, tmp_path, words, message):
@@ -118,12 +130,43 @@ def test_a_wrong_request_exits_2_with_one_line(negmerge, pool, tmp_path, words, 
     assert not (tmp_path / "o.safetensors").exists()
 
 
+def test_all_mistakes_of_a_request_come_together(negmerge, pool, tmp_path):
+    base, members = pool
+    words = ["--method", "ties", "--set", "density=on", "--set", "x", "--alpha", "much", "--dtype", "int8"]
+    code, out, err = negmerge("merge", base, *members, "-o", tmp_path / "o.safetensors", *words)
+    assert code == 2 and out == ""
+    lines = err.splitlines()
+    assert lines[0] == "negmerge: 4 settings are wrong:" and len(lines) == 5
+    for words in ("--set x: write", "alpha must be", "dtype must be", "density must be a number above 0"):
+        assert sum(words in line for line in lines) == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "pair", "value"),
+    [
+        ("ties", "density=1e-1", 0.1),
+        ("consensus", "threshold=8e-1", 0.8),
+        ("consensus", "threshold=1", 1.0),
+        ("ties", "density=.5", 0.5),
+        ("task-arithmetic", "weights=1,.5,-1e-1,0,2", [1.0, 0.5, -0.1, 0.0, 2.0]),
+        ("task-arithmetic", "weights=[1, .5, -1e-1, 0, 2]", [1.0, 0.5, -0.1, 0.0, 2.0]),
+    ],
+)
+def test_numbers_in_every_spelling(negmerge, pool, tmp_path, method, pair, value):
+    base, members = pool
+    words = ["--method", method, "--set", pair, "--alpha", "5e-1"]
+    code, _, err = negmerge("merge", base, *members, "-o", tmp_path / "o.safetensors", *words)
+    assert code == 0, err
+    record = load_record(tmp_path / "o.safetensors")
+    assert record["settings"] == {pair.partition("=")[0]: value} and record["alpha"] == 0.5
+
+
 def test_every_merge_method_is_a_command(negmerge, pool, tmp_path):
     base, members = pool
     code, out, _ = negmerge("list", "methods")
     assert code == 0
     names = [line.split()[0] for line in out.splitlines() if "  merge   " in line]
-    assert len(names) == 12
+    assert len(names) == 13
     for name in names:
         weights = ["--set", "weights=[1, 0.5, 0.2, 0.2, -0.3]"] if name == "task-arithmetic" else []
         code, out, err = negmerge("merge", base, *members, "-o", tmp_path / name, "--method", name, *weights, "--json")
@@ -215,6 +258,16 @@ def test_list(negmerge, kind):
     assert code == 0
     for name in registry.names(kind):
         assert any(line.startswith(name) for line in out.splitlines())
+
+
+def test_merge_methods_are_listed_before_torch_is_imported():
+    script = (
+        "import itertools, sys; from negmerge import registry; from negmerge.cli.listing import _methods; "
+        "merging = registry.names('methods', 'negmerge.merging.methods'); "
+        "shown = list(itertools.islice(_methods(registry.names('methods')), len(merging))); "
+        "sys.exit('torch' in sys.modules or [first[0] for first, _ in shown] != merging)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
 def test_list_says_what_a_named_data_set_is_made_of(negmerge):

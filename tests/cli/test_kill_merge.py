@@ -17,7 +17,7 @@ import torch
 
 from negmerge.checkpoints import write_state_dict
 from negmerge.cli import main
-from negmerge.merging.output.record import verify_model
+from negmerge.merging.output.verifying import verify_model
 
 HANG = 300  # seconds after which a command that should have ended has not
 POLLS = (
@@ -146,7 +146,7 @@ def check_kills(inputs, tmp_path, name, overwrite, moments):
         # A swap of folders has an instant without OUT, from which the next command recovers.
         absent = not overwrite or (place / f".{name}.old").is_dir()
         assert left == whole or (absent and left is None) or (overwrite and left == old), moment
-        assert left is None or verify_model(output) > 0
+        assert left is None or verify_model(output).count > 0
         if left is not None and not overwrite:
             assert merged(words(inputs, output)) == 2  # it exists and is whole: nothing to do again
         else:

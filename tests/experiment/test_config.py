@@ -75,7 +75,7 @@ def change(**changes):
             {"methods": [{"name": "consensus", "treshold": 1}]},
             r"does not take 'treshold' \(did you mean 'threshold'\?\)",
         ),
-        ({"methods": [{"name": "consensus", "threshold": 0.2}]}, r"threshold must be from 0\.5 to 1"),
+        ({"methods": [{"name": "consensus", "threshold": 0.2}]}, r"threshold must be a number from 0\.5 to 1"),
         ({"methods": [{"name": "retrain", "train": {"lr": -1}}]}, r"method retrain: train.lr: Input should be greater"),
         ({"base": {"checkpoint": "x"}, "methods": ["retrain"]}, "retrain needs training settings"),
         ({"pool__leave_one_out": True}, r"leave_one_out needs the method consensus \(on all seeds\) and at least 3"),
@@ -122,6 +122,31 @@ def test_bad_changes(tmp_path, change, message):
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(VALID))
     with pytest.raises(InputError, match=message):
         load_config(tmp_path / "c.yaml", [change])
+
+
+def test_every_bad_change_and_method_has_its_line(tmp_path):
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(VALID))
+    with pytest.raises(InputError) as caught:
+        load_config(tmp_path / "c.yaml", ["epochs", "name=", "name={"])
+    assert len(str(caught.value).splitlines()) == 4
+    methods = [{"name": "consensus", "threshold": 2, "mean": "some"}, {"name": "ties", "density": "x"}, "uniform"]
+    with pytest.raises(InputError) as caught:
+        check_config(change(methods=methods))
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "3 settings are wrong:"
+    assert lines[1].startswith("  config: method consensus: threshold must be a number from 0.5 to 1, got 2")
+    assert lines[3].startswith("  config: method ties: density must be a number above 0 and at most 1, got 'x'")
+
+
+def test_numbers_in_every_spelling_and_texts_as_they_stand(tmp_path):
+    text = yaml.safe_dump({**VALID, "methods": ["uniform"]})
+    (tmp_path / "c.yaml").write_text(
+        text.replace("methods:\n- uniform", "methods:\n- {name: ties, density: 1e-1, label: 1:30}")
+    )
+    config = load_config(tmp_path / "c.yaml", ["data.forget={classes: [007, yes]}", "pool.grid.lr=1e-3,5e-4"])
+    assert config.methods[0].settings == {"density": 0.1} and config.methods[0].label == "1:30"
+    assert config.data.forget.classes == ["007", "yes"]
+    assert config.pool.grid["lr"] == [0.001, 0.0005]
 
 
 @pytest.mark.parametrize(

@@ -206,7 +206,7 @@ def test_an_objective_that_lacks_something(trained, changes, message):
         ),
         ({"selection": {"floor": 3}}, "unlearn: selection.floor"),
         ({"method": "consensuss"}, "unknown method 'consensuss'"),
-        ({"settings": {"threshold": 0.1}}, r"threshold must be from 0\.5"),
+        ({"settings": {"threshold": 0.1}}, r"threshold must be a number from 0\.5"),
     ],
 )
 def test_bad_requests(trained, changes, message):

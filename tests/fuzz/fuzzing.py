@@ -27,7 +27,7 @@ from fuzz.mutations import damage_archive, damage_bytes, damage_folder, damage_h
 from negmerge.checkpoints import write_state_dict
 from negmerge.errors import NegmergeError
 from negmerge.merging.engine import merge_checkpoints
-from negmerge.merging.output.record import verify_model
+from negmerge.merging.output.verifying import verify_model
 from pools import drift, make_state
 
 SECONDS = 10  # for one case, of which most take some milliseconds

@@ -11,7 +11,7 @@ from negmerge.cli import main
 from negmerge.errors import InputError
 from negmerge.merging.engine import merge_checkpoints
 from negmerge.merging.output.beside import LIMIT, copy_beside, plan_beside
-from negmerge.merging.output.record import verify_model
+from negmerge.merging.output.verifying import verify_model
 
 WEIGHTS = "model.safetensors"
 LEFT = """forget_set.json train_data.txt wandb.json trainer_state.json optimizer.pt scheduler.pt rng_state.pth
@@ -305,10 +305,24 @@ def test_weights_are_called_as_their_library_calls_them(pool, tmp_path, given, w
     merge_checkpoints(folder, pool[1], tmp_path / "out")
     merge_checkpoints(folder, pool[1], tmp_path / "shards", max_shard_size="100")
     names = [path.name for path in (tmp_path / "shards").iterdir()]
-    assert (tmp_path / "out" / f"{whole}.safetensors").is_file() and verify_model(tmp_path / "out") == 1
+    assert (tmp_path / "out" / f"{whole}.safetensors").is_file() and verify_model(tmp_path / "out").count == 4
     assert f"{whole}.safetensors.index.json" in names and any(name.startswith(shard) for name in names)
-    assert verify_model(tmp_path / "shards") == sum(name.endswith(".safetensors") for name in names)
+    shards = sum(name.endswith(".safetensors") for name in names)
+    assert verify_model(tmp_path / "shards").count == 2 * shards + 3  # index, config and card
     merge_checkpoints(folder, pool[1], tmp_path / "shards", overwrite=True, alpha=0.5)
+
+
+def test_what_lies_beside_is_verified(pool, tmp_path):
+    """Also in folders: a part's config that is changed after the merge is named."""
+    parts = {"modules.json": [{"path": "1_Dense"}], "1_Dense/config.json": {}, "1_Dense/model.safetensors": "weights"}
+    folder = lay(tmp_path / "m", {**parts, "LICENSE": "x", "data.json": {}})
+    shutil.copy(pool[0], folder / WEIGHTS)
+    report = merge_checkpoints(folder, pool[1], tmp_path / "out")
+    assert any("1_Dense/model.safetensors is copied from the base as it is" in line for line in report.warnings)
+    assert {*parts, "LICENSE", "README.md", WEIGHTS} == set(verify_model(tmp_path / "out").sha256)
+    (tmp_path / "out" / "1_Dense" / "config.json").write_text("[]")
+    with pytest.raises(InputError, match=r"1_Dense/config.json"):
+        verify_model(tmp_path / "out")
 
 
 def test_names_that_cannot_be_printed(planned):

@@ -5,7 +5,17 @@ import torch
 
 from negmerge.errors import InputError
 from negmerge.merging.inspecting import chance_level
-from negmerge.merging.methods.consensus import merge, merge_with_mask, votes_needed
+from negmerge.merging.merger import Merger
+from negmerge.merging.methods import consensus
+from negmerge.merging.methods.consensus import Settings, votes_needed
+
+
+def merge_with_mask(deltas, **settings):
+    return consensus.merge(deltas, Settings(**settings))
+
+
+def merge(deltas, **settings):
+    return merge_with_mask(deltas, **settings).delta
 
 
 def columns(*values):
@@ -84,17 +94,17 @@ def test_negative_zero_is_a_zero():
     assert merge(columns((-0.0, -1.0))).tolist() == [0]
 
 
-@pytest.mark.parametrize("threshold", [0.49, 0.0, -1, 1.01, float("nan"), float("inf"), "most"])
+@pytest.mark.parametrize("threshold", [0.49, 0.0, -1, 1.01, float("nan"), float("inf"), "most", "0.8", True, None])
 def test_what_is_no_consensus_is_refused(threshold):
-    with pytest.raises(InputError, match=r"threshold must be from 0\.5 to 1.*no consensus"):
-        merge(torch.ones(2, 1), threshold=threshold)
+    with pytest.raises(InputError, match=r"threshold must be a number from 0\.5 to 1, got .*no consensus"):
+        Merger("consensus", {"threshold": threshold})
 
 
 def test_unknown_rules_are_refused():
     with pytest.raises(InputError, match="mean must be all or agreeing, got 'some'"):
-        merge(torch.ones(2, 1), mean="some")
+        Merger("consensus", {"mean": "some"})
     with pytest.raises(InputError, match="zeros must be veto or abstain, got 'vote'"):
-        merge(torch.ones(2, 1), zeros="vote")
+        Merger("consensus", {"zeros": "vote"})
 
 
 @pytest.mark.parametrize(("members", "threshold"), [(1, 1.0), (3, 1.0), (9, 1.0), (5, 0.6), (4, 0.5), (5, 0.8)])

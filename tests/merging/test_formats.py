@@ -8,11 +8,11 @@ from safetensors.torch import load_file
 
 from negmerge.checkpoints import read_state_dict, write_state_dict
 from negmerge.errors import InputError, NegmergeError
+from negmerge.execution import compiling
 from negmerge.merging.engine import merge_checkpoints
 from negmerge.merging.output.folder import written_folder
-from negmerge.merging.output.record import verify_model
+from negmerge.merging.output.verifying import verify_model
 from negmerge.merging.output.weights import parse_size
-from negmerge.merging.passes import merging as passes
 from pools import drift, make_state
 
 
@@ -33,7 +33,7 @@ def test_shards_out_and_in_again(pool, tmp_path):
     index = json.loads((tmp_path / "many" / "model.safetensors.index.json").read_text())
     assert index["metadata"]["total_size"] == sum(v.numel() * v.element_size() for v in make_state(0).values())
     same(read_state_dict(tmp_path / "many"), load_file(tmp_path / "one.safetensors"))
-    assert verify_model(tmp_path / "many") == len(shards)
+    assert verify_model(tmp_path / "many").count == 2 * len(shards) + 2
     merge_checkpoints(tmp_path / "many", members, tmp_path / "again")
     first = [(tmp_path / "many" / name).read_bytes() for name in shards]
     merge_checkpoints(base, members, tmp_path / "many", max_shard_size="100", overwrite=True, workers=1)
@@ -66,11 +66,12 @@ def test_one_file_has_no_shards(pool, tmp_path):
 def test_two_writers_of_one_folder(pool, tmp_path):
     base, members = pool
     with (
-        written_folder(tmp_path / "out", None, "card", False),
+        written_folder(tmp_path / "out", None, False) as folder,
         pytest.raises(NegmergeError, match="is being written by another process"),
     ):
+        (folder / "mine").write_text("whole")
         merge_checkpoints(base, members, tmp_path / "out")
-    assert (tmp_path / "out" / "README.md").read_text() == "card"
+    assert (tmp_path / "out" / "mine").read_text() == "whole"
 
 
 def test_a_file_that_appeared_meanwhile_is_left_alone(pool, tmp_path):
@@ -130,11 +131,11 @@ def test_an_adapter_beside_a_full_member(tmp_path):
 
 
 def test_adapter_bytes_do_not_depend_on_workers(tmp_path, monkeypatch):
-    from negmerge.merging.passes import streaming
+    from negmerge.merging.passes import plain
 
     place, paths, _ = adapters(tmp_path, {"layer.weight": torch.randn(30, 40)})
     merge_checkpoints(place, paths, tmp_path / "a.safetensors")
-    monkeypatch.setattr(streaming, "CHUNK", 77)
+    monkeypatch.setattr(plain, "CHUNK", 77)
     merge_checkpoints(place, paths, tmp_path / "b.safetensors", workers=3)
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
 
@@ -207,8 +208,7 @@ def test_the_compiled_way_reads_shards(pool, tmp_path, monkeypatch):
     base, members = pool
     merge_checkpoints(base, members, tmp_path / "m", max_shard_size="100")
     write_state_dict(tmp_path / "x.safetensors", drift(make_state(0), 9))
-    monkeypatch.setattr(passes, "WORTH", 0)
     merge_checkpoints(tmp_path / "m", [*members, tmp_path / "x.safetensors"], tmp_path / "a")
-    monkeypatch.setattr(passes, "WORTH", 2**60)
+    monkeypatch.setattr(compiling, "AVAILABLE", False)
     merge_checkpoints(tmp_path / "m", [*members, tmp_path / "x.safetensors"], tmp_path / "b")
     same(read_state_dict(tmp_path / "a"), read_state_dict(tmp_path / "b"))

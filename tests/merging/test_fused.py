@@ -6,12 +6,12 @@ from safetensors.torch import load_file
 
 from negmerge.checkpoints import read_state_dict, write_state_dict
 from negmerge.errors import InputError
-from negmerge.merging.compiled import fused, fused_ranks, kernels
+from negmerge.execution import compiling
+from negmerge.merging.compiled import fused, fused_ranks
 from negmerge.merging.engine import merge_checkpoints, merge_state_dicts, merge_vector
-from negmerge.merging.passes import merging as passes
-from negmerge.merging.passes import streaming
+from negmerge.merging.passes import plain
 
-pytestmark = pytest.mark.skipif(not kernels.AVAILABLE, reason="needs numba")
+pytestmark = pytest.mark.skipif(not compiling.AVAILABLE, reason="needs numba")
 
 COUNT = 3 * 2**15 + 77  # more than one block
 RULES = [
@@ -62,17 +62,29 @@ def large(tmp_path_factory):
 
 @pytest.fixture
 def compiled(monkeypatch):
-    """Take the compiled way for small pools too, and count how often it was taken."""
+    """The names that each merge gave to the compiled loops."""
     taken = []
-    original = fused.merge_fused
+    original = fused.fused_terms
 
-    def watched(pool, names, *rest, **more):
-        taken.append(list(names))
-        return original(pool, names, *rest, **more)
+    def watched(*arguments):
+        found = original(*arguments)
+        taken.append([name for term in found for name in term.names])
+        return found
 
-    monkeypatch.setattr(passes, "WORTH", 0)
-    monkeypatch.setattr(fused, "merge_fused", watched)
+    monkeypatch.setattr(fused, "fused_terms", watched)
     return taken
+
+
+@pytest.fixture
+def without_numba(monkeypatch):
+    """A switch: what is merged once it was called takes the plain way, as where numba is not installed."""
+    return lambda: monkeypatch.setattr(compiling, "AVAILABLE", False)
+
+
+def cut_into(monkeypatch, chunk):
+    """Make every job as large as `chunk` elements."""
+    for module, name in ((fused, "CHUNK"), (fused, "CHUNK_HASHED"), (fused_ranks, "CHUNK"), (plain, "CHUNK")):
+        monkeypatch.setattr(module, name, chunk)
 
 
 def same(a, b):
@@ -83,7 +95,7 @@ def same(a, b):
 
 @pytest.mark.parametrize(("method", "settings"), RULES)
 @pytest.mark.parametrize("add", [False, True])
-def test_compiled_equals_plain(large, tmp_path, compiled, monkeypatch, method, settings, add):
+def test_compiled_equals_plain(large, tmp_path, compiled, without_numba, method, settings, add):
     base, members = large
     options = {"method": method, "settings": settings, "alpha": 0.37, "add": add}
     first = merge_checkpoints(base, members, tmp_path / "a.safetensors", workers=3, **options)
@@ -91,7 +103,7 @@ def test_compiled_equals_plain(large, tmp_path, compiled, monkeypatch, method, s
     assert sorted(name for names in compiled for name in names) == sorted(
         f"{kind}{i}" for kind in ("w", "small") for i in range(3)
     )
-    monkeypatch.setattr(passes, "WORTH", 2**60)
+    without_numba()
     second = merge_checkpoints(base, members, tmp_path / "b.safetensors", **options)
     assert len(compiled) == taken
     assert first.tensors == second.tensors and first.kept > 0
@@ -112,13 +124,12 @@ RANKED = [
 def test_compiled_ranks_equal_plain(large, tmp_path, monkeypatch, method, settings, exclude):
     base, members = large
     options = {"method": method, "settings": settings, "exclude": exclude}
-    monkeypatch.setattr(passes, "WORTH", 2**60)
-    first = merge_checkpoints(base, members, tmp_path / "a.safetensors", **options)
-    monkeypatch.setattr(passes, "WORTH", 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(compiling, "AVAILABLE", False)
+        first = merge_checkpoints(base, members, tmp_path / "a.safetensors", **options)
     for chunk in (2**18, 2**14):  # small tensors are selected in, large ones counted
         with monkeypatch.context() as patch:
-            for module in (fused, fused_ranks, streaming):
-                patch.setattr(module, "CHUNK", chunk)
+            cut_into(patch, chunk)
             events = []
             second = merge_checkpoints(
                 base, members, tmp_path / "b.safetensors", workers=3, overwrite=True, on_event=events.append, **options
@@ -137,9 +148,7 @@ def test_ranks_find_what_is_not_finite(large, tmp_path, monkeypatch, value, name
     state = read_state_dict(members[0])
     state[name][-1] = value
     write_state_dict(tmp_path / "bad.safetensors", state)
-    monkeypatch.setattr(passes, "WORTH", 0)
-    for module in (fused, fused_ranks, streaming):
-        monkeypatch.setattr(module, "CHUNK", chunk)
+    cut_into(monkeypatch, chunk)
     with pytest.raises(InputError, match=rf"bad.safetensors: tensor {name} holds NaN or Inf"):
         merge_vector(
             base, [tmp_path / "bad.safetensors", *members[1:]], tmp_path / "o", method="ties", settings=settings,
@@ -147,13 +156,13 @@ def test_ranks_find_what_is_not_finite(large, tmp_path, monkeypatch, value, name
         )  # fmt: skip
 
 
-def test_vectors_and_memory_too(large, tmp_path, compiled, monkeypatch):
+def test_vectors_and_memory_too(large, tmp_path, compiled, without_numba):
     base, members = large
     first = merge_vector(base, members, tmp_path / "a.safetensors")
     states = [read_state_dict(path) for path in (base, *members)]
     third = merge_state_dicts(states[0], states[1:], alpha=0.5)
     assert len(compiled) == 2
-    monkeypatch.setattr(passes, "WORTH", 2**60)
+    without_numba()
     second = merge_vector(base, members, tmp_path / "b.safetensors")
     assert first == second
     same(load_file(tmp_path / "a.safetensors"), load_file(tmp_path / "b.safetensors"))
@@ -164,8 +173,7 @@ def test_vectors_and_memory_too(large, tmp_path, compiled, monkeypatch):
 def test_chunks_do_not_change_the_bytes(large, tmp_path, compiled, monkeypatch, chunk):
     base, members = large
     merge_checkpoints(base, members, tmp_path / "a.safetensors")
-    for module in (fused, streaming):
-        monkeypatch.setattr(module, "CHUNK", chunk)
+    cut_into(monkeypatch, chunk)
     merge_checkpoints(base, members, tmp_path / "b.safetensors", workers=1)
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
 
@@ -195,11 +203,11 @@ def test_a_member_equal_to_the_base_is_found(large, tmp_path, compiled):
 
 
 @pytest.mark.parametrize("alpha", [1e300, 3e38, -1e38])
-def test_a_result_out_of_range_is_refused(large, tmp_path, compiled, monkeypatch, alpha):
+def test_a_result_out_of_range_is_refused(large, tmp_path, without_numba, alpha):
     base, members = large
-    for worth in (0, 2**60):
-        monkeypatch.setattr(passes, "WORTH", worth)
-        with pytest.raises(InputError, match=r"leaves the range of torch.float.*; choose a smaller alpha"):
+    for switch in (lambda: None, without_numba):
+        switch()
+        with pytest.raises(InputError, match=r"leaves the range of b?float.*; choose a smaller alpha"):
             merge_checkpoints(base, members, tmp_path / "o.safetensors", method="uniform", alpha=alpha)
     assert not (tmp_path / "o.safetensors").exists()
 
@@ -214,14 +222,14 @@ def test_a_file_cut_while_it_is_read(large, tmp_path, compiled, monkeypatch):
     base, members = large
     state = read_state_dict(members[0])
     write_state_dict(tmp_path / "short.safetensors", state)
-    original = kernels.merge_pieces
+    original = fused.merge_pieces
 
     def cutting(*arguments):
         with (tmp_path / "short.safetensors").open("r+b") as file:
             file.truncate(1000)
         return original(*arguments)
 
-    monkeypatch.setattr(kernels, "merge_pieces", cutting)
+    monkeypatch.setattr(fused, "merge_pieces", cutting)
     with pytest.raises(InputError, match="it changed while it was read"):
         merge_checkpoints(
             base, [tmp_path / "short.safetensors", *members[1:]], tmp_path / "o.safetensors", hash_inputs=False

@@ -7,7 +7,7 @@ import torch
 
 from negmerge.errors import InputError
 from negmerge.merging.merger import Merger
-from negmerge.merging.methods import Place
+from negmerge.merging.method import Place
 
 INF = float("inf")
 
@@ -47,6 +47,14 @@ CASES = [
     # … or do not vote: column 0 has one vote of two, enough
     ("magnitude-consensus", {"density": 0.5, "zeros": "abstain"}, [[3.0, 1.0, 4.0, -2.0], [1.0, 2.0, 3.0, 1.5]],
      [1.5, 1.0, 3.5, 0.0]),
+    # m = 2, s² = 2, factor 1 − 2/(2·4) = 3/4; equal members keep their mean; s² = 8, m = 1, factor below 0; m = 0
+    ("soft-consensus", {}, [[1.0, 2.0, 3.0, 1.0], [3.0, 2.0, -1.0, -1.0]], [1.5, 2.0, 0.0, 0.0]),
+    # m = −2, s² = (1 + 0 + 1)/2 = 1, factor 1 − 1/(3·4) = 11/12; m = 1, s² = 3, factor 1 − 3/3 = 0; one member's zero
+    ("soft-consensus", {}, [[-1.0, 3.0, 0.0], [-2.0, 0.0, 3.0], [-3.0, 0.0, 3.0]], [-11 / 6, 0.0, 1.5]),
+    # one member is its own mean
+    ("soft-consensus", {}, [[1.5, -2.0, 0.0]], [1.5, -2.0, 0.0]),
+    # s²/(N·m²) has no unit: squares of such weights would underflow
+    ("soft-consensus", {}, [[1e-200, 3e-200], [1e-200, 1e-200]], [1e-200, 1.5e-200]),
     ("task-arithmetic", {"weights": [0.5, -1.0]}, [[2.0, 4.0], [1.0, 0.0]], [0.0, 2.0]),
 ]  # fmt: skip
 
@@ -59,25 +67,25 @@ def test_by_hand(method, settings, rows, expected):
 @pytest.mark.parametrize(
     ("method", "settings", "message"),
     [
-        ("ties", {"density": 0.0}, "density must be above 0 and at most 1, got 0.0"),
-        ("ties", {"density": 1.5}, "density must be above 0"),
-        ("ties", {"density": True}, "density must be above 0"),
+        ("ties", {"density": 0.0}, "density must be a number above 0 and at most 1, got 0.0"),
+        ("ties", {"density": 1.5}, "density must be a number above 0"),
+        ("ties", {"density": True}, "density must be a number above 0"),
         ("ties", {"scope": "layer"}, "scope must be tensor or model, got 'layer'"),
         ("ties", {"elect_by": "vote"}, "elect_by must be mass or count, got 'vote'"),
         ("majority-sign", {"elect_by": 1}, "elect_by must be mass or count"),
-        ("breadcrumbs", {"gamma": 1.0}, "gamma must be from 0 to below 1"),
-        ("breadcrumbs", {"density": "x"}, "density must be above 0"),
-        ("dare", {"density": INF}, "density must be above 0"),
+        ("breadcrumbs", {"gamma": 1.0}, "gamma must be a number from 0 to below 1, got 1.0"),
+        ("breadcrumbs", {"density": "x"}, "density must be a number above 0"),
+        ("dare", {"density": INF}, "density must be a number above 0"),
         ("dare", {"mean": "some"}, "mean must be all or elected"),
         ("dare", {"rescale": "yes"}, "rescale must be true or false"),
-        ("magnitude-consensus", {"threshold": 0.4}, "threshold must be from 0.5 to 1"),
+        ("magnitude-consensus", {"threshold": 0.4}, "threshold must be a number from 0.5 to 1"),
         ("random-mask", {"scope": 3}, "scope must be tensor or model"),
         ("random-mask", {"zeros": "keep"}, "zeros must be veto or abstain"),
-        ("chance-intersection", {"threshold": 2}, "threshold must be from 0.5 to 1"),
+        ("chance-intersection", {"threshold": 2}, "threshold must be a number from 0.5 to 1"),
         ("shuffled-signs", {"mean": "some"}, "mean must be all or agreeing"),
-        ("task-arithmetic", {"weights": [1.0, INF]}, "weights must be finite numbers, got inf"),
+        ("task-arithmetic", {"weights": [1.0, INF]}, "weights must be a list of finite numbers, got inf in place 2"),
         ("task-arithmetic", {"weights": 3}, "weights must be a list"),
-        ("task-arithmetic", {"weights": [1.0, "a"]}, "weights must be finite numbers, got 'a'"),
+        ("task-arithmetic", {"weights": [1.0, "a"]}, "weights must be a list of finite numbers, got 'a' in place 2"),
         ("ties", {"densty": 0.2}, "does not take 'densty'.*density"),
         ("uniform", {"density": 0.2}, "does not take 'density'"),
         ("ties", {"statistic": 3}, "does not take 'statistic'"),
@@ -85,7 +93,7 @@ def test_by_hand(method, settings, rows, expected):
         ("ties", {"density[(]": 0.2}, "is not a regular expression"),
         ("ties", {"scope[w]": "model"}, "scope holds for all tensors"),
         ("ties", {"scope": "model", "density[w]": 0.1}, "with scope=model the settings hold for all tensors"),
-        ("ties", {"density[w]": 0.0}, "density must be above 0"),
+        ("ties", {"density[w]": 0.0}, r"density\[w\] must be a number above 0"),
     ],
 )
 def test_what_a_method_refuses(method, settings, message):
@@ -181,3 +189,18 @@ def test_shuffled_signs_keep_elements_and_magnitudes():
     assert torch.equal(found.abs(), consensus.abs())
     flipped = float((found[consensus != 0] != consensus[consensus != 0]).double().mean())
     assert abs(flipped - 0.5) < 0.03
+
+
+def test_the_soft_consensus_of_two_keeps_what_the_consensus_keeps():
+    deltas = many(2)  # 1 − s²/(2m²) = 1 − (a − b)²/(a + b)², above 0 where a·b is
+    soft, strict = (Merger(name, {}).merge(deltas) for name in ("soft-consensus", "consensus"))
+    assert soft[1] == strict[1] and torch.equal(soft[0] != 0, strict[0] != 0)
+
+
+def test_the_soft_consensus_lies_between_nothing_and_the_mean():
+    deltas = many(5)
+    found, kept = Merger("soft-consensus", {}).merge(deltas)
+    mean = deltas.mean(0)
+    factor = (1 - deltas.var(0, correction=1) / (5 * mean.square())).clamp(min=0)
+    torch.testing.assert_close(found, mean * factor)
+    assert kept == int((found != 0).sum()) and 0.2 < kept / 20_000 < 0.6

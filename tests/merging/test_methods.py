@@ -1,19 +1,24 @@
 """The contract of every registered merge method."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
+from pydantic import ValidationError
 
 from negmerge import registry
+from negmerge.errors import InputError
 from negmerge.merging.merger import Merger
-from negmerge.merging.methods import Place
-from negmerge.merging.methods._trimming import kth_magnitudes
+from negmerge.merging.method import MergeSettings, Place, declared, load_method
+from negmerge.merging.trimming import kth_magnitudes
 
 NAMES = registry.names("methods", "negmerge.merging.methods")
 ONE_MEMBER = {"task-arithmetic"}
 SEVERAL = [name for name in NAMES if name not in ONE_MEMBER]
-MODULES = {name: registry.load("methods", name) for name in NAMES}
-RANDOM = [name for name in NAMES if getattr(MODULES[name], "RANDOM", False)]
-TRIMMING = [name for name in NAMES if hasattr(MODULES[name], "ranks")]
+METHODS = {name: load_method(name) for name in NAMES}
+RANDOM = [name for name in NAMES if METHODS[name].random]
+TRIMMING = [name for name in NAMES if METHODS[name].ranks]
 DRAWS_FOR_MEMBERS = {"dare"}
 
 
@@ -30,18 +35,18 @@ def members_of(name):
 
 def statistic_of(merger, given):
     """What a first pass over the whole would find, computed at once."""
-    module = merger.statistics
-    if module is None:
-        return None
-    if hasattr(module, "ranks"):
-        return kth_magnitudes(given, module.ranks(given.shape[1], **merger.at("")))
-    return torch.tensor(module.count(given, **merger.at("")) / given.shape[1], dtype=torch.float64)
+    method, settings = merger.method, merger.at("")
+    if method.ranks:
+        return kth_magnitudes(given, method.ranks(given.shape[1], settings))
+    if method.count:
+        return torch.tensor(method.count(given, settings) / given.shape[1], dtype=torch.float64)
+    return None
 
 
 def test_the_methods_are_there():
     assert set(NAMES) == {
         "breadcrumbs", "chance-intersection", "consensus", "dare", "magmax", "magnitude-consensus", "majority-sign",
-        "random-mask", "shuffled-signs", "task-arithmetic", "ties", "uniform",
+        "random-mask", "shuffled-signs", "soft-consensus", "task-arithmetic", "ties", "uniform",
     }  # fmt: skip
 
 
@@ -119,8 +124,59 @@ def test_what_is_drawn_hangs_on_seed_and_tensor(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_method_says_what_it_is(name):
-    module = MODULES[name]
-    assert "\n" not in module.SUMMARY and len(module.SUMMARY) < 120
-    assert "arXiv" in module.REFERENCE and module.REACH in ("element", "statistics")
-    assert (module.REACH == "statistics") == (hasattr(module, "ranks") or hasattr(module, "count"))
-    assert ">>>" in module.merge.__doc__
+    method = METHODS[name]
+    assert "\n" not in method.summary and len(method.summary) < 120
+    assert "arXiv" in method.reference
+    assert ">>>" in method.merge.__doc__ and "deltas: [N, n]" in method.merge.__doc__
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_settings_are_frozen_described_and_strict(name):
+    method = METHODS[name]
+    settings = method.settings()
+    for key, field in method.settings.model_fields.items():
+        assert field.description, key
+        with pytest.raises(ValidationError):
+            setattr(settings, key, None)
+        if field.annotation is float:
+            value = getattr(settings, key)
+            assert getattr(method.settings(**{key: int(value)}), key) == int(value) if value == int(value) else True
+            for wrong in (True, str(value), None, float("nan")):
+                with pytest.raises(ValidationError):
+                    method.settings(**{key: wrong})
+
+
+def test_checking_a_request_does_not_import_torch():
+    script = (
+        "import sys; from negmerge import registry; from negmerge.merging.request import check_request; "
+        "[check_request(name, {}) for name in registry.names('methods', 'negmerge.merging.methods')]; "
+        "sys.exit(any(name in sys.modules for name in ('torch', 'numpy')))"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def module(**changes):
+    """The names that the module of a method declares."""
+    names = {"SUMMARY": "s", "REFERENCE": "r", "REACH": "element", "Settings": MergeSettings, "merge": print}
+    return {key: value for key, value in {**names, **changes}.items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (module(SUMMARY=None, Settings=None), "method mine: its module lacks SUMMARY, Settings"),
+        (module(REACH="global"), "REACH must be element or statistics, got 'global'"),
+        (module(REACH="statistics"), "ranks or count belongs to REACH = 'statistics', one of the two"),
+        (module(ranks=len), "ranks or count belongs to REACH"),
+        (module(REACH="statistics", ranks=len, count=len), "one of the two"),
+        (module(Settings=dict), "Settings must be a subclass of"),
+    ],
+)
+def test_a_module_that_is_no_method_is_named(names, message):
+    with pytest.raises(InputError, match=message):
+        declared("mine", names)
+
+
+def test_a_module_may_leave_out_what_has_a_default():
+    method = declared("mine", module())
+    assert (method.random, method.ranks, method.count, method.defaults) == (False, None, None, {})

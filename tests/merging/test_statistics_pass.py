@@ -6,9 +6,10 @@ from safetensors.torch import load_file
 
 from negmerge.checkpoints import read_state_dict, write_state_dict
 from negmerge.errors import InputError
+from negmerge.execution import compiling
 from negmerge.merging.engine import merge_checkpoints, merge_state_dicts, merge_vector
 from negmerge.merging.methods import breadcrumbs, ties
-from negmerge.merging.passes import streaming
+from negmerge.merging.passes import plain
 from pools import drift, make_state
 
 MERGED = ("stem.weight", "stem.bias", "scale", "empty", "half", "brain", "exact", "head.weight")
@@ -26,7 +27,7 @@ def test_chunks_and_workers_do_not_change_the_bytes(pool, tmp_path, monkeypatch,
             base, members, tmp_path / "a.safetensors", method=method, settings=settings, workers=1
         )
         with monkeypatch.context() as patch:
-            patch.setattr(streaming, "CHUNK", chunk)
+            patch.setattr(plain, "CHUNK", chunk)
             second = merge_checkpoints(
                 base, members[::-1], tmp_path / "b.safetensors", method=method, settings=settings, workers=3
             )
@@ -47,37 +48,36 @@ def deltas_of(pool):
 @pytest.mark.parametrize(("method", "module"), [("ties", ties), ("breadcrumbs", breadcrumbs)])
 @pytest.mark.parametrize("chunk", [3, 2**18])
 def test_over_the_model_equals_one_long_vector(pool, tmp_path, monkeypatch, method, module, chunk):
-    monkeypatch.setattr(streaming, "CHUNK", chunk)
+    monkeypatch.setattr(plain, "CHUNK", chunk)
     merge_vector(*pool, tmp_path / "v.safetensors", method=method, settings={"density": 0.3, "scope": "model"})
     found = load_file(tmp_path / "v.safetensors")
     deltas = deltas_of(pool)
     long = torch.cat([deltas[name].double() for name in MERGED], dim=1)
-    expected = dict(
-        zip(MERGED, module.merge(long, density=0.3).split([deltas[n].shape[1] for n in MERGED]), strict=True)
-    )
+    whole = module.merge(long, module.Settings(density=0.3)).delta
+    expected = dict(zip(MERGED, whole.split([deltas[n].shape[1] for n in MERGED]), strict=True))
     for name in MERGED:
         torch.testing.assert_close(found[name].double().reshape(-1), expected[name], rtol=1e-6, atol=1e-9)
         assert torch.equal(found[name].reshape(-1) != 0, expected[name] != 0)
 
 
 def test_settings_for_some_tensors(pool, tmp_path, monkeypatch):
-    monkeypatch.setattr(streaming, "CHUNK", 4)
+    monkeypatch.setattr(plain, "CHUNK", 4)
     settings = {"density": 0.5, "density[weight$]": 0.1, "density[^head]": 0.9}
     report = merge_vector(*pool, tmp_path / "v.safetensors", method="ties", settings=settings)
     found, deltas = load_file(tmp_path / "v.safetensors"), deltas_of(pool)
     for name, density in {"stem.bias": 0.5, "half": 0.5, "stem.weight": 0.1, "head.weight": 0.9}.items():
-        assert torch.equal(found[name].reshape(-1), ties.merge(deltas[name], density=density)), name
+        assert torch.equal(found[name].reshape(-1), ties.merge(deltas[name], ties.Settings(density=density)).delta), (
+            name
+        )
     kept = {tensor.name: tensor.kept / max(1, tensor.elements) for tensor in report.tensors}
     assert kept["stem.weight"] < kept["stem.bias"] < kept["head.weight"] + 0.1
 
 
 def test_settings_for_some_tensors_of_a_compiled_method(pool, tmp_path, monkeypatch):
-    from negmerge.merging.passes import merging as passes
-
     settings = {"threshold": 1.0, "threshold[weight$]": 0.6}
     results = []
-    for worth in (0, 2**60):
-        monkeypatch.setattr(passes, "WORTH", worth)
+    for available in (True, False):
+        monkeypatch.setattr(compiling, "AVAILABLE", available and compiling.AVAILABLE)
         merge_vector(*pool, tmp_path / "v.safetensors", settings=settings)
         results.append((tmp_path / "v.safetensors").read_bytes())
     assert results[0] == results[1]
@@ -109,16 +109,16 @@ def test_weights_follow_their_members(pool, tmp_path):
 
 
 def test_the_bytes_read_count_every_pass(pool, tmp_path, monkeypatch):
-    monkeypatch.setattr(streaming, "CHUNK", 5)
+    monkeypatch.setattr(plain, "CHUNK", 5)
     events = []
     report = merge_checkpoints(*pool, tmp_path / "o.safetensors", method="ties", on_event=events.append)
-    plain = merge_checkpoints(*pool, tmp_path / "p.safetensors")
-    assert report.bytes_read > 2 * plain.bytes_read
+    once = merge_checkpoints(*pool, tmp_path / "p.safetensors")
+    assert report.bytes_read > 2 * once.bytes_read
     assert max(event["bytes"] for event in events) == events[0]["of"] == report.bytes_read
 
 
 def test_a_nan_is_found_by_the_first_pass(pool, tmp_path, monkeypatch):
-    monkeypatch.setattr(streaming, "CHUNK", 5)
+    monkeypatch.setattr(plain, "CHUNK", 5)
     base, members = pool
     state = read_state_dict(members[2])
     state["head.weight"][1, 1] = float("nan")
@@ -133,5 +133,5 @@ def test_a_seed_draws_and_a_plain_method_takes_none(tmp_path):
     one = merge_state_dicts(base, members, method="dare", seed=1)
     assert torch.equal(one["stem.weight"], merge_state_dicts(base, members, method="dare", seed=1)["stem.weight"])
     assert not torch.equal(one["stem.weight"], merge_state_dicts(base, members, method="dare")["stem.weight"])
-    with pytest.raises(InputError, match="method ties draws nothing, so it takes no seed"):
+    with pytest.raises(InputError, match="method ties: it draws nothing, so it takes no seed"):
         merge_state_dicts(base, members, method="ties", seed=1)

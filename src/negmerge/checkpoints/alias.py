@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from negmerge.checkpoints.base import Checkpoint
+from negmerge.checkpoints.base import Checkpoint, OpenFile
 from negmerge.checkpoints.dtypes import DType, Raw
 
 
@@ -31,6 +31,10 @@ class Aliased(Checkpoint):
     def locate(self, name: str) -> tuple[int, int] | None:
         """Return where the plain bytes of a tensor lie."""
         return self._inner.locate(self._alias.get(name, name))
+
+    def opened(self) -> tuple[OpenFile, ...]:
+        """Return the files that are held open."""
+        return self._inner.opened()
 
     def close(self) -> None:
         """Release the file."""

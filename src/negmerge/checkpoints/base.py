@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -12,6 +13,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 UNNAMEABLE = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class OpenFile:
+    """A file that a checkpoint holds open: its descriptor, bytes, and the span of each tensor that lies in it plainly.
+
+    A span is first byte, end, and bytes of an element.
+    """
+
+    path: Path
+    descriptor: int
+    size: int
+    tensors: tuple[tuple[int, int, int], ...]
 
 
 class Checkpoint(Protocol):
@@ -47,6 +61,10 @@ class Checkpoint(Protocol):
         None for a tensor that is not stored as its elements one after the other.
         """
         ...
+
+    def opened(self) -> tuple[OpenFile, ...]:
+        """Return the files that are held open; none where the elements are not read from where they lie."""
+        return ()
 
     def close(self) -> None:
         """Release the file."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from negmerge.checkpoints.base import Checkpoint, elements, is_name
+from negmerge.checkpoints.base import Checkpoint, OpenFile, elements, is_name
 from negmerge.checkpoints.dtypes import BY_CODE, DType, Raw
 from negmerge.checkpoints.foreign import refuse_quantised
 from negmerge.checkpoints.plain_file import open_plain, read_into
@@ -69,6 +69,16 @@ class SafetensorsFile(Checkpoint):
     def locate(self, name: str) -> tuple[int, int] | None:
         """Return the file descriptor and the offset of a tensor's bytes."""
         return self._descriptor, self._entries[name][2]
+
+    @property
+    def names_by_place(self) -> list[str]:
+        """The names in the order in which the tensors lie in the file; empty ones where they are said to lie."""
+        return sorted(self.names, key=lambda name: self._entries[name][2])
+
+    def opened(self) -> tuple[OpenFile, ...]:
+        """Return the file."""
+        spans = [(at, at + elements(shape) * d.itemsize, d.itemsize) for d, shape, at in self._entries.values()]
+        return (OpenFile(self.files[0], self._descriptor, os.fstat(self._descriptor).st_size, tuple(spans)),)
 
     def close(self) -> None:
         """Release the file."""

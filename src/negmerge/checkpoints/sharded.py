@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from negmerge.checkpoints.base import Checkpoint, is_name
+from negmerge.checkpoints.base import Checkpoint, OpenFile, is_name
 from negmerge.checkpoints.dtypes import DType, Raw
 from negmerge.checkpoints.foreign import refuse_quantised
 from negmerge.checkpoints.plain_file import read_small
@@ -65,6 +65,10 @@ class Sharded(Checkpoint):
     def locate(self, name: str) -> tuple[int, int] | None:
         """Return where the plain bytes of a tensor lie."""
         return self._of[name].locate(name)
+
+    def opened(self) -> tuple[OpenFile, ...]:
+        """Return the shards."""
+        return tuple(file for shard in self._shards for file in shard.opened())
 
     def close(self) -> None:
         """Release the files."""

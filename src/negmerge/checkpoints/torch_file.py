@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from negmerge.checkpoints.base import UNNAMEABLE, Checkpoint, elements, is_name
+from negmerge.checkpoints.base import UNNAMEABLE, Checkpoint, OpenFile, elements, is_name
 from negmerge.checkpoints.dtypes import BY_CODE, DType, Raw
 from negmerge.checkpoints.foreign import refuse_quantised
 from negmerge.checkpoints.plain_file import open_plain, read_into
@@ -70,6 +70,12 @@ class TorchFile(Checkpoint):
     def locate(self, name: str) -> tuple[int, int] | None:
         """Return the file descriptor and the offset of the bytes of a tensor that is contiguous."""
         return (self._descriptor, self._offsets[name]) if _is_plain(self._records[name]) else None
+
+    def opened(self) -> tuple[OpenFile, ...]:
+        """Return the file; tensors that are stored transposed or as a view have no span."""
+        plain = [(self._offsets[name], record) for name, record in self._records.items() if _is_plain(record)]
+        spans = [(at, at + elements(r.shape) * r.dtype.itemsize, r.dtype.itemsize) for at, r in plain]
+        return (OpenFile(self.files[0], self._descriptor, os.fstat(self._descriptor).st_size, tuple(spans)),)
 
     def close(self) -> None:
         """Release the file."""

@@ -12,6 +12,7 @@ from negmerge.checkpoints.atomic import atomic_write
 from negmerge.checkpoints.base import elements
 from negmerge.checkpoints.dtypes import DType, Raw, of_torch
 from negmerge.checkpoints.memory import stored
+from negmerge.checkpoints.pieces import PieceHash, view_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,9 +26,11 @@ class SafetensorsWriter:
     The data lie by falling size of an element, then in the order of `layout`, so that every tensor is aligned.
     """
 
-    def __init__(self, file: BinaryIO, layout: Layout, metadata: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, file: BinaryIO, layout: Layout, metadata: Mapping[str, str] | None = None, hashed: bool = False
+    ) -> None:
         self._descriptor = file.fileno()
-        ordered = sorted(layout, key=lambda entry: -entry[1].itemsize)
+        ordered = in_file_order(layout)
         header: dict[str, object] = {}
         if metadata:
             header["__metadata__"] = dict(metadata)
@@ -42,29 +45,47 @@ class SafetensorsWriter:
         text += b" " * (-len(text) % 8)
         self.data_start = 8 + len(text)
         self._write(len(text).to_bytes(8, "little") + text, 0)
-        os.ftruncate(self._descriptor, self.data_start + at)
+        size = self.data_start + at
+        os.ftruncate(self._descriptor, size)
+        self._hash: PieceHash | None = None
+        if hashed:
+            places = {name: self.data_start + begin for name, begin in self._offsets.items()}
+            spans = [(places[name], places[name] + elements(s) * d.itemsize, d.itemsize) for name, d, s in ordered]
+            self._hash = PieceHash(Path(str(file.name)), self._descriptor, size, spans, self.data_start)
 
     def write(self, name: str, start: int, values: Raw) -> None:
         """Write elements of the flattened tensor `name` as they are stored, a 1-D array, from element `start` on."""
         if len(values):
-            offset = self.data_start + self._offsets[name] + start * values.itemsize
-            self._write(np.ascontiguousarray(values).view(np.uint8).data, offset)
+            begin, offset = self.data_start + self._offsets[name], start * values.itemsize
+            data = view_of(np.ascontiguousarray(values))
+            if self._hash is not None:
+                self._hash.put(begin, offset, data)
+            self._write(data, begin + offset)
 
-    def sync(self) -> None:
-        """Wait until what was written is on the disk."""
-        os.fsync(self._descriptor)
+    def data_hash(self) -> str:
+        """Return the tree hash of all tensors, without the header; the file must be `hashed`."""
+        if self._hash is None:
+            raise ValueError("the file was not opened to be hashed")
+        return self._hash.finish()
 
-    def replace_in_header(self, old: str, new: str) -> None:
-        """Replace a text of the header by another of the same length, such as a hash by the one now known."""
+    def replace_in_header(self, texts: Mapping[str, str]) -> None:
+        """Replace texts of the header by others of the same length, such as hashes by those that are now known."""
         header = os.pread(self._descriptor, self.data_start, 0)
-        if len(old) != len(new) or old.encode() not in header:
-            raise ValueError(f"{old!r} is not in the header, or {new!r} is of another length")
-        self._write(new.encode(), header.index(old.encode()))
+        for old, new in texts.items():
+            if len(old) != len(new):
+                raise ValueError(f"{new!r} is not as long as {old!r}")
+            header = header.replace(old.encode(), new.encode())
+        self._write(header, 0)
 
     def _write(self, data: bytes | memoryview, offset: int) -> None:
         done = 0
         while done < len(data):
             done += os.pwrite(self._descriptor, data[done:], offset + done)
+
+
+def in_file_order(layout: Layout) -> Layout:
+    """Return tensors in the order in which they lie in a file: by falling size of an element, then as given."""
+    return sorted(layout, key=lambda entry: -entry[1].itemsize)
 
 
 def write_state_dict(path: Path, tensors: Mapping[str, "Tensor"], metadata: Mapping[str, str] | None = None) -> None:

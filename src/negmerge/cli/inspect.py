@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from negmerge.cli.merge import AsJson, Base, Exclude, Include, Members
+from negmerge.cli.merge import AsJson, Base, Exclude, Include, Members, threshold_option
 
 ROWS = 20
 
@@ -13,7 +13,7 @@ ROWS = 20
 def inspect(
     base: Base,
     members: Members = None,
-    threshold: Annotated[float, typer.Option(help="Share of the members that must agree.")] = 1.0,
+    threshold: Annotated[float, threshold_option] = 1.0,
     zeros: Annotated[str, typer.Option(help="A zero may veto or abstain.")] = "veto",
     include: Include = None,
     exclude: Exclude = None,

@@ -1,9 +1,12 @@
 """`negmerge list`: what is registered."""
 
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from typing import Annotated
 
 import typer
+
+INDENT = " " * 8  # below the summary, after the kind
 
 
 class Kind(StrEnum):
@@ -15,24 +18,47 @@ class Kind(StrEnum):
 
 
 def list_names(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
-    """List methods, data sources or model families, with what is known of each."""
+    """List methods (those that merge first), data sources or model families, with what is known of each."""
     from negmerge import registry
 
     names = registry.names(kind.value)
     width = max(len(name) for name in names)
-    for name in names:
-        if kind is Kind.methods:
-            from negmerge.experiment.methods import describe
+    for first, details in _methods(names) if kind is Kind.methods else _places(kind.value, names):
+        print(f"{first[0]:<{width}}  {first[1]}", flush=True)
+        for line in details:
+            print(f"{'':<{width}}  {line}")
 
-            info = describe(name)
-            settings = ", ".join(f"{key}={value}" for key, value in info.settings.items())
-            print(f"{name:<{width}}  {info.kind:<6}  {info.summary}")
-            print(f"{'':<{width}}          needs {', '.join(info.needs)}; settings: {settings or 'none'}")
-            for key, values in info.search.items():
-                print(f"{'':<{width}}          {key} is searched unless given: {', '.join(f'{v:g}' for v in values)}")
-            print(f"{'':<{width}}          {info.reference}")
-        else:
-            module = registry.load(kind.value, name)
-            print(f"{name:<{width}}  {module.SUMMARY}")
-            for line in getattr(getattr(module, "FACTS", None), "details", ()):
-                print(f"{'':<{width}}  {line}")
+
+def _methods(names: Iterable[str]) -> Iterator[tuple[tuple[str, str], list[str]]]:
+    """Yield name and summary of each method, and the lines below them; torch is imported after those that merge."""
+    from negmerge import registry
+    from negmerge.merging.method import MERGE_NEEDS, load_method
+
+    merging = registry.names("methods", "negmerge.merging.methods")
+    for name in merging:
+        method = load_method(name)
+        lines = [f"needs {', '.join(MERGE_NEEDS)}; settings: {_pairs(method.defaults)}", method.reference]
+        yield (name, f"{'merge':<6}  {method.summary}"), [INDENT + line for line in lines]
+    from negmerge.experiment.methods import describe
+
+    for name in names:
+        if name in merging:
+            continue
+        info = describe(name)
+        lines = [f"needs {', '.join(info.needs)}; settings: {_pairs(info.settings)}"]
+        for key, values in info.search.items():
+            lines.append(f"{key} is searched unless given: {', '.join(f'{value:g}' for value in values)}")
+        yield (name, f"{info.kind:<6}  {info.summary}"), [INDENT + line for line in (*lines, info.reference)]
+
+
+def _places(kind: str, names: Iterable[str]) -> Iterator[tuple[tuple[str, str], Iterable[str]]]:
+    """Yield name and summary of each source or family, and the lines below them."""
+    from negmerge import registry
+
+    for name in names:
+        module = registry.load(kind, name)
+        yield (name, module.SUMMARY), getattr(getattr(module, "FACTS", None), "details", ())
+
+
+def _pairs(settings: dict[str, object]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in settings.items()) or "none"

@@ -3,12 +3,26 @@
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 if TYPE_CHECKING:
     from negmerge.merging.output.reports import MergeReport
+
+
+def _value(text: Any) -> Any:
+    """Return the value of an option as `--set` reads it; a text that has none stays, and is refused with the rest."""
+    from negmerge.errors import InputError
+    from negmerge.parsing import parse_value
+
+    if not isinstance(text, str) or not text.strip():
+        return text
+    try:
+        return parse_value(text)
+    except InputError:
+        return text
+
 
 Base = Annotated[Path, typer.Argument(help="The original model: a file, a Hugging Face folder, or a hub id.")]
 Members = Annotated[list[Path] | None, typer.Argument(help="The models fine-tuned from it on the forget set.")]
@@ -18,6 +32,7 @@ Include = Annotated[
 Exclude = Annotated[
     list[str] | None, typer.Option(metavar="REGEX", help="Leave out tensors whose name matches; repeatable.")
 ]
+threshold_option = typer.Option(parser=_value, metavar="SHARE", help="Of the members that must agree.  [1.0]")
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -29,10 +44,10 @@ def merge(
     ],
     members: Members = None,
     method: Annotated[str, typer.Option(help="A merge method of `negmerge list methods`.")] = "consensus",
-    threshold: Annotated[float | None, typer.Option(help="Share of the members that must agree.  [1.0]")] = None,
+    threshold: Annotated[float | None, threshold_option] = None,
     mean: Annotated[str | None, typer.Option(help="Average over all members, or the agreeing.  [all]")] = None,
     zeros: Annotated[str | None, typer.Option(help="A zero may veto or abstain.  [veto]")] = None,
-    alpha: Annotated[float, typer.Option(help="Scale of the negation.")] = 1.0,
+    alpha: Annotated[float, typer.Option(parser=_value, metavar="NUMBER", help="Scale of the negation.")] = 1.0,
     add: Annotated[bool, typer.Option("--add", help="Add the merged vector instead of subtracting it.")] = False,
     include: Include = None,
     exclude: Exclude = None,
@@ -40,16 +55,18 @@ def merge(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A setting; KEY[REGEX]=VALUE for some tensors; repeatable."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the methods that draw at random.")] = 0,
-    device: Annotated[str, typer.Option(help="Where the arithmetic runs: cpu or cuda.")] = "cpu",
+    seed: Annotated[int, typer.Option(parser=_value, metavar="NUMBER", help="Of the methods that draw at random.")] = 0,
+    device: Annotated[str, typer.Option(help="Where the arithmetic runs: cpu, cuda, cuda:1, mps.")] = "cpu",
     dtype: Annotated[str, typer.Option(help="Of the output's floats: base, float32, float16, bfloat16.")] = "base",
-    workers: Annotated[int | None, typer.Option(min=1, help="Threads.  [up to 8]")] = None,
+    workers: Annotated[int | None, typer.Option(parser=_value, metavar="NUMBER", help="Threads.  [up to 8]")] = None,
     max_shard_size: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Of the weight files of a folder, such as 500MB.  [5GB]")
     ] = None,
     as_adapter: Annotated[
         int | None,
-        typer.Option(metavar="RANK", help="Of a pool of adapters: write the change as one adapter of this rank."),
+        typer.Option(
+            parser=_value, metavar="RANK", help="Of a pool of adapters: write the change as one adapter of this rank."
+        ),
     ] = None,
     no_hash: Annotated[bool, typer.Option("--no-hash", help="Record sizes of the inputs only.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an OUT that negmerge wrote.")] = False,
@@ -60,9 +77,9 @@ def merge(
     from negmerge.merging.as_adapter import merge_as_adapter
     from negmerge.merging.engine import merge_checkpoints
 
+    chosen, wrong = read_settings(settings, threshold=threshold, mean=mean, zeros=zeros)
     common: dict[str, Any] = {
         "method": method,
-        "settings": method_settings(settings, threshold=threshold, mean=mean, zeros=zeros),
         "alpha": alpha,
         "add": add,
         "include": include or (),
@@ -73,6 +90,10 @@ def merge(
         "hash_inputs": not no_hash,
         "overwrite": overwrite,
     }
+    if wrong:
+        shape = {"dtype": dtype, "max_shard_size": max_shard_size, "rank": as_adapter}
+        _refuse(wrong, chosen, {**common, **shape, "members": members or []})
+    common["settings"] = chosen
     with _Bar() as bar:
         common["on_event"] = bar.listen
         report: MergeReport
@@ -101,27 +122,37 @@ def merge(
     print(f"  took       {report.seconds:.2f} s, {facts['peak_rss'] / 2**20:.0f} MiB")
 
 
-def method_settings(pairs: list[str] | None, **named: Any) -> dict[str, Any]:
-    """Return the settings given by their own options and by --set KEY=VALUE or KEY[REGEX]=VALUE (YAML values)."""
-    import re
-
-    import yaml
-
+def read_settings(pairs: list[str] | None, **named: Any) -> tuple[dict[str, Any], list[str]]:
+    """Return the settings given by their own options and by --set, and a line for each --set that cannot be read."""
     from negmerge.errors import InputError
+    from negmerge.parsing import parse_change
 
     chosen = {key: value for key, value in named.items() if value is not None}
+    wrong = []
     for pair in pairs or []:
-        found = re.fullmatch(r"(\w+(?:\[.*\])?)=(.*)", pair, re.DOTALL)
-        if not found:
-            raise InputError(f"--set {pair}: write KEY=VALUE or KEY[REGEX]=VALUE, for example --set threshold=0.8")
-        key, text = found.groups()
-        if key in chosen:
-            raise InputError(f"--set {pair}: {key} is given twice")
         try:
-            chosen[key] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise InputError(f"--set {pair}: {text!r} is not a YAML value") from None
-    return chosen
+            key, value = parse_change(
+                pair, r"\w+(?:\[.*\])?", "KEY=VALUE or KEY[REGEX]=VALUE, for example --set threshold=0.8"
+            )
+        except InputError as error:
+            wrong.append(str(error))
+            continue
+        if key in chosen:
+            wrong.append(f"--set {pair}: {key} is given twice")
+        chosen[key] = value
+    return chosen, wrong
+
+
+def _refuse(wrong: list[str], settings: dict[str, Any], options: dict[str, Any]) -> NoReturn:
+    """Raise one error for what could not be read, and for all else that is wrong with the request."""
+    from negmerge.checking import MistakesError
+    from negmerge.merging.request import check_request
+
+    try:
+        check_request(settings=settings, **options)
+    except MistakesError as error:
+        wrong = [*wrong, *error.lines]
+    raise MistakesError("", wrong)
 
 
 class _Bar:

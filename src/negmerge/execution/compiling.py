@@ -1,9 +1,16 @@
-"""Compiled loops: by numba where it is installed; `AVAILABLE` says so. Compiled code is cached on disk.
+"""Compiled loops: by numba where it is installed; `AVAILABLE` says so. Compiled code is kept on disk.
 
-The cache of a function is renewed when its own file changes. So a loop must not use a constant of another file.
+numba renews what it keeps of a function when that function's own file changes, not when a function that it calls does,
+and an installed package's files may all have one date. So the loops of each state of `sources` have a folder of their
+own in the user's cache: a hash of these files names it.
 """
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 try:
@@ -14,6 +21,41 @@ except Exception:  # pragma: no cover  (absent, or built for another numpy: the 
     AVAILABLE = False
 
 
-def compiled(function: Callable[..., Any]) -> Any:
-    """Compile a loop; it lets go of the interpreter's lock, and division by zero gives inf, as in torch."""
-    return numba.njit(nogil=True, cache=True, error_model="numpy")(function) if AVAILABLE else function
+def compiled(function: Callable[..., Any] | None = None, **options: Any) -> Any:
+    """Compile a loop; it lets go of the interpreter's lock, and division by zero gives inf, as in torch.
+
+    `options` go to numba.njit, for example `fastmath` for a sum whose order does not matter.
+    """
+
+    def compile_it(function: Callable[..., Any]) -> Any:
+        if not AVAILABLE:
+            return function
+        options_of_all = {"nogil": True, "error_model": "numpy", **options}
+        with _cache_folder(Path(function.__code__.co_filename).parent):
+            try:
+                return numba.njit(cache=True, **options_of_all)(function)
+            except RuntimeError:  # no folder can be written: compiled anew by every process
+                return numba.njit(**options_of_all)(function)
+
+    return compile_it if function is None else compile_it(function)
+
+
+@contextmanager
+def _cache_folder(sources: Path) -> Iterator[None]:
+    settings: Any = numba.config
+    before = settings.CACHE_DIR
+    if not before:  # NUMBA_CACHE_DIR is the user's word
+        root = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
+        settings.CACHE_DIR = str(Path(root, "negmerge", f"loops-{_hash_of(sources)}"))
+    try:
+        yield
+    finally:
+        settings.CACHE_DIR = before
+
+
+@cache
+def _hash_of(sources: Path) -> str:
+    found = sha256()
+    for file in sorted(sources.glob("*.py")):
+        found.update(file.read_bytes())
+    return found.hexdigest()[:16]

@@ -8,6 +8,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from negmerge import registry
+from negmerge.checking import MistakesError, mistakes_of
 from negmerge.data.rules import ForgetRule, RetainRule, ValidationRule
 from negmerge.errors import InputError, listing, nearest
 from negmerge.experiment.choices import (
@@ -20,6 +21,7 @@ from negmerge.experiment.choices import (
     checked_buffers,
 )
 from negmerge.experiment.two_sources import side_by_side
+from negmerge.parsing import parse_change, parse_yaml
 from negmerge.training import TrainSettings
 
 __all__ = ["Buffers", "Config", "Recalibrate", "SelectionConfig", "check_config", "load_config"]
@@ -196,15 +198,21 @@ class Config(Strict):
 
 
 def load_config(path: Path, changes: Sequence[str] = ()) -> Config:
-    """Read a YAML config, apply `extends` and then `KEY=VALUE` changes (YAML values, dotted keys), and check it.
+    """Read a YAML config, apply `extends` and then `KEY=VALUE` changes (dotted keys), and check it.
 
     In a config that extends another, null takes a key of the other away. A change to a mapping replaces it:
     `base={checkpoint: FILE}`. Raises InputError for what is not YAML, and for
     unknown or misspelt keys and refused values, each named with its place.
     """
     raw = _read(path, ())
+    wrong: list[str] = []
     for change in changes:
-        _apply(raw, change)
+        try:
+            _apply(raw, change)
+        except InputError as error:
+            wrong += mistakes_of(error)
+    if wrong:
+        raise MistakesError("", wrong)
     return check_config(raw, str(path))
 
 
@@ -233,18 +241,9 @@ def check_config(raw: Mapping[str, Any], where: str = "config") -> Config:
         raise InputError(
             f"{where}: a linearised model is expanded at its own weights: write base: {{pretrained: true}}"
         )
-    from negmerge.experiment.methods import check_settings, describe
+    _check_methods(config, where)
     from negmerge.training.pool import expand_grid
 
-    for method in config.methods:
-        check_settings(method.name, method.settings)
-        if method.buffers is not None and describe(method.name).kind == "train":
-            raise InputError(f"{where}: method {method.row} does not merge: leave out buffers")
-        scratch = method.name in ("retrain", "sisa")
-        if scratch and not (method.settings.get("train") or config.scratch_settings()):
-            raise InputError(
-                f"{where}: {method.name} needs training settings: {{name: {method.name}, train: …}}, or base.train"
-            )
     members = expand_grid(config.pool.train, config.pool.grid)
     everywhere = [m.name for m in config.methods if m.seeds is None]
     if config.pool.leave_one_out and (len(members) < 3 or "consensus" not in everywhere):
@@ -257,9 +256,31 @@ def check_config(raw: Mapping[str, Any], where: str = "config") -> Config:
     return config
 
 
+def _check_methods(config: Config, where: str) -> None:
+    """Raise InputError for settings that a method of the config does not take, with a line for each."""
+    from negmerge.experiment.methods import check_settings, describe
+
+    wrong: list[str] = []
+    for method in config.methods:
+        try:
+            check_settings(method.name, method.settings)
+        except InputError as error:
+            wrong += mistakes_of(error)
+    if wrong:
+        raise MistakesError(where, wrong)
+    for method in config.methods:
+        if method.buffers is not None and describe(method.name).kind == "train":
+            raise InputError(f"{where}: method {method.row} does not merge: leave out buffers")
+        scratch = method.name in ("retrain", "sisa")
+        if scratch and not (method.settings.get("train") or config.scratch_settings()):
+            raise InputError(
+                f"{where}: {method.name} needs training settings: {{name: {method.name}, train: …}}, or base.train"
+            )
+
+
 def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     try:
-        raw = yaml.safe_load(path.read_text())
+        raw = parse_yaml(path.read_text())
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}; give the path of a YAML config") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -287,13 +308,7 @@ def _overlay(ground: dict[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _apply(raw: dict[str, Any], change: str) -> None:
-    key, equals, text = change.partition("=")
-    if not equals or not key:
-        raise InputError(f"--set {change}: write KEY=VALUE, for example --set pool.train.epochs=5")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise InputError(f"--set {change}: {text!r} is not a YAML value") from None
+    key, value = parse_change(change, "[^=]+", "KEY=VALUE, for example --set pool.train.epochs=5")
     *parents, last = key.split(".")
     place: Any = raw
     for parent in parents:

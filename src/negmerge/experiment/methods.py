@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import ModuleType
 from typing import Any
 
 from pydantic import ValidationError
 
 from negmerge import registry
+from negmerge.checking import MistakesError, unknown
 from negmerge.errors import InputError, NegmergeError
-from negmerge.merging.merger import Merger, check_names, method_settings
+from negmerge.merging.merger import Merger
+from negmerge.merging.method import MERGE_NEEDS, load_method, merges
 from negmerge.unlearning import Context, Outcome
 from negmerge.unlearning._negation import negate
 from negmerge.unlearning._search import candidates, search_ranges, unlearn_searched
@@ -31,9 +32,9 @@ class MethodInfo:
 def describe(name: str) -> MethodInfo:
     """Return the facts of a registered method; `settings` maps each to its default."""
     module = registry.load("methods", name)
-    if _merges(module):
-        settings = method_settings(module)
-        return MethodInfo(name, "merge", ("pool", "forget"), module.SUMMARY, module.REFERENCE, settings)
+    if merges(module):
+        found = load_method(name)
+        return MethodInfo(name, "merge", MERGE_NEEDS, found.summary, found.reference, found.defaults)
     settings = {k: f.default for k, f in module.Settings.model_fields.items()}
     search = search_ranges(module, {})
     return MethodInfo(name, module.KIND, module.NEEDS, module.SUMMARY, module.REFERENCE, settings, search)
@@ -42,10 +43,13 @@ def describe(name: str) -> MethodInfo:
 def check_settings(name: str, settings: Mapping[str, Any]) -> None:
     """Raise InputError for a method that is unknown, or a setting that it does not take or refuses."""
     module = registry.load("methods", name)
-    if _merges(module):
+    if merges(module):
         Merger(name, settings)
         return
-    check_names(name, describe(name).settings, settings)
+    known = describe(name).settings
+    wrong = [unknown(key, known) for key in settings if key not in known]
+    if wrong:
+        raise MistakesError(f"method {name}", wrong)
     for key, values in search_ranges(module, settings).items():
         if not values or len({repr(value) for value in values}) < len(values):
             raise InputError(f"method {name}: {key}: give a list of different values to search, got {values}")
@@ -75,13 +79,9 @@ def run_method(
     Raises NegmergeError, naming the method, where its training diverges.
     """
     module = registry.load("methods", name)
-    if _merges(module):
+    if merges(module):
         return negate(context, name, settings, context.members, "merged")
     try:
         return unlearn_searched(module, settings, context, earlier)
     except NegmergeError as error:
         raise type(error)(f"method {name}: {error}") from None
-
-
-def _merges(module: ModuleType) -> bool:
-    return hasattr(module, "merge")

@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from negmerge.checkpoints import write_bytes_atomic
 from negmerge.errors import InputError, NegmergeError, listing
 from negmerge.experiment.config import Config
+from negmerge.parsing import dump_yaml
 
 Event = dict[str, Any]
 OnEvent = Callable[[Event], None]
@@ -74,7 +73,7 @@ class RunDir:
         Raises InputError that shows the difference, or for a folder with other content and no config.
         """
         file = self.path / "config.yaml"
-        text = yaml.safe_dump(config.resolved(), sort_keys=False, allow_unicode=True)
+        text = dump_yaml(config.resolved())
         if not file.exists():
             strangers = sorted(p.name for p in self.path.iterdir() if p.name not in {".lock", "events.jsonl"})
             strangers = [name for name in strangers if not name.endswith(".partial")]

@@ -1,70 +1,94 @@
-"""The one place where a merged vector meets the weights."""
+"""The one place where merged vectors meet the weights."""
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from negmerge.checkpoints.dtypes import DType, Raw
-from negmerge.checkpoints.memory import stored
+from negmerge.checkpoints.dtypes import DType, Raw, from_floats, is_finite, to_floats
 from negmerge.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+Floats = np.ndarray[Any, np.dtype[np.floating[Any]]]
 
 
 def apply_delta(
-    base: Tensor, delta: Tensor, alpha: float, add: bool = False, dtype: torch.dtype | None = None
-) -> Tensor:
+    base: "Tensor", delta: "Tensor", alpha: float, add: bool = False, dtype: "torch.dtype | None" = None
+) -> "Tensor":
     """Return θ₀ − α·τ, or θ₀ + α·τ with `add`, for weights and a merged vector of the same shape.
 
     Computed in float32 (float64 for float64 weights) and cast once, to the dtype of `base` unless another is given.
 
+    >>> import torch
     >>> apply_delta(torch.tensor([1.0, 2.0]), torch.tensor([0.5, 0.0]), 2.0)
     tensor([0., 2.])
     """
+    import torch
+
     wide = torch.float64 if base.dtype == torch.float64 else torch.float32
     step = delta.to(wide) * alpha
     origin = base.to(wide)
     return (origin + step if add else origin - step).to(dtype or base.dtype)
 
 
-def check_alpha(alpha: float) -> None:
-    """Raise InputError unless α is finite."""
-    if not math.isfinite(alpha):
-        raise InputError(f"alpha must be a finite number, got {alpha}")
+def add_step(origin: Floats, delta: Floats, alpha: float, add: bool) -> Floats:
+    """Return θ − α·τ (θ + α·τ with `add`) of float32 or float64 numbers: the bits of `apply_delta` before its cast."""
+    with np.errstate(over="ignore", invalid="ignore"):  # found by the check of the range
+        step = delta.astype(origin.dtype, copy=False) * origin.dtype.type(alpha)
+        return origin + step if add else origin - step
 
 
-def check_range(name: str, values: Tensor, alpha: float) -> None:
-    """Raise InputError where the result of a tensor left the range of its dtype."""
-    if not torch.isfinite(values).all():
-        raise InputError(
-            f"tensor {name}: the result with alpha {alpha:g} leaves the range of {values.dtype}; "
-            "choose a smaller alpha or another --dtype"
-        )
+def range_error(name: str, dtype: DType, alpha: float) -> InputError:
+    """Return the error of a tensor whose result left the range of its dtype."""
+    return InputError(
+        f"tensor {name}: the result with alpha {alpha:g} leaves the range of {dtype}; "
+        "choose a smaller alpha or another --dtype"
+    )
 
 
 @dataclass(frozen=True)
 class Outlet:
-    """What becomes of a merged chunk: τ itself, or θ₀ ∓ α·τ in the dtype of the output, handed to `write`."""
+    """Where merged elements go: `write` takes them as they are stored in `dtype(name)`.
 
-    operation: Literal["delta", "subtract", "add"]
+    With `vector` they are τ itself, in the dtype of the arithmetic. `at_least` holds tensors above a number, such as
+    variances; `alpha` stands in messages.
+    """
+
     dtype: Callable[[str], DType]
     write: Callable[[str, int, Raw], None]
+    vector: bool = False
+    at_least: Mapping[str, float] = field(default_factory=dict)
     alpha: float = 1.0
 
-    def put(self, name: str, start: int, base: Tensor, delta: Tensor) -> None:
-        """Write what becomes of a chunk of τ. Raises InputError where it leaves the range of the dtype."""
-        if self.operation == "delta":
-            self.write(name, start, stored(delta))
-            return
-        values = apply_delta(base, delta, self.alpha, self.operation == "add", self.dtype(name).torch)
-        check_range(name, values, self.alpha)
-        self.write(name, start, stored(values))
+    def put(self, name: str, start: int, base: Raw, base_dtype: DType, values: Floats, step: Floats) -> Floats:
+        """Write what `values` are in the dtype of OUT, and return the effect of the piece.
 
-    def put_ready(self, name: str, start: int, values: Tensor) -> None:
-        """Write finite values that only lack the cast to the dtype of the output, and the check of its range."""
-        cast = values.to(self.dtype(name).torch)
-        if cast.dtype != values.dtype:
-            check_range(name, cast, self.alpha)
-        self.write(name, start, stored(cast))
+        `step` is what was added to the base's weights. Returned are float64 [4]: elements of OUT that changed, Σ step²,
+        Σ θ₀², Σ (what OUT holds − values)². Raises InputError where the values leave the range of the dtype.
+        """
+        dtype = self.dtype(name)
+        if name in self.at_least:
+            values = np.maximum(values, values.dtype.type(self.at_least[name]))
+        out = from_floats(values, dtype)
+        if not is_finite(out, dtype):
+            raise range_error(name, dtype, self.alpha)
+        self.write(name, start, out)
+        origin = to_floats(base, base_dtype)
+        written, before = to_floats(out, dtype), to_floats(from_floats(origin, dtype), dtype)
+        return np.array(
+            [
+                np.count_nonzero(written != before),
+                _squares(step),
+                _squares(origin),
+                _squares(written.astype(np.float64) - values),
+            ]
+        )
+
+
+def _squares(values: Floats) -> float:
+    exact = values.astype(np.float64, copy=False).reshape(-1)
+    return float(np.sum(exact * exact))  # not BLAS, whose threads would decide the order

@@ -17,15 +17,19 @@ from negmerge.checkpoints.base import elements
 from negmerge.checkpoints.dtypes import Raw, exact, of_torch
 from negmerge.checkpoints.memory import stored
 from negmerge.errors import InputError
-from negmerge.merging.applying import Outlet, apply_delta, check_alpha, check_range
+from negmerge.merging.applying import Outlet, apply_delta, range_error
 from negmerge.merging.factoring import factor
-from negmerge.merging.merger import Merger
+from negmerge.merging.hashes import InputHashes
 from negmerge.merging.output.folder import check_output, is_file_output, recover_folder, written_folder
-from negmerge.merging.output.record import merge_facts, metadata, model_card
-from negmerge.merging.output.reports import AdapterReport, OnEvent, merge_report, telling
-from negmerge.merging.output.weights import weights_file
-from negmerge.merging.passes.merging import bytes_to_read, merge_pool
+from negmerge.merging.output.model import OutputPlan, write_weights
+from negmerge.merging.output.record import Places, merge_facts
+from negmerge.merging.output.reports import AdapterReport, OnEvent, byte_counter, merge_report
+from negmerge.merging.output.weights import FilePlan, WeightsWriter
+from negmerge.merging.passes.executing import execute
+from negmerge.merging.plan import Term, plan_merge
 from negmerge.merging.pool import Pool, open_pool
+from negmerge.merging.request import check_request
+from negmerge.merging.tally import Merged
 
 PREFIX = "base_model.model."
 
@@ -62,33 +66,51 @@ def merge_as_adapter(
     Source: Hu et al., LoRA (arXiv 2106.09685); Eckart, Young 1936.
     """
     started = time.perf_counter()
-    base, output = Path(base), Path(output)
+    merger = check_request(
+        method,
+        settings,
+        base=base,
+        members=members,
+        output=output,
+        rank=rank,
+        alpha=alpha,
+        add=add,
+        include=include,
+        exclude=exclude,
+        seed=seed,
+        device=device,
+        workers=workers,
+        hash_inputs=hash_inputs,
+        overwrite=overwrite,
+    )
+    base, output, alpha = Path(base), Path(output), float(alpha)
     paths = [Path(member) for member in members]
-    check_alpha(alpha)
-    if rank < 1:
-        raise InputError(f"--as-adapter {rank}: the rank must be at least 1")
     if is_file_output(output):
         raise InputError(f"OUT {output} is one file, an adapter is a folder; give a name without .safetensors")
-    merger = Merger(method, settings or {}, seed)
     recover_folder(output)
     check_output(output, [base, *paths], overwrite)
     with open_pool(base, paths, include, exclude) as pool:
         adapters = _adapters(pool)
-        merger = merger.fitted(pool.merged, pool.order)
-        facts = merge_facts(pool, merger, add=add, alpha=alpha, include=include, exclude=exclude, hashed=hash_inputs)
-        total = bytes_to_read(pool, merger, device)
+        plan = plan_merge(pool.base, [Term(pool, merger.fitted(pool.merged, pool.order), alpha, add)], device)
+        total, places = plan.bytes_to_read, Places()
+        facts = merge_facts(plan, include, exclude, hash_inputs, InputHashes(), places)
         parts = _Parts(pool, _homes(pool, adapters), rank, alpha, add)
-        outlet = Outlet("delta", lambda name: exact(pool.base.dtype(name)), parts.put)
-        counts = merge_pool(pool, merger, outlet, workers, device, telling(on_event, total))
+        outlet = Outlet(lambda name: exact(pool.base.dtype(name)), parts.put, vector=True)
+        merged = execute(plan, outlet, workers=workers, on_bytes=byte_counter(on_event, total))
         facts |= {"adapter_rank": rank, "adapter_error": parts.error}
         tensors = parts.tensors()
         layout = [(key, of_torch(tensor.dtype), tuple(tensor.shape)) for key, tensor in tensors.items()]
-        with written_folder(output, None, model_card(facts, parts.errors()), overwrite) as folder:
+
+        def write(weights: WeightsWriter) -> Merged:
+            for key, tensor in tensors.items():
+                weights.write(key, 0, stored(tensor.reshape(-1)))
+            return merged
+
+        out = OutputPlan(output, layout, facts, places, 0, overwrite)
+        with written_folder(output, None, overwrite) as folder:
             write_bytes_atomic(folder / CONFIG, _config(adapters, parts.homes, rank))
-            with weights_file(folder / WEIGHTS[0], layout, metadata(facts)) as writer:
-                for key, tensor in tensors.items():
-                    writer.write(key, 0, stored(tensor.reshape(-1)))
-        report = merge_report(pool, counts, output, method, alpha, started, total)
+            write_weights(out, folder, [FilePlan(folder / WEIGHTS[0], layout)], write, {"errors": parts.errors()})
+        report = merge_report(plan, merged, output, started, total)
     return AdapterReport(**vars(report), rank=rank, error=parts.error)
 
 
@@ -141,13 +163,13 @@ class _Parts:
         home, shape = self.homes[name], self._pool.base.shape(name)
         if home.form == "whole":
             values = apply_delta(self._pool.base.read(name), delta, self._alpha, self._add)
-            check_range(name, values, self._alpha)
+            _check_range(name, values, self._alpha)
             key = PREFIX + home.key.removeprefix(PREFIX)
             return _Part({key: values.reshape(shape)})
         matrix = delta.float().reshape(shape[0], -1)
         found = factor(matrix.T if home.turned else matrix, self._rank)
         left = found.left * (self._alpha if self._add else -self._alpha)
-        check_range(name, left, self._alpha)
+        _check_range(name, left, self._alpha)
         right = found.right
         if len(shape) > 2:  # convolutions
             left, right = left.reshape(*left.shape, *[1] * (len(shape) - 2)), right.reshape(-1, *shape[1:])
@@ -158,6 +180,11 @@ class _Parts:
         return _Part(
             {f"{own}.{a}": right, f"{own}.{b}": left}, float(matrix.double().square().sum()), found.squared_error
         )
+
+
+def _check_range(name: str, values: Tensor, alpha: float) -> None:
+    if not torch.isfinite(values).all():
+        raise range_error(name, of_torch(values.dtype), alpha)
 
 
 def _relative(squared_error: float, squared: float) -> float:

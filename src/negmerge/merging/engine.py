@@ -2,32 +2,31 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from negmerge.checkpoints import Checkpoint
 from negmerge.checkpoints.base import elements
 from negmerge.checkpoints.dtypes import BY_NAME, DType, Raw, convert, exact, is_finite
 from negmerge.checkpoints.memory import StateDict
 from negmerge.errors import InputError
-from negmerge.merging.applying import Outlet, apply_delta, check_alpha
-from negmerge.merging.merger import Merger
+from negmerge.merging.applying import Outlet
+from negmerge.merging.hashes import InputHashes
 from negmerge.merging.output.beside import Beside, plan_beside
-from negmerge.merging.output.folder import check_output, is_file_output, made_folders, recover_folder, written_folder
-from negmerge.merging.output.record import merge_facts, metadata, model_card
-from negmerge.merging.output.reports import MergeReport, OnEvent, VectorReport, merge_report, telling
-from negmerge.merging.output.weights import WeightsWriter, parse_size, weights_file, weights_folder
-from negmerge.merging.passes.merging import bytes_to_read, merge_pool
-from negmerge.merging.passes.streaming import CHUNK, TensorCount
+from negmerge.merging.output.folder import check_output, is_file_output, recover_folder
+from negmerge.merging.output.model import OutputPlan, write_file, write_folder
+from negmerge.merging.output.record import Places, merge_facts
+from negmerge.merging.output.reports import MergeReport, OnEvent, VectorReport, byte_counter, merge_report
+from negmerge.merging.output.weights import FilePlan, WeightsWriter, parse_size, written_weights
+from negmerge.merging.passes.executing import execute
+from negmerge.merging.passes.plain import CHUNK
+from negmerge.merging.plan import Term, plan_merge
 from negmerge.merging.pool import fit_pool, open_pool
+from negmerge.merging.request import check_request
+from negmerge.merging.tally import Merged
 
-__all__ = ["MergeReport", "VectorReport", "apply_delta", "merge_checkpoints", "merge_state_dicts", "merge_vector"]
-
-DTYPES = ("float32", "float16", "bfloat16", "float64")
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def merge_checkpoints(
@@ -54,53 +53,59 @@ def merge_checkpoints(
 
     τᵢ = θᵢ − θ₀ in float32 (float64 for float64 weights); τ = method(τ₁ … τ_N), members in the order of their resolved
     paths; the result is cast once to the dtype of θ₀, or to `dtype`. Integers, booleans and batch-norm statistics pass
-    through from the base. Only chunks are in memory, never a model. OUT ending in .safetensors is one file, anything
-    else a folder with whatever of the base's belongs to loading it, its weights in shards of at most `max_shard_size`
-    (5GB), and a config.json that says its dtype; it appears whole or not at all, and the same inputs give the same
-    bytes. The report names what of the base's folder was left behind.
+    through from the base. Only chunks are in memory, never a model. OUT ending in .safetensors is one file, a name
+    without an ending a folder with whatever of the base's belongs to loading it, a config.json that says the dtype, and
+    the weights in shards of at most `max_shard_size` (5GB); it appears whole or not at all, and the same inputs give
+    the same bytes. The report names what of the base's folder was left behind.
 
     Raises InputError, with nothing written, for whatever is wrong with the inputs, the settings or OUT.
 
     Source: Kim, Han, Choe, NegMerge, ICML 2025 (arXiv 2410.05583).
     """
     started = time.perf_counter()
-    base, output = Path(base), Path(output)
+    merger = check_request(
+        method,
+        settings,
+        base=base,
+        members=members,
+        output=output,
+        alpha=alpha,
+        add=add,
+        include=include,
+        exclude=exclude,
+        seed=seed,
+        device=device,
+        dtype=dtype,
+        workers=workers,
+        max_shard_size=max_shard_size,
+        hash_inputs=hash_inputs,
+        overwrite=overwrite,
+    )
+    base, output, alpha = Path(base), Path(output), float(alpha)
     paths = [Path(member) for member in members]
-    check_alpha(alpha)
-    target = _target_dtype(dtype)
-    merger = Merger(method, settings or {}, seed)
-    if is_file_output(output) and max_shard_size is not None:
-        raise InputError(f"OUT {output} is one file, which has no shards; give a folder, or leave --max-shard-size out")
-    most = parse_size(max_shard_size or "5GB")
+    target = BY_NAME.get(dtype)
+    most = _shard_size(output, max_shard_size)
     recover_folder(output)
     check_output(output, [base, *paths], overwrite)
     with open_pool(base, paths, include, exclude) as pool:
-        merger = merger.fitted(pool.merged, pool.order)
-        beside = None if is_file_output(output) else _plan_beside(pool.base, dtype)
-        facts = merge_facts(pool, merger, add=add, alpha=alpha, include=include, exclude=exclude, hashed=hash_inputs)
+        term = Term(pool, merger.fitted(pool.merged, pool.order), alpha, add)
+        beside = None if is_file_output(output) else beside_of(pool.base, dtype)
+        plan = plan_merge(pool.base, [term], device)
+        hashes = InputHashes((pool.base, *pool.members)) if hash_inputs else InputHashes()
+        total = plan.bytes_to_read
+        places = Places()
+        facts = merge_facts(plan, include, exclude, hash_inputs, hashes, places)
 
-        def out_dtype(name: str) -> DType:
-            own = pool.base.dtype(name)
-            return target if target is not None and own.is_floating_point else own
+        def write(weights: WeightsWriter) -> Merged:
+            for name in plan.passed:
+                pass_through(plan.base, name, out_dtype(plan.base, name, target), weights, hashes)
+            outlet = Outlet(lambda name: out_dtype(plan.base, name, target), weights.write, alpha=alpha)
+            return execute(plan, outlet, workers=workers, on_bytes=byte_counter(on_event, total), hashes=hashes)
 
-        layout = [(name, out_dtype(name), pool.base.shape(name)) for name in pool.base.names]
-        total = bytes_to_read(pool, merger, device)
-
-        def write(weights: AbstractContextManager[WeightsWriter]) -> list[TensorCount]:
-            with weights as writer:
-                outlet = Outlet("add" if add else "subtract", out_dtype, writer.write, alpha)
-                for name in pool.passed:
-                    _pass_through(pool.base, name, out_dtype(name), writer)
-                return merge_pool(pool, merger, outlet, workers, device, telling(on_event, total))
-
-        if is_file_output(output):
-            with made_folders(output):
-                counts = write(weights_file(output, layout, metadata(facts), replace=overwrite))
-        else:
-            declared, stem = (beside.declared, beside.stem) if beside is not None else ({}, "model")
-            with written_folder(output, beside, model_card(facts, declared=declared), overwrite) as folder:
-                counts = write(weights_folder(folder, layout, metadata(facts), most, stem))
-        return merge_report(pool, counts, output, method, alpha, started, total, beside)
+        layout = [(name, out_dtype(plan.base, name, target), plan.base.shape(name)) for name in plan.base.names]
+        out = OutputPlan(output, layout, facts, places, most, overwrite, beside)
+        merged = write_file(out, write) if is_file_output(output) else write_folder(out, write)
+        return merge_report(plan, merged, output, started, total, beside)
 
 
 def merge_vector(
@@ -120,22 +125,33 @@ def merge_vector(
 
     Only merged names are in the file. Raises InputError as `merge_checkpoints` does.
     """
-    merger = Merger(method, settings or {}, seed)
+    merger = check_request(
+        method,
+        settings,
+        base=base,
+        members=members,
+        output=output,
+        include=include,
+        exclude=exclude,
+        seed=seed,
+        workers=workers,
+        device=device,
+    )
     with open_pool(Path(base), [Path(member) for member in members], include, exclude) as pool:
+        plan = plan_merge(pool.base, [Term(pool, merger.fitted(pool.merged, pool.order))], device)
 
         def wide(name: str) -> DType:
             return exact(pool.base.dtype(name))
 
-        layout = [(name, wide(name), pool.base.shape(name)) for name in pool.merged]
-        with weights_file(Path(output), layout, {}) as writer:
-            outlet = Outlet("delta", wide, writer.write)
-            counts = merge_pool(pool, merger.fitted(pool.merged, pool.order), outlet, workers, device)
-    return VectorReport(tuple(counts))
+        layout = [(name, wide(name), pool.base.shape(name)) for name in plan.merged]
+        with written_weights([FilePlan(Path(output), layout)], {}) as writer:
+            merged = execute(plan, Outlet(wide, writer.write, vector=True), workers=workers)
+    return VectorReport(merged.counts[0])
 
 
 def merge_state_dicts(
-    base: Mapping[str, Tensor],
-    members: Sequence[Mapping[str, Tensor]],
+    base: "Mapping[str, Tensor]",
+    members: "Sequence[Mapping[str, Tensor]]",
     *,
     method: str = "consensus",
     settings: Mapping[str, Any] | None = None,
@@ -144,51 +160,60 @@ def merge_state_dicts(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     seed: int = 0,
-) -> dict[str, Tensor]:
+) -> "dict[str, Tensor]":
     """Merge state dicts in memory and return θ₀ − α·τ as a new state dict; the arguments stay as they are.
 
     The numbers are those of `merge_checkpoints`, the members summed in the order given. Raises InputError likewise.
 
+    >>> import torch
     >>> base, a, b = ({"w": torch.tensor(values)} for values in ([0.0, 0.0], [1.0, 1.0], [3.0, -1.0]))
     >>> merge_state_dicts(base, [a, b])["w"]
     tensor([-2.,  0.])
     """
-    check_alpha(alpha)
-    merger = Merger(method, settings or {}, seed)
+    import torch
+
+    merger = check_request(method, settings, alpha=alpha, add=add, include=include, exclude=exclude, seed=seed)
     opened = [StateDict(member, Path(f"members[{i}]")) for i, member in enumerate(members)]
     if len({id(member) for member in members}) < len(members):
         raise InputError("a member is given twice; a repeated member would count double")
     pool = fit_pool(StateDict(base, Path("base")), opened, include, exclude)
+    plan = plan_merge(pool.base, [Term(pool, merger.fitted(pool.merged, pool.order), alpha, add)])
     result = {name: tensor.detach().clone() for name, tensor in base.items()}
-    flat = {name: torch.empty(base[name].numel(), dtype=base[name].dtype) for name in pool.merged}
+    flat = {name: torch.empty(base[name].numel(), dtype=base[name].dtype) for name in plan.merged}
 
     def keep(name: str, start: int, values: Raw) -> None:
         flat[name][start : start + len(values)] = torch.from_numpy(values).view(flat[name].dtype)
 
-    outlet = Outlet("add" if add else "subtract", pool.base.dtype, keep, alpha)
-    merge_pool(pool, merger.fitted(pool.merged, pool.order), outlet)
+    execute(plan, Outlet(pool.base.dtype, keep, alpha=alpha))
     for name, values in flat.items():
         result[name] = values.reshape(base[name].shape).to(base[name].device)
     return result
 
 
-def _plan_beside(base: Checkpoint, dtype: str) -> Beside | None:
+def pass_through(base: Checkpoint, name: str, dtype: DType, writer: WeightsWriter, hashes: InputHashes) -> None:
+    """Write a tensor of the base as it is, floats in `dtype`. Raises InputError for one that holds NaN or Inf."""
+    total, own = elements(base.shape(name)), base.dtype(name)
+    for start in range(0, total, CHUNK):
+        values = hashes.read(base, name, start, min(start + CHUNK, total))
+        if not is_finite(values, own):
+            raise InputError(f"{base.path}: tensor {name} holds NaN or Inf; repair the base first")
+        writer.write(name, start, convert(values, own, dtype))
+
+
+def out_dtype(base: Checkpoint, name: str, target: DType | None) -> DType:
+    """Return the dtype of a tensor in OUT: that of the base, or of floats the one that is asked for."""
+    own = base.dtype(name)
+    return target if target is not None and own.is_floating_point else own
+
+
+def beside_of(base: Checkpoint, dtype: str) -> Beside | None:
     """Return what goes from the base's folder into OUT; a base that is one file has no folder of its own."""
     if base.path.is_file():
         return None
     return plan_beside(base.files[0].parent, base.files, None if dtype == "base" else dtype)
 
 
-def _pass_through(base: Checkpoint, name: str, dtype: DType, writer: WeightsWriter) -> None:
-    total = elements(base.shape(name))
-    for start in range(0, total, CHUNK):
-        values = base.raw(name, start, min(start + CHUNK, total))
-        if base.dtype(name).is_floating_point and not is_finite(values, base.dtype(name)):
-            raise InputError(f"{base.path}: tensor {name} holds NaN or Inf; repair the base first")
-        writer.write(name, start, convert(values, base.dtype(name), dtype))
-
-
-def _target_dtype(dtype: str) -> DType | None:
-    if dtype != "base" and dtype not in DTYPES:
-        raise InputError(f"dtype must be base or one of {', '.join(DTYPES)}, got {dtype!r}")
-    return BY_NAME.get(dtype)
+def _shard_size(output: Path, text: str | None) -> int:
+    if is_file_output(output) and text is not None:
+        raise InputError(f"OUT {output} is one file, which has no shards; give a folder, or leave --max-shard-size out")
+    return parse_size(text or "5GB")

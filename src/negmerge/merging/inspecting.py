@@ -1,20 +1,20 @@
 """What a pool looks like before it is merged: consensus per tensor, cosines, zeros, and what to be wary of."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from negmerge.merging.methods.consensus import check_threshold, votes_needed, winning_signs
-from negmerge.merging.passes.streaming import TensorCount, stream
+from negmerge.merging.agreement import Agreement
+from negmerge.merging.passes.jobs import Piece, cut, in_threads
+from negmerge.merging.passes.plain import CHUNK, NOTHING, PieceFound, inspect_piece
+from negmerge.merging.plan import Plan, Term, plan_merge
 from negmerge.merging.pool import open_pool
-
-NEAR_CHANCE = 1.5
-MOSTLY_ZERO = 0.5
+from negmerge.merging.request import check_request
+from negmerge.merging.tally import Tally, TensorCount
+from negmerge.merging.warnings import chance_level, pool_warnings
 
 
 @dataclass(frozen=True)
@@ -69,73 +69,73 @@ def inspect_checkpoints(
     fair signs would give; zero_share: the share of all task vector elements that are exactly 0; cosine: between the
     members' whole task vectors, accumulated in float64. Raises InputError as `merge_checkpoints` does.
     """
-    check_threshold(threshold)
+    settings = {"threshold": threshold, "zeros": zeros}
+    merger = check_request(
+        "consensus", settings, base=base, members=members, include=include, exclude=exclude, workers=workers
+    )
     with open_pool(Path(base), [Path(member) for member in members], include, exclude) as pool:
-        count = len(pool.members)
-        parts: dict[tuple[str, int], tuple[Tensor, int]] = {}
-
-        def visit(name: str, start: int, _: Tensor, deltas: Tensor) -> int:
-            up, down = winning_signs(deltas, threshold, zeros)
-            exact = deltas.double()
-            parts[name, start] = exact @ exact.T, int(torch.count_nonzero(deltas == 0))
-            return int(torch.count_nonzero(up | down))
-
-        counts = stream(pool, visit, workers=workers)
-        products = torch.zeros(count, count, dtype=torch.float64)
-        nulls = 0
-        for key in sorted(parts):  # in one order, whatever the threads did
-            products += parts[key][0]
-            nulls += parts[key][1]
-        norms = products.diagonal().sqrt()
-        cosine = (products / torch.outer(norms, norms)).clamp(-1.0, 1.0)
+        plan = plan_merge(pool.base, [Term(pool, merger)])
+        counts, agreement = _look(plan, workers)
         elements = sum(tensor.elements for tensor in counts)
-        consensus = sum(tensor.kept for tensor in counts) / elements
-        chance = chance_level(count, threshold)
-        zero_share = nulls / (elements * count)
+        consensus = sum(tensor.kept for tensor in counts) / max(1, elements)
+        chance = chance_level(len(pool.members), threshold)
         names = tuple(str(member.path) for member in pool.members)
-        rows = tuple(tuple(row) for row in cosine.tolist())
         return Inspection(
             members=names,
             consensus=consensus,
             chance=chance,
-            zero_share=zero_share,
-            cosine=rows,
-            warnings=tuple(_warnings(names, consensus, chance, zero_share, rows)),
-            tensors=tuple(counts),
+            zero_share=agreement.zero_share,
+            cosine=agreement.cosine(),
+            warnings=(*pool.warnings, *pool_warnings(names, agreement, consensus, chance)),
+            tensors=counts,
             dtypes=tuple(str(pool.base.dtype(name)) for name in pool.merged),
         )
 
 
-def chance_level(members: int, threshold: float = 1.0) -> float:
-    """Return the share of elements that independent fair signs would let through.
+def _look(plan: Plan, workers: int | None) -> tuple[tuple[TensorCount, ...], Agreement]:
+    """Count and multiply every element of a pool: by compiled loops where these can read a tensor."""
+    (term,) = plan.terms
+    pool, tally = term.pool, Tally(term.pool)
+    fast = [name for name in pool.merged if name in plan.compiled[0]]
+    rest = [name for name in pool.merged if name not in plan.compiled[0]]
 
-    P(p ≥ need) + P(n ≥ need) − 2·P(both), binomial with 1/2; 2^(1−N) at threshold 1.
+    def plainly(batch: list[Piece]) -> list[PieceFound]:
+        return [inspect_piece(term, piece) for piece in batch]
 
-    >>> chance_level(3)
-    0.25
-    """
-    need = max(1, votes_needed(threshold, members))
-    ways = sum(math.comb(members, up) for up in range(members + 1) if (up >= need) != (members - up >= need))
-    return ways / 2**members
+    if fast:
+        from negmerge.merging.compiled.inspecting import FusedInspection
+        from negmerge.merging.compiled.rules import rule_of
+
+        rule = rule_of(term.merger, len(pool.members))
+        assert rule is not None
+        fused = FusedInspection(pool, rule, fast)
+
+        def quickly(batch: list[Piece]) -> list[PieceFound]:
+            found = fused.inspect(batch)
+            if found is None:
+                return plainly(batch)
+            kept, products, counts = found
+            differs = counts[2:] < counts[0]
+            nothing = np.zeros_like(products), np.zeros_like(counts)
+            return [
+                PieceFound(NOTHING, int(count), differs, *((products, counts) if i == 0 else nothing))
+                for i, count in enumerate(kept)
+            ]
+
+        _add_up(tally, quickly, cut(plan.sizes, fast, 2 * CHUNK), workers)
+    _add_up(tally, plainly, cut(plan.sizes, rest, plan.chunk), workers)
+    return tally.counts(), tally.agreement
 
 
-def _warnings(
-    names: Sequence[str], consensus: float, chance: float, zero_share: float, cosine: Sequence[Sequence[float]]
-) -> list[str]:
-    found = []
-    if len(names) == 1:
-        found.append("one member: every element that changed is kept, which is plain task arithmetic")
-    elif consensus < NEAR_CHANCE * chance:
-        found.append(
-            f"unstable-signs: consensus {100 * consensus:.1f} % is near the {100 * chance:.1f} % of independent signs"
-        )
-    if zero_share > MOSTLY_ZERO:
-        found.append(
-            f"{100 * zero_share:.0f} % of the differences are exactly 0 (half precision?); "
-            "under zeros=veto each of them vetoes its element, abstain lets it pass"
-        )
-    for i, name in enumerate(names):
-        others = [value for j, value in enumerate(cosine[i]) if j != i]
-        if others and sum(others) / len(others) <= 0.0:
-            found.append(f"unstable-signs: {name} points away from the other members (mean cosine ≤ 0)")
-    return found
+def _add_up(
+    tally: Tally,
+    look: Callable[[list[Piece]], list[PieceFound]],
+    jobs: Iterable[list[Piece]],
+    workers: int | None,
+) -> None:
+    def work(batch: list[Piece]) -> tuple[list[Piece], list[PieceFound]]:
+        return batch, look(batch)
+
+    for batch, pieces in in_threads(work, jobs, workers):
+        for (name, _, _), found in zip(batch, pieces, strict=True):
+            tally.add([(name, found.kept)], found.differs, found.products, found.agreement)

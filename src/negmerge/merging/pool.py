@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from negmerge.checkpoints import Checkpoint, find, is_tied, open_adapter
@@ -12,6 +13,7 @@ from negmerge.checkpoints.adapter import BoundAdapter, is_adapter
 from negmerge.checkpoints.alias import Aliased
 from negmerge.checkpoints.opening import open_found
 from negmerge.errors import InputError, listing
+from negmerge.merging.copies import refuse_copies
 from negmerge.merging.selecting import select_tensors
 
 
@@ -26,6 +28,11 @@ class Pool:
     members: tuple[Checkpoint, ...]
     merged: tuple[str, ...]
     order: tuple[int, ...]
+
+    @cached_property
+    def merged_set(self) -> frozenset[str]:
+        """The names that merge, to look one up."""
+        return frozenset(self.merged)
 
     @property
     def passed(self) -> tuple[str, ...]:
@@ -103,6 +110,7 @@ def open_pool(
             adapter = is_adapter(place)
             opened.append(open_adapter(place, shown).bind(opened[0]) if adapter else open_found(place, shown))
         _refuse_same_files(opened)
+        refuse_copies(opened)
         yield replace(fit_pool(opened[0], opened[1:], include, exclude), order=tuple(order))
     finally:
         for checkpoint in opened:

@@ -1,10 +1,15 @@
 """Which tensors merge."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from negmerge.checkpoints.dtypes import DType
 from negmerge.errors import InputError
+
+if TYPE_CHECKING:
+    from negmerge.checkpoints.dtypes import DType
 
 STATISTICS = re.compile(r"(^|\.)running_(mean|var)$")
 
@@ -29,12 +34,17 @@ def select_tensors(dtypes: Mapping[str, DType], include: Sequence[str] = (), exc
 def _matching(names: Sequence[str], patterns: Sequence[str], option: str) -> list[str]:
     compiled = []
     for text in patterns:
-        try:
-            pattern = re.compile(text)
-        except re.error as error:
-            raise InputError(f"--{option} {text!r} is not a regular expression: {error}") from None
+        pattern = compile_pattern(text, option)
         if not any(pattern.search(name) for name in names):
             example = f", such as {names[0]!r}" if names else ""
             raise InputError(f"--{option} {text!r} is found in none of the {len(names)} names{example}")
         compiled.append(pattern)
     return [name for name in names if any(pattern.search(name) for pattern in compiled)]
+
+
+def compile_pattern(text: str, option: str) -> re.Pattern[str]:
+    """Return a pattern of `--include` or `--exclude`. Raises InputError for what is no regular expression."""
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise InputError(f"--{option} {text!r} is not a regular expression: {error}") from None

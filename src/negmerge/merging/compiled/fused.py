@@ -1,151 +1,154 @@
 """The quick way for the common methods: whole jobs in one compiled call, outside the interpreter's lock.
 
 It gives the same bits as the plain functions; what it cannot read (float64, adapters, tensors that are no plain bytes
-of a file or of memory) takes the plain way, and so does a pool too small to be worth loading the compiler for.
+of a file or of memory) takes the plain way.
 """
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from negmerge.checkpoints import Checkpoint
-from negmerge.checkpoints.dtypes import BFLOAT16, FLOAT16, FLOAT32
-from negmerge.merging.applying import Outlet
-from negmerge.merging.compiled import kernels
-from negmerge.merging.merger import Merger
-from negmerge.merging.methods.consensus import votes_needed
-from negmerge.merging.passes.streaming import OnBytes, Piece, Tally, cut, in_threads, read_deltas
-from negmerge.merging.pool import Pool
+from negmerge.checkpoints.pieces import ELEMENTS
+from negmerge.merging.applying import Floats, Outlet
+from negmerge.merging.compiled import storing
+from negmerge.merging.compiled.loop import Found, Scratch, merge_pieces
+from negmerge.merging.compiled.reading import FINE
+from negmerge.merging.compiled.rules import Rule, rule_of
+from negmerge.merging.compiled.sources import KINDS, Sources
+from negmerge.merging.hashes import InputHashes
+from negmerge.merging.passes.jobs import Piece
+from negmerge.merging.passes.plain import NOTHING, PieceFound
+from negmerge.merging.plan import Statistics, Term
 
 CHUNK = 2**19  # elements of a tensor in one call: members are read in blocks, so only the result is held
-KINDS = {FLOAT32: kernels.FLOAT32, BFLOAT16: kernels.BFLOAT16, FLOAT16: kernels.FLOAT16}
-OPERATIONS = {"delta": kernels.DELTA, "subtract": kernels.SUBTRACT, "add": kernels.ADD}
+# With hashes, every member's bytes of a job are held: fewer elements, and whole pieces of the hash.
+CHUNK_HASHED = ELEMENTS
 
 
 @dataclass(frozen=True)
-class Rule:
-    """How the compiled loop decides: its kind, and the votes that m non-zero members must give, for m from 0 to N."""
+class JobFound:
+    """What a job found: states of its pieces, elements kept, effects, and how the members agree."""
 
-    kind: int
-    need: np.ndarray
+    states: np.ndarray[Any, Any]
+    found: Found
 
+    def is_fine(self, index: int) -> bool:
+        """Whether a piece was merged; the plain way says what is wrong with any other."""
+        return bool(self.states[index] == FINE)
 
-def rule_of(merger: Merger, members: int) -> Rule | None:
-    """Return the rule of a method that has a compiled loop, or None."""
-    nothing = np.zeros(members + 1, np.int32)
-    if merger.name == "uniform" or (merger.name == "task-arithmetic" and not merger.settings and members == 1):
-        return Rule(kernels.SUM, nothing)
-    if merger.name in ("ties", "majority-sign"):
-        by_count = merger.settings.get("elect_by", "mass") == "count"
-        return Rule(kernels.ELECT_COUNT if by_count else kernels.ELECT_MASS, nothing)
-    if merger.name != "consensus":
-        return None
-    threshold = merger.settings.get("threshold", 1.0)
-    zeros = merger.settings.get("zeros", "veto")
-    agreeing = merger.settings.get("mean", "all") == "agreeing"
-    if zeros == "veto":
-        votes = [votes_needed(threshold, members)] * (members + 1)
-        if votes[0] == members and not agreeing:
-            return Rule(kernels.STRICT, nothing)
-    else:
-        quorum, never = -(-members // 2), members + 1
-        votes = [max(1, votes_needed(threshold, m)) if m >= quorum else never for m in range(members + 1)]
-    return Rule(kernels.COUNT_AGREEING if agreeing else kernels.COUNT_ALL, np.array(votes, np.int32))
+    def piece(self, index: int, delta: Floats = NOTHING) -> PieceFound:
+        """Return what was found in a piece; how the members agree, which is of the job, stands with its first one."""
+        found = self.found
+        first = index == int(np.argmax(self.states == FINE))
+        products = found.products if first else np.zeros_like(found.products)
+        agreement = found.agreement if first else np.zeros_like(found.agreement)
+        return PieceFound(delta, int(found.kept[index]), found.differs, products, agreement)
+
+    def effect(self, index: int, alpha: float) -> Floats:
+        """Return the effect of a piece (see Outlet.put) that was merged with α."""
+        changed, squares, base, error = self.found.effects[index]
+        return np.array([changed, squares * alpha * alpha, base, error])
 
 
-def fusible(pool: Pool) -> list[str]:
-    """Return the merged names that every checkpoint can point at, in a dtype that the compiled loop reads."""
-
-    def plain(checkpoint: Checkpoint, name: str) -> bool:
-        return checkpoint.dtype(name) in KINDS and checkpoint.locate(name) is not None
-
-    return [name for name in pool.merged if all(plain(c, name) for c in (pool.base, *pool.members))]
-
-
-def merge_fused(
-    pool: Pool,
-    names: Sequence[str],
-    rule: Rule,
-    merger: Merger,
-    outlet: Outlet,
-    tally: Tally,
-    statistics: Mapping[str, Tensor],
-    *,
-    workers: int | None = None,
-    on_bytes: OnBytes | None = None,
-) -> None:
-    """Merge the tensors `names` and hand them to `outlet`; what was found goes into `tally`.
+class FusedTerm:
+    """Merges pieces of the tensors of one term that share the method's settings; several threads may ask it.
 
     `statistics` has the cutoffs [N, 1] of each tensor for a method that trims.
-
-    Raises InputError, naming file and tensor, for NaN or Inf.
     """
-    checkpoints = (pool.base, *pool.members)
-    places = {name: [located(c, name) for c in checkpoints] for name in names}
-    kinds = {name: [KINDS[c.dtype(name)] for c in checkpoints] for name in names}
-    width = {name: sum(c.dtype(name).itemsize for c in checkpoints) for name in names}
-    cutoffs = {name: value[:, 0].numpy() for name, value in statistics.items()}
-    untrimmed = np.zeros(len(pool.members), np.float32)
-    scratch = threading.local()
-    differs = np.array(tally.differs, np.uint8)
-    with np.errstate(over="ignore"):  # an α beyond float32 is found by what it makes of the weights
-        alpha = np.float32(outlet.alpha)
 
-    def work(batch: list[Piece]) -> list[tuple[str, int]]:
-        if not hasattr(scratch, "floats"):
-            scratch.floats = np.empty((4, kernels.BLOCK), np.float32)
-            scratch.group = np.empty((kernels.GROUP, kernels.BLOCK), np.float32)
-            scratch.counts = np.empty((2, kernels.BLOCK), np.int32)
-            scratch.raw = np.empty(kernels.BLOCK, np.uint16)
-            scratch.out = np.empty(CHUNK, np.float32)
-        located = np.array([places[name] for name, _, _ in batch], np.int64)
-        lengths = np.array([stop - start for _, start, stop in batch], np.int64)
-        kept = np.zeros(len(batch), np.int64)
-        states = kernels.merge_pieces(
-            np.ascontiguousarray(located[:, :, 0]),
-            np.ascontiguousarray(located[:, :, 1]),
-            np.array([kinds[name] for name, _, _ in batch], np.uint8),
-            np.array([start for _, start, _ in batch], np.int64),
+    def __init__(
+        self, term: Term, rule: Rule, names: Sequence[str], statistics: Statistics, hashes: InputHashes
+    ) -> None:
+        self.names = tuple(names)
+        self._term, self._rule, self._hashes = term, rule, hashes
+        self._members = len(term.pool.members)
+        self._sources = Sources(term.pool, names)
+        self._cutoffs = {name: value[:, 0].astype(np.float32) for name, value in statistics.items()}
+        self._untrimmed = np.zeros(self._members, np.float32)
+        self._scratch = threading.local()
+        with np.errstate(over="ignore"):  # an α beyond float32 is found by what it makes of the weights
+            self._alpha = np.float32(term.alpha)
+
+    @property
+    def chunk(self) -> int:
+        """How many elements a job should have."""
+        return CHUNK_HASHED if self._hashes else CHUNK
+
+    def merge(self, pieces: Sequence[Piece], outlet: Outlet | None) -> tuple[np.ndarray[Any, Any], JobFound]:
+        """Return the bytes of merged pieces, each as long as in float32, and what was found.
+
+        Without an outlet they are τ, float32, else θ₀ ∓ α·τ in the dtype of OUT.
+        """
+        scratch, out = self._memory(pieces)
+        sources, rows = self._sources, self._sources.rows(pieces)
+        lengths = np.fromiter((stop - start for _, start, stop in pieces), np.int64, len(pieces))
+        starts = np.fromiter((start for _, start, _ in pieces), np.int64, len(pieces))
+        found = Found.of(len(pieces), self._members)
+        descriptors, offsets = sources.descriptors[rows], sources.offsets[rows]
+        if self._hashes and (fetched := self._fetch(rows, pieces)) is not None:
+            descriptors, offsets = np.full_like(descriptors, -1), fetched
+            starts = np.zeros_like(starts)
+        if outlet is None or outlet.vector:
+            operation, kinds = storing.DELTA, np.zeros(len(pieces), np.uint8)
+        else:
+            operation = storing.ADD if self._term.add else storing.SUBTRACT
+            kinds = np.array([KINDS[outlet.dtype(name)] for name, _, _ in pieces], np.uint8)
+        states = merge_pieces(
+            descriptors,
+            offsets,
+            sources.kinds[rows],
+            starts,
             lengths,
-            rule.kind,
-            rule.need,
-            np.stack([cutoffs.get(name, untrimmed) for name, _, _ in batch]),
-            OPERATIONS[outlet.operation],
-            alpha,
-            scratch.floats,
-            scratch.group,
-            scratch.counts,
-            scratch.raw,
-            differs,
-            scratch.out,
-            kept,
+            self._rule.kind,
+            self._rule.need,
+            np.stack([self._cutoffs.get(name, self._untrimmed) for name, _, _ in pieces]),
+            operation,
+            self._alpha,
+            kinds,
+            scratch,
+            out,
+            found,
         )
-        out = torch.from_numpy(scratch.out)
-        at = 0
-        for k, (name, start, stop) in enumerate(batch):
-            if states[k] == kernels.FINE:
-                outlet.put_ready(name, start, out[at : at + stop - start])
-            else:  # the plain way says what is wrong, or is right where only an intermediate sum overflowed
-                base, deltas = read_deltas(pool, name, start, stop)
-                delta, kept[k] = merger.merge(deltas, statistic=statistics.get(name))
-                outlet.put(name, start, base, delta)
-            if on_bytes:
-                on_bytes((stop - start) * width[name])
-            at += stop - start
-        return [(name, int(count)) for (name, _, _), count in zip(batch, kept, strict=True)]
+        return out, JobFound(states, found)
 
-    for counts in in_threads(work, cut(pool, names, CHUNK), workers):
-        for name, count in counts:
-            tally.kept[name] += count
-    tally.differs[:] = [bool(flag) for flag in differs]
+    def _fetch(self, rows: np.ndarray[Any, Any], pieces: Sequence[Piece]) -> np.ndarray[Any, Any] | None:
+        """Read the bytes of pieces into memory, hash them there, and return their addresses."""
+        lengths = np.fromiter((stop - start for _, start, stop in pieces), np.int64, len(pieces))
+        size = int((lengths * self._sources.widths[rows].sum(1)).sum()) + 64 * (1 + self._members) * len(pieces)
+        if not hasattr(self._scratch, "fetched") or len(self._scratch.fetched) < size:
+            self._scratch.fetched = np.empty(size, np.uint8)
+        buffer = self._scratch.fetched
+        there = self._sources.fetch(rows, pieces, buffer)
+        if there is None:
+            return None  # the loop itself will say where a file ends
+        places, counts = there
+        view = memoryview(buffer)
+        for row, (_, start, _), at, count in zip(rows, pieces, places.tolist(), counts.tolist(), strict=True):
+            descriptors, offsets = self._sources.descriptors[row].tolist(), self._sources.offsets[row].tolist()
+            widths = self._sources.widths[row].tolist()
+            for descriptor, offset, width, first, length in zip(descriptors, offsets, widths, at, count, strict=True):
+                self._hashes.put(descriptor, offset, start * width, view[first : first + length])
+        return places + buffer.ctypes.data
+
+    def _memory(self, pieces: Sequence[Piece]) -> tuple[Scratch, np.ndarray[Any, Any]]:
+        if not hasattr(self._scratch, "blocks"):
+            self._scratch.blocks = Scratch.of(self._members)
+            self._scratch.out = np.empty(4 * max(CHUNK, CHUNK_HASHED), np.uint8)
+        total = 4 * sum(stop - start for _, start, stop in pieces)
+        if len(self._scratch.out) < total:
+            self._scratch.out = np.empty(total, np.uint8)
+        return self._scratch.blocks, self._scratch.out
 
 
-def located(checkpoint: Checkpoint, name: str) -> tuple[int, int]:
-    """Return where the bytes of a tensor lie that is known to have a place."""
-    place: Any = checkpoint.locate(name)
-    return int(place[0]), int(place[1])
+def fused_terms(term: Term, names: Sequence[str], statistics: Statistics, hashes: InputHashes) -> list[FusedTerm]:
+    """Return the compiled merge of each group of `names` that share settings; a method without a loop has none."""
+    found = []
+    for part, some in term.merger.groups(names):
+        rule = rule_of(part, len(term.pool.members))
+        ready = part.method.reach == "element" or all(statistics[name].dtype == np.float32 for name in some)
+        if rule is not None and ready:
+            found.append(FusedTerm(term, rule, some, statistics, hashes))
+    return found

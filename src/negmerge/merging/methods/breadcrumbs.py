@@ -1,59 +1,56 @@
 """Breadcrumbs: drop both the largest and the smallest elements of each task vector."""
 
-from typing import Literal
+from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
-from negmerge.errors import InputError
-from negmerge.merging.methods._trimming import check_density, check_scope, kept_of, kth_magnitudes
+from pydantic import Field
+
+from negmerge.merging.method import WHOLE, Merged, MergeSettings, Place
+from negmerge.merging.trimming import Density, Scope, kept_of, kth_magnitudes
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SUMMARY = "drop the outliers and the small elements of each task vector, average the rest"
 REFERENCE = "Davari, Belilovsky, Model Breadcrumbs, ECCV 2024 (arXiv 2312.06795)"
 REACH = "statistics"
 
 
-def merge(
-    deltas: Tensor,
-    *,
-    statistic: Tensor | None = None,
-    density: float = 0.5,
-    gamma: float = 0.01,
-    scope: Literal["tensor", "model"] = "tensor",
-) -> Tensor:
+class Settings(MergeSettings):
+    """How much is kept below how many outliers, counted where."""
+
+    density: Density = 0.5
+    gamma: float = Field(
+        0.01, ge=0, lt=1, description="share of the elements that are outliers, the largest, and dropped"
+    )
+    scope: Scope = "tensor"
+
+
+def merge(deltas: Tensor, settings: Settings, place: Place = WHOLE, statistic: Tensor | None = None) -> Merged:
     """Merge task vectors by their breadcrumbs.
 
         o = ⌊γ·n⌋ outliers;  k = max(1, ⌊d·n⌋) kept
         τ̂ᵢ(j) = τᵢ(j) where c(o + k) ≤ |τᵢ(j)| ≤ c(o + 1), else 0;  c(r) = the r-th largest |τᵢ|
         τ(j) = Σᵢ τ̂ᵢ(j) / N
 
-    d is the `density`, γ the share of outliers; n counts the elements of a tensor, or of all merged ones with
-    scope="model". Where o + k exceeds n, all but the outliers are kept.
+    d is the `density`, γ the share of outliers; n counts the elements of a tensor (scope="tensor"), or those of all
+    merged tensors together (scope="model"). Where o + k exceeds n, all but the outliers are kept.
 
-    deltas: [N, n], float32 or float64; the result is [n] of the same dtype. Members are summed in their order. Ties at
-    both ends are kept.
+    deltas: [N, n], float32 or float64; the result is [n] of the same dtype, with the mask [n] of the elements that at
+    least one member kept. `statistic` is [N, 2], the magnitudes c(o + 1) and c(o + k) of each member. Members are
+    summed in their order. Ties at both ends are kept.
 
-    Raises InputError for a density outside (0, 1], a gamma outside [0, 1) and an unknown scope.
-
-    >>> merge(torch.tensor([[9.0, -3.0, 2.0, 0.5]]), density=0.5, gamma=0.25)
+    >>> import torch
+    >>> merge(torch.tensor([[9.0, -3.0, 2.0, 0.5]]), Settings(density=0.5, gamma=0.25)).delta
     tensor([ 0., -3.,  2.,  0.])
 
     Source: arXiv 2312.06795, equations 1 to 3.
     """
-    return merge_with_mask(deltas, statistic=statistic, density=density, gamma=gamma, scope=scope)[0]
+    import torch
 
-
-def merge_with_mask(
-    deltas: Tensor,
-    *,
-    statistic: Tensor | None = None,
-    density: float = 0.5,
-    gamma: float = 0.01,
-    scope: Literal["tensor", "model"] = "tensor",
-) -> tuple[Tensor, Tensor]:
-    """Return what `merge` returns, and the mask [n] of the elements that at least one member kept."""
     if statistic is None:
-        statistic = kth_magnitudes(deltas, ranks(deltas.shape[1], density=density, gamma=gamma, scope=scope))
+        statistic = kth_magnitudes(deltas, ranks(deltas.shape[1], settings))
     cutoffs = statistic.to(deltas)
     total = torch.zeros_like(deltas[0])
     kept = torch.zeros_like(total, dtype=torch.bool)
@@ -62,14 +59,10 @@ def merge_with_mask(
         crumbs = (size >= lowest) & (size <= highest)
         total += torch.where(crumbs, delta, 0.0)
         kept |= crumbs
-    return total / len(deltas), kept
+    return Merged(total / len(deltas), kept)
 
 
-def ranks(count: int, *, density: float = 0.5, gamma: float = 0.01, scope: str = "tensor") -> tuple[int, ...]:
+def ranks(count: int, settings: Settings) -> tuple[int, ...]:
     """Return the ranks of the largest and of the smallest magnitude that are kept of `count` elements."""
-    check_density(density)
-    check_scope(scope)
-    if isinstance(gamma, bool) or not isinstance(gamma, int | float) or not 0.0 <= gamma < 1.0:
-        raise InputError(f"gamma must be from 0 to below 1, got {gamma!r}: it is the share of outliers")
-    outliers = int(gamma * count + 1e-9)
-    return min(count, outliers + 1), min(count, outliers + kept_of(density, count))
+    outliers = int(settings.gamma * count + 1e-9)
+    return min(count, outliers + 1), min(count, outliers + kept_of(settings.density, count))

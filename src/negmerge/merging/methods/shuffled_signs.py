@@ -1,12 +1,15 @@
 """A control: the consensus with its signs tossed."""
 
-from typing import Literal
+from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
-from negmerge.merging.methods import WHOLE, Place, consensus
-from negmerge.merging.methods._drawing import coins
+from negmerge.merging.drawing import coins
+from negmerge.merging.method import WHOLE, Merged, Place
+from negmerge.merging.methods import consensus
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SUMMARY = "control: the consensus with the sign of every kept element tossed anew"
 REFERENCE = "Kim, Han, Choe, NegMerge (arXiv 2410.05583), with its signs replaced by fair coins"
@@ -14,40 +17,27 @@ REACH = "element"
 RANDOM = True
 
 
-def merge(
-    deltas: Tensor,
-    *,
-    place: Place = WHOLE,
-    threshold: float = 1.0,
-    mean: Literal["all", "agreeing"] = "all",
-    zeros: Literal["veto", "abstain"] = "veto",
-) -> Tensor:
+class Settings(consensus.Settings):
+    """Those of the consensus."""
+
+
+def merge(deltas: Tensor, settings: Settings, place: Place = WHOLE, statistic: Tensor | None = None) -> Merged:
     """Merge by consensus, then toss every sign: τ(j) = s(j)·consensus(τ₁ … τ_N)(j), s(j) = ±1 with equal probability.
 
-    Same elements, same magnitudes, no direction: what this forgets is the noise of a step of that size.
+    Same elements, same magnitudes, no direction: the forgetting that is left is due to the noise of a step of that
+    size.
 
-    deltas: [N, n], float32 or float64; the result is [n] of the same dtype. s is drawn by the seed, the tensor and the
-    element's index alone.
+    deltas: [N, n], float32 or float64; the result is [n] of the same dtype, with the mask [n] of the kept elements. s
+    is drawn by the seed, the tensor and the element's index alone. Zeros and ties count as in `consensus`.
 
-    Raises InputError for what `consensus` refuses.
-
-    >>> merge(torch.full((2, 6), 3.0)).abs()
+    >>> import torch
+    >>> merge(torch.full((2, 6), 3.0), Settings()).delta.abs()
     tensor([3., 3., 3., 3., 3., 3.])
 
     Source: a control of this project's own.
     """
-    return merge_with_mask(deltas, place=place, threshold=threshold, mean=mean, zeros=zeros)[0]
+    import torch
 
-
-def merge_with_mask(
-    deltas: Tensor,
-    *,
-    place: Place = WHOLE,
-    threshold: float = 1.0,
-    mean: Literal["all", "agreeing"] = "all",
-    zeros: Literal["veto", "abstain"] = "veto",
-) -> tuple[Tensor, Tensor]:
-    """Return what `merge` returns, and the boolean mask [n] of the kept elements."""
-    merged, kept = consensus.merge_with_mask(deltas, threshold=threshold, mean=mean, zeros=zeros)
+    merged, kept = consensus.merge(deltas, settings)
     flipped = coins(place, 0, deltas.shape[1], 0.5).to(deltas.device)
-    return torch.where(flipped, -merged, merged), kept
+    return Merged(torch.where(flipped, -merged, merged), kept)

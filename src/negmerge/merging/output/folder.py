@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from negmerge.checkpoints import sync_folder, write_bytes_atomic
+from negmerge.checkpoints import sync_folder
 from negmerge.checkpoints.atomic import is_same, write_error
 from negmerge.errors import InputError, NegmergeError
-from negmerge.merging.output.beside import CARD, Beside, copy_beside
-from negmerge.merging.output.record import read_record
+from negmerge.merging.output.beside import Beside, copy_beside
+from negmerge.merging.output.verifying import read_record
 
 # Endings of files that are longer than four letters; a dot with fewer behind it is an ending if a letter comes first.
 LONG_ENDINGS = (
@@ -139,8 +139,8 @@ def recover_folder(output: Path) -> None:
 
 
 @contextmanager
-def written_folder(output: Path, beside: Beside | None, card: str, overwrite: bool) -> Iterator[Path]:
-    """Give a folder to write the weights into; at the end what is planned beside them and a model card join them.
+def written_folder(output: Path, beside: Beside | None, overwrite: bool) -> Iterator[Path]:
+    """Give a folder to write into, which holds what is planned beside the weights.
 
     It lies beside OUT, locked, and is swapped in by renames. After an error it is removed; one that a killed process
     left is emptied and taken over. Raises NegmergeError where it cannot be made, or another process is writing OUT.
@@ -148,10 +148,9 @@ def written_folder(output: Path, beside: Beside | None, card: str, overwrite: bo
     with made_folders(output), _locked_staging(output) as staging:
         try:
             check_output(output, [], overwrite)
-            yield staging
             if beside is not None:
                 copy_beside(beside, staging)
-            write_bytes_atomic(staging / CARD, card.encode())
+            yield staging
             sync_folder(staging)
             if os.path.lexists(output):
                 _remove(_aside(output))

@@ -1,173 +1,138 @@
-"""What a merged model says of itself: inputs, method, hash of its data; and the check of it."""
+"""What a merged model says of itself in the header of its weights: inputs, method, hashes of what OUT holds."""
 
-import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from negmerge import __version__
-from negmerge.checkpoints import Checkpoint, hash_file, open_checkpoint
-from negmerge.checkpoints.adapter import is_adapter, weights_in
-from negmerge.checkpoints.safetensors_file import SafetensorsFile
-from negmerge.errors import InputError
+from negmerge.checkpoints import Checkpoint
+from negmerge.checkpoints.pieces import hash_bytes, placeholder
+from negmerge.checkpoints.writing import Layout, in_file_order
+from negmerge.merging.hashes import InputHashes
 from negmerge.merging.merger import Merger
-from negmerge.merging.output.base_card import Declared, front_matter
-from negmerge.merging.pool import Pool
+from negmerge.merging.output.weights import FilePlan
+from negmerge.merging.plan import Plan, Term
 
 KEY = "negmerge"
-TAGS = ["machine-unlearning", "task-arithmetic", "negmerge"]
-PLACEHOLDER = "sha256-tree:" + "0" * 64
+# Where the hub's cache keeps a model: its owner, its name, and the commit.
+SNAPSHOT = re.compile(r"models--(?P<owner>[^/]+?)--(?P<name>[^/]+)/snapshots/(?P<commit>[^/]+)")
 
 
-def file_facts(checkpoint: Checkpoint, hashed: bool) -> dict[str, Any]:
-    """Return name (folder and file, not the whole path), size and, if asked for, hash of an input.
+class Places:
+    """Texts that stand for hashes, of the same length, until these are known."""
 
-    The hash of several files is that of the lines `hash  name` of each.
-    """
-    resolved = checkpoint.path.resolve()
-    facts: dict[str, Any] = {
-        # A name may hold bytes that are no text, which no header can.
-        "name": os.fsencode(f"{resolved.parent.name}/{resolved.name}").decode(errors="replace"),
-        "bytes": sum(file.stat().st_size for file in checkpoint.files),
-    }
-    if not hashed:
-        return facts
-    hashes = [hash_file(file) for file in checkpoint.files]
-    if len(hashes) == 1:
-        return {**facts, "hash": hashes[0]}
-    lines = "".join(f"{found}  {file.name}\n" for found, file in zip(hashes, checkpoint.files, strict=True))
-    return {**facts, "hash": f"sha256-list:{hashlib.sha256(lines.encode()).hexdigest()}"}
+    def __init__(self) -> None:
+        self._finds: dict[str, Callable[[], str]] = {}
+        self._found: dict[str, str] = {}
+
+    def new(self, find: Callable[[], str]) -> str:
+        """Return the place of a hash that `find` will give."""
+        text = placeholder(len(self._finds))
+        self._finds[text] = find
+        return text
+
+    def found(self) -> Mapping[str, str]:
+        """Return the hash of each place, found in the order in which the places were made."""
+        for text, find in self._finds.items():
+            if text not in self._found:
+                self._found[text] = find()
+        return self._found
+
+    def filled(self, text: str) -> str:
+        """Return a text with the hashes that are known by now in their places."""
+        for place, found in self._found.items():
+            text = text.replace(place, found)
+        return text
 
 
 def merge_facts(
-    pool: Pool,
-    merger: Merger,
-    *,
-    add: bool,
-    alpha: float,
+    plan: Plan,
     include: Sequence[str],
     exclude: Sequence[str],
     hashed: bool,
+    hashes: InputHashes,
+    places: Places,
 ) -> dict[str, Any]:
     """Return what a merge does with which inputs, as it stands in the record and on the card.
 
-    Raises InputError where two inputs have the same hash: a copy of the base, or a member that would count twice.
+    Hashes of inputs have places, which are filled once the inputs were read; there are none where none are taken.
     """
-    facts: dict[str, Any] = {
-        "method": merger.name,
-        "settings": merger.settings,
-        **({"seed": merger.seed} if merger.random else {}),
-        "operation": "add" if add else "subtract",
-        "alpha": alpha,
-        "include": list(include),
-        "exclude": list(exclude),
-        "base": file_facts(pool.base, hashed),
-        "members": [file_facts(member, hashed) for member in pool.members],
-    }
-    seen: dict[str, Path] = {}
-    inputs = [(facts["base"], pool.base), *zip(facts["members"], pool.members, strict=True)]
-    for entry, checkpoint in inputs:
-        if "hash" in entry:
-            first = seen.setdefault(entry["hash"], checkpoint.path)
-            if first != checkpoint.path:
-                raise InputError(f"{checkpoint.path} has the same content as {first}; leave one of them out")
-    return facts
+
+    def of_input(checkpoint: Checkpoint) -> dict[str, Any]:
+        facts = {"name": input_name(checkpoint), "bytes": sum(file.stat().st_size for file in checkpoint.files)}
+        return {**facts, "hash": places.new(lambda: hashes.of(checkpoint))} if hashed else facts
+
+    def of_term(term: Term) -> dict[str, Any]:
+        origin = {} if term.pool.base is plan.base else {"origin": of_input(term.pool.base)}
+        weights = {} if term.weights is None else {"weights": of_input(term.weights)}
+        return {
+            **method_facts(term.merger),
+            "operation": "add" if term.add else "subtract",
+            "alpha": term.alpha,
+            **origin,
+            **weights,
+            "members": [of_input(member) for member in term.pool.members],
+        }
+
+    shared = {"include": list(include), "exclude": list(exclude), "base": of_input(plan.base)}
+    if len(plan.terms) == 1:
+        return {**shared, **of_term(plan.terms[0])}
+    return {**shared, "terms": [of_term(term) for term in plan.terms]}
 
 
-def metadata(facts: Mapping[str, Any]) -> dict[str, str]:
-    """Return the safetensors metadata with the record; `data` stands for the hash until it is known."""
-    record = {"version": __version__, **facts, "data": PLACEHOLDER}
-    return {"format": "pt", KEY: json.dumps(record, ensure_ascii=False)}
+def method_facts(merger: Merger) -> dict[str, Any]:
+    """Return a method's name, its settings, and the seed of one that draws."""
+    seed = {"seed": merger.seed} if merger.random else {}
+    return {"method": merger.name, "settings": merger.settings, **seed}
 
 
-def read_record(path: Path) -> dict[str, Any] | None:
-    """Return the record of a model that negmerge merged, or None for any other checkpoint."""
-    checkpoint = _open(path)
-    try:
-        text = checkpoint.metadata.get(KEY)
-    finally:
-        checkpoint.close()
-    if text is None:
-        return None
-    try:
-        record = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return record if isinstance(record, dict) else None
+def input_name(checkpoint: Checkpoint) -> str:
+    """Return how the record names an input: repository and commit of the hub, else its folder and file."""
+    given = checkpoint.path.as_posix()
+    if "@" in given and not checkpoint.path.exists():
+        return given
+    resolved = checkpoint.path.resolve()
+    cached = SNAPSHOT.search(f"{checkpoint.path.absolute()}/") or SNAPSHOT.search(f"{resolved}/")
+    if cached:
+        owner = cached["owner"].replace("--", "/")
+        return f"{owner}/{cached['name']}@{cached['commit']}"
+    # A name may hold bytes that are no text, which no header can.
+    return os.fsencode(f"{resolved.parent.name}/{resolved.name}").decode(errors="replace")
 
 
-def verify_model(path: Path) -> int:
-    """Compare the data of a merged model with the hashes in its record, and return how many hashes were compared.
+def metadata(
+    facts: Mapping[str, Any], files: Sequence[FilePlan], beside: Mapping[str, str] | None, places: Places
+) -> tuple[dict[str, str], Callable[[Mapping[str, str]], Mapping[str, str]]]:
+    """Return the metadata of files of weights, with the record, and the function that fills its places (`seal`).
 
-    Raises InputError for a model without a record, and one whose data are not those that were written.
+    Each file carries the whole record. Of one file (`beside` is None) it holds the hash of the tensors (`data`) and of
+    their names, dtypes and shapes (`layout`); of a folder those of every file of weights, by name, and the hashes of
+    the files beside them.
     """
-    checkpoint = _open(path)
-    files = checkpoint.files
-    checkpoint.close()
-    for file in files:
-        shown = path if len(files) == 1 else file
-        record = read_record(file)
-        if record is None or not re.fullmatch(r"sha256-tree:[0-9a-f]{64}", str(record.get("data"))):
-            raise InputError(f"{shown} carries no record of negmerge; give a run directory or a merged model")
-        opened = SafetensorsFile(file)
-        opened.close()
-        found = hash_file(file, opened.data_start)
-        if found != record["data"]:
-            raise InputError(f"{shown}: the data have hash {found}, the record says {record['data']}; it was changed")
-    return len(files)
+    data: dict[str, str] = {}
+
+    def of(plan: FilePlan) -> dict[str, str]:
+        return {"data": places.new(lambda: data[plan.path.name]), "layout": layout_hash(in_file_order(plan.layout))}
+
+    if beside is None:
+        record = {"version": __version__, **facts, **of(files[0])}
+    else:
+        weights = {plan.path.name: of(plan) for plan in files}
+        record = {"version": __version__, **facts, "weights": weights, "beside": dict(beside)}
+
+    def seal(found: Mapping[str, str]) -> Mapping[str, str]:
+        data.update(found)
+        return places.found()
+
+    return {"format": "pt", KEY: json.dumps(record, ensure_ascii=False)}, seal
 
 
-def _open(path: Path) -> Checkpoint:
-    """Open a model, or the tensors of an adapter."""
-    return open_checkpoint((is_adapter(path) and weights_in(path)) or path)
+def layout_hash(layout: Layout) -> str:
+    """Return the hash of the lines `name<tab>dtype<tab>shape` of tensors in the order in which they lie in a file.
 
-
-def model_card(
-    facts: Mapping[str, Any], errors: Mapping[str, float] | None = None, declared: Declared | None = None
-) -> str:
-    """Return a README.md that says what was done with which inputs and, of an adapter, the error of each tensor.
-
-    `declared` are licence and language of the base, which stay declared.
+    dtype is safetensors' code, shape the sizes joined by ×.
     """
-    operation = "added to" if facts["operation"] == "add" else "subtracted from"
-    chosen = {**facts["settings"], **({"seed": facts["seed"]} if "seed" in facts else {})}
-    settings = ", ".join(f"{key} = {value}" for key, value in chosen.items()) or "none"
-    inputs: Sequence[Mapping[str, Any]] = [facts["base"], *facts["members"]]
-    rows = [
-        f"| {f'member {i}' if i else 'base'} | `{item['name']}` | {item['bytes']:,} "
-        f"| `{item.get('hash', 'not hashed')}` |"
-        for i, item in enumerate(inputs)
-    ]
-    kind = "model" if errors is None else "adapter"
-    return "\n".join(
-        [
-            front_matter(declared or {}, "transformers" if errors is None else "peft", TAGS),
-            f"# A merged {kind}",
-            "",
-            f"The task vectors of {len(facts['members'])} fine-tuned {kind}s were merged by `{facts['method']}` "
-            f"(settings: {settings}) and {operation} the base with α = {facts['alpha']:g}.",
-            "",
-            "| input | file | bytes | hash |",
-            "|---|---|---|---|",
-            *rows,
-            "",
-            *([] if errors is None else _error_lines(facts, errors)),
-            f"Made by negmerge {__version__}. `negmerge verify` compares the weights with the hash in their metadata.",
-            "",
-        ]
-    )
-
-
-def _error_lines(facts: Mapping[str, Any], errors: Mapping[str, float]) -> list[str]:
-    return [
-        f"The change was factored to rank {facts['adapter_rank']}. What that leaves out, relative to the change in the "
-        f"Frobenius norm: {100 * facts['adapter_error']:.2f} % in all.",
-        "",
-        "| tensor | left out |",
-        "|---|---|",
-        *(f"| `{name}` | {100 * error:.2f} % |" for name, error in errors.items()),
-        "",
-    ]
+    lines = (f"{name}\t{dtype.code}\t{'×'.join(map(str, shape))}\n" for name, dtype, shape in layout)
+    return hash_bytes("".join(lines).encode())

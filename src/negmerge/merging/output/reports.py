@@ -2,16 +2,18 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from negmerge.checkpoints.base import elements
 from negmerge.execution.memory import peak_rss
+from negmerge.merging.agreement import Effect
 from negmerge.merging.output.beside import Beside
-from negmerge.merging.passes.streaming import OnBytes, TensorCount
-from negmerge.merging.pool import Pool
+from negmerge.merging.passes.jobs import OnBytes
+from negmerge.merging.plan import Plan
+from negmerge.merging.tally import Merged, TensorCount
 
 OnEvent = Callable[[dict[str, Any]], None]
 
@@ -33,6 +35,7 @@ class MergeReport:
     seconds: float
     bytes_read: int
     tensors: tuple[TensorCount, ...]
+    effect: Effect
     warnings: tuple[str, ...] = ()
     left_behind: tuple[str, ...] = ()
 
@@ -56,6 +59,8 @@ class MergeReport:
             "bytes_read": self.bytes_read,
             "peak_rss": peak_rss(),
             "left_behind": list(self.left_behind),
+            **self.effect.as_json(),
+            "warnings": list(self.warnings),
         }
 
 
@@ -94,42 +99,40 @@ class VectorReport:
 
 
 def merge_report(
-    pool: Pool,
-    counts: Sequence[TensorCount],
-    output: Path,
-    method: str,
-    alpha: float,
-    started: float,
-    total: int,
-    beside: Beside | None = None,
+    plan: Plan, merged: Merged, output: Path, started: float, total: int, beside: Beside | None = None
 ) -> MergeReport:
     """Return the report of a merge that began at `started` of time.perf_counter() and read `total` bytes."""
+    counts = [count for term in merged.counts for count in term]
     return MergeReport(
         output=output,
-        method=method,
-        members=tuple(str(member.path) for member in pool.members),
-        elements=sum(elements(pool.base.shape(name)) for name in pool.base.names),
+        method=" + ".join(term.merger.name for term in plan.terms),
+        members=tuple(str(member.path) for term in plan.terms for member in term.pool.members),
+        elements=sum(elements(plan.base.shape(name)) for name in plan.base.names),
         merged_elements=sum(count.elements for count in counts),
         kept=sum(count.kept for count in counts),
-        alpha=alpha,
+        alpha=plan.terms[0].alpha,
         seconds=time.perf_counter() - started,
         bytes_read=total,
         tensors=tuple(counts),
-        warnings=pool.warnings + (beside.warnings if beside is not None else ()),
+        effect=merged.effect,
+        warnings=(
+            *(line for term in plan.terms for line in term.pool.warnings),
+            *(beside.warnings if beside is not None else ()),
+        ),
         left_behind=beside.left_behind if beside is not None else (),
     )
 
 
-def telling(on_event: OnEvent | None, total: int) -> OnBytes | None:
-    """Return what takes the bytes that threads are done with, and tells of their sum; None where nobody listens."""
+def byte_counter(on_event: OnEvent | None, total: int) -> OnBytes | None:
+    """Return a callback that adds up the bytes read by all threads and tells of the sum; None where nobody listens."""
     if on_event is None:
         return None
     lock, done = threading.Lock(), 0
 
-    def tell(count: int) -> None:
+    def count_bytes(count: int) -> None:
         nonlocal done
         with lock:
             done += count
             on_event({"event": "merged", "bytes": done, "of": total})
 
-    return tell
+    return count_bytes

@@ -2,20 +2,32 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from negmerge.checkpoints import SafetensorsWriter, atomic_write, hash_file, partial_path, write_bytes_atomic
+from negmerge.checkpoints import SafetensorsWriter, atomic_write
 from negmerge.checkpoints.base import elements
 from negmerge.checkpoints.dtypes import DType, Raw
 from negmerge.errors import InputError
-from negmerge.merging.output.record import PLACEHOLDER
 
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 Layout = Sequence[tuple[str, DType, tuple[int, ...]]]
+
+
+@dataclass(frozen=True)
+class FilePlan:
+    """A file of weights to write: its path, and its tensors in the order in which they lie there."""
+
+    path: Path
+    layout: Layout
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of its tensors."""
+        return sum(_bytes(entry) for entry in self.layout)
 
 
 class WeightsWriter:
@@ -25,45 +37,60 @@ class WeightsWriter:
         self._files = files
 
     def write(self, name: str, start: int, values: Raw) -> None:
-        """Write elements of the flattened tensor `name`, from element `start` on."""
+        """Write elements of the flattened tensor `name` as they are stored, from element `start` on."""
         self._files[name].write(name, start, values)
 
 
 @contextmanager
-def weights_file(path: Path, layout: Layout, texts: Mapping[str, str], replace: bool = True) -> Iterator[WeightsWriter]:
-    """Write all tensors to one file, whole or not at all; the hash of its data goes into its record at the end."""
-    with atomic_write(path, replace) as file:
-        writer = SafetensorsWriter(file, layout, texts)
-        yield WeightsWriter({name: writer for name, _, _ in layout})
-        _seal(writer, path, texts)
-
-
-@contextmanager
-def weights_folder(
-    folder: Path, layout: Layout, texts: Mapping[str, str], most: int, stem: str = "model"
+def written_weights(
+    files: Sequence[FilePlan],
+    texts: Mapping[str, str],
+    seal: Callable[[Mapping[str, str]], Mapping[str, str]] | None = None,
+    replace: bool = True,
 ) -> Iterator[WeightsWriter]:
-    """Write tensors into a folder: to STEM.safetensors or, where they exceed `most` bytes, to shards with an index."""
-    whole_file = f"{stem}.safetensors"
-    shards = _shards(layout, most)
-    if len(shards) == 1:
-        with weights_file(folder / whole_file, layout, texts) as whole:
-            yield whole
-        return
-    files: dict[str, SafetensorsWriter] = {}
-    weight_map: dict[str, str] = {}
+    """Write files of weights, each with the metadata `texts`, and each whole or not at all.
+
+    At the end `seal` is given the tree hash of the tensors of each file, by file name, and says what stands in the
+    headers for texts that hold places: hashes cannot be known before.
+    """
     with ExitStack() as stack:
-        opened = []
-        for i, shard in enumerate(shards, 1):
-            path = folder / f"{stem}-{i:05}-of-{len(shards):05}.safetensors"
-            opened.append((SafetensorsWriter(stack.enter_context(atomic_write(path)), shard, texts), path))
-            files.update({name: opened[-1][0] for name, _, _ in shard})
-            weight_map.update({name: path.name for name, _, _ in shard})
-        yield WeightsWriter(files)
-        for writer, path in opened:
-            _seal(writer, path, texts)
-    total = sum(_bytes(entry) for entry in layout)
-    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    write_bytes_atomic(folder / f"{whole_file}.index.json", (json.dumps(index, indent=2) + "\n").encode())
+        opened = {}
+        of: dict[str, SafetensorsWriter] = {}
+        for plan in files:
+            file = stack.enter_context(atomic_write(plan.path, replace))
+            opened[plan.path.name] = writer = SafetensorsWriter(file, plan.layout, texts, hashed=seal is not None)
+            of.update(dict.fromkeys((name for name, _, _ in plan.layout), writer))
+        yield WeightsWriter(of)
+        if seal is not None:
+            sealed = seal({name: writer.data_hash() for name, writer in opened.items()})
+            for writer in opened.values():
+                writer.replace_in_header(sealed)
+
+
+def plan_shards(folder: Path, layout: Layout, most: int, stem: str = "model") -> list[FilePlan]:
+    """Return the files of a folder: STEM.safetensors or, where tensors exceed `most` bytes, shards in their order.
+
+    A tensor larger than `most` has a shard of its own.
+    """
+    shards: list[list[tuple[str, DType, tuple[int, ...]]]] = [[]]
+    size = 0
+    for entry in layout:
+        if shards[-1] and size + _bytes(entry) > most:
+            shards.append([])
+            size = 0
+        shards[-1].append(entry)
+        size += _bytes(entry)
+    if len(shards) == 1:
+        return [FilePlan(folder / f"{stem}.safetensors", layout)]
+    names = (f"{stem}-{i:05}-of-{len(shards):05}.safetensors" for i in range(1, 1 + len(shards)))
+    return [FilePlan(folder / name, shard) for name, shard in zip(names, shards, strict=True)]
+
+
+def index_of(files: Sequence[FilePlan]) -> bytes:
+    """Return the index (model.safetensors.index.json) of shards."""
+    weight_map = {name: plan.path.name for plan in files for name, _, _ in plan.layout}
+    index = {"metadata": {"total_size": sum(plan.bytes for plan in files)}, "weight_map": weight_map}
+    return (json.dumps(index, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def parse_size(text: str) -> int:
@@ -81,27 +108,5 @@ def parse_size(text: str) -> int:
     return size
 
 
-def _shards(layout: Layout, most: int) -> list[list[tuple[str, DType, tuple[int, ...]]]]:
-    """Fill shards in the order of the layout; a tensor larger than `most` has a shard of its own."""
-    shards: list[list[tuple[str, DType, tuple[int, ...]]]] = [[]]
-    size = 0
-    for entry in layout:
-        if shards[-1] and size + _bytes(entry) > most:
-            shards.append([])
-            size = 0
-        shards[-1].append(entry)
-        size += _bytes(entry)
-    return shards
-
-
 def _bytes(entry: tuple[str, DType, tuple[int, ...]]) -> int:
     return elements(entry[2]) * entry[1].itemsize
-
-
-def _seal(writer: SafetensorsWriter, path: Path, texts: Mapping[str, str]) -> None:
-    """Put the hash of the data into the header; the data go to the disk while they are hashed."""
-    if any(PLACEHOLDER in text for text in texts.values()):
-        with ThreadPoolExecutor(1) as beside:
-            synced = beside.submit(writer.sync)
-            writer.replace_in_header(PLACEHOLDER, hash_file(partial_path(path), writer.data_start))
-            synced.result()

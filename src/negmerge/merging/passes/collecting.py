@@ -1,118 +1,123 @@
 """The first passes of a method that wants to know something of whole tensors, or of the model, before it merges."""
 
+import threading
 from collections.abc import Collection
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from negmerge.checkpoints.base import elements
 from negmerge.checkpoints.dtypes import FLOAT64
 from negmerge.merging.merger import Merger
+from negmerge.merging.passes.jobs import OnBytes
+from negmerge.merging.passes.plain import Array, visit_deltas
 from negmerge.merging.passes.ranking import RankSearch
-from negmerge.merging.passes.streaming import OnBytes, Tally, chunk_of, stream
 from negmerge.merging.pool import Pool
 
 
 def collect(
     pool: Pool,
     merger: Merger,
-    fusible: Collection[str] = (),
+    chunk: int,
+    compiled: Collection[str] = (),
     device: str = "cpu",
     workers: int | None = None,
     on_bytes: OnBytes | None = None,
-) -> dict[str, Tensor]:
-    """Return the `statistic` of each tensor that needs one, by name; `fusible` are those that compiled loops may read.
+) -> dict[str, Array]:
+    """Return the `statistic` of each tensor that needs one, by name; `compiled` are those that compiled
+    loops read, `chunk` is how many elements the merge computes at a time.
 
     A tensor that comes in one chunk may have none: the method sees all of it. With scope="model" each has that of the
     model. Raises InputError, naming file and tensor, for NaN or Inf.
     """
-    if merger.statistics is None:
+    if merger.method.reach == "element":
         return {}
     if not ranked(merger):
-        return _shares(pool, merger, device, workers, on_bytes)
-    searches = _searches(pool, merger)
-    selected: dict[str, Tensor] = {}
-    if fusible:
+        return _shares(pool, merger, chunk, device, workers, on_bytes)
+    searches = _searches(pool, merger, chunk)
+    selected: dict[str, Array] = {}
+    if compiled:
         from negmerge.merging.compiled.fused_ranks import FusedRanks
 
-        fast = FusedRanks(pool, workers, on_bytes)
+        fast = FusedRanks(pool, [name for name in pool.merged if name in compiled], workers, on_bytes)
         if merger.scope == "tensor":
-            fast.count({name: search for name, search in searches.items() if name in fusible})
-            small = [name for name in fusible if name not in searches]
+            fast.count({name: search for name, search in searches.items() if name in compiled})
+            small = [name for name in pool.merged if name in compiled and name not in searches]
             selected = fast.select({name: _ranks(pool, merger, name) for name in small})
-        elif all(name in fusible for name in searches):
+        elif all(name in compiled for name in searches):
             fast.count(searches)
 
-    def visit(name: str, _: int, __: Tensor, deltas: Tensor) -> int:
-        searches[name].add(deltas.to(device))
-        return 0
+    def visit(name: str, _: int, deltas: Array) -> None:
+        searches[name].add(deltas)
 
     while names := [name for name, search in searches.items() if not search.done]:
-        stream(pool, visit, workers=workers, on_bytes=on_bytes, names=names, tally=Tally(pool))
+        visit_deltas(pool, names, visit, workers, on_bytes)
     return {**selected, **{name: search.values for name, search in searches.items()}}
 
 
-def first_reads(pool: Pool, merger: Merger, fusible: Collection[str] = ()) -> dict[str, int]:
+def first_reads(pool: Pool, merger: Merger, chunk: int, compiled: Collection[str] = ()) -> dict[str, int]:
     """Return how often each tensor is read before the merge, by name; those that are not read are left out."""
-    if merger.statistics is None:
+    if merger.method.reach == "element":
         return {}
     if not ranked(merger):
-        return {name: 1 for names in _groups(pool, merger).values() for name in names}
-    counted = {name: search.passes for name, search in _searches(pool, merger).items()}
-    return {**(dict.fromkeys(fusible, 1) if merger.scope == "tensor" else {}), **counted}
+        return {name: 1 for names in _groups(pool, merger, chunk).values() for name in names}
+    counted = {name: search.passes for name, search in _searches(pool, merger, chunk).items()}
+    return {**(dict.fromkeys(compiled, 1) if merger.scope == "tensor" else {}), **counted}
 
 
 def ranked(merger: Merger) -> bool:
     """Whether a method wants magnitudes at ranks."""
-    return hasattr(merger.statistics, "ranks")
+    return merger.method.ranks is not None
 
 
-def _groups(pool: Pool, merger: Merger) -> dict[str, list[str]]:
+def _groups(pool: Pool, merger: Merger, chunk: int) -> dict[str, list[str]]:
     """Return the tensors whose statistics are taken together: each that is cut into chunks by itself, or all."""
     if merger.scope == "model":
         return {"": list(pool.merged)}
-    return {name: [name] for name in pool.merged if elements(pool.base.shape(name)) > chunk_of(pool)}
+    return {name: [name] for name in pool.merged if elements(pool.base.shape(name)) > chunk}
 
 
 def _shares(
-    pool: Pool, merger: Merger, device: str, workers: int | None, on_bytes: OnBytes | None
-) -> dict[str, Tensor]:
+    pool: Pool, merger: Merger, chunk: int, device: str, workers: int | None, on_bytes: OnBytes | None
+) -> dict[str, Array]:
     """Return the share of the elements that the method counts, of the group of each tensor."""
-    groups = _groups(pool, merger)
-    module = merger.statistics
-    assert module is not None
+    groups = _groups(pool, merger, chunk)
+    count = merger.method.count
+    assert count is not None
+    kept = {name: 0 for group in groups.values() for name in group}
+    lock = threading.Lock()
 
-    def visit(name: str, _: int, __: Tensor, deltas: Tensor) -> int:
-        return int(module.count(deltas.to(device), **merger.at(name)))
+    def visit(name: str, _: int, deltas: Array) -> None:
+        import torch
 
-    tally = Tally(pool)
-    names = [name for group in groups.values() for name in group]
-    stream(pool, visit, workers=workers, on_bytes=on_bytes, names=names, tally=tally)
+        found = count(torch.from_numpy(deltas).to(device), merger.at(name))
+        with lock:
+            kept[name] += found
+
+    visit_deltas(pool, list(kept), visit, workers, on_bytes)
     found = {}
     for group in groups.values():
-        share = sum(tally.kept[name] for name in group) / max(1, _total(pool, group))
-        found.update(dict.fromkeys(group, torch.tensor(share, dtype=torch.float64)))
+        share = sum(kept[name] for name in group) / max(1, _total(pool, group))
+        found.update(dict.fromkeys(group, np.array(share)))
     return found
 
 
-def _searches(pool: Pool, merger: Merger) -> dict[str, RankSearch]:
+def _searches(pool: Pool, merger: Merger, chunk: int) -> dict[str, RankSearch]:
     found = {}
-    for names in _groups(pool, merger).values():
+    for names in _groups(pool, merger, chunk).values():
         doubles = any(pool.base.dtype(name) == FLOAT64 for name in names)
         search = RankSearch(
             len(pool.members),
             _ranks(pool, merger, *names),
             _total(pool, names),
-            torch.float64 if doubles else torch.float32,
+            np.dtype(np.float64 if doubles else np.float32),
         )
         found.update(dict.fromkeys(names, search))
     return found
 
 
 def _ranks(pool: Pool, merger: Merger, *names: str) -> tuple[int, ...]:
-    assert merger.statistics is not None
-    ranks: tuple[int, ...] = merger.statistics.ranks(_total(pool, names), **merger.at(names[0]))
-    return ranks
+    assert merger.method.ranks is not None
+    return merger.method.ranks(_total(pool, names), merger.at(names[0]))
 
 
 def _total(pool: Pool, names: Collection[str]) -> int:

@@ -1,21 +1,27 @@
 """Electing a sign for every element, and averaging those who voted for it: what TIES and majority-sign share."""
 
-from typing import Literal
+from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from negmerge.errors import InputError
+from pydantic import Field
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ElectBy = Annotated[
+    Literal["mass", "count"], Field(description="a sign wins by the sum of its members, or by their number")
+]
 
 
 def elect(deltas: Tensor, by: Literal["mass", "count"]) -> Tensor:
     """Return the elected sign [n] of each element: −1, 0 or 1.
 
     `mass`: the sign of Σᵢ τᵢ(j), members summed in their order; `count`: the sign that more members have. A tie elects
-    0, which nobody has. Raises InputError for another `by`.
+    0, which nobody has.
     """
-    if by not in ("mass", "count"):
-        raise InputError(f"elect_by must be mass or count, got {by!r}")
+    import torch
+
     total = torch.zeros_like(deltas[0])
     for delta in deltas:
         total += delta if by == "mass" else delta.sign()
@@ -27,6 +33,8 @@ def disjoint_mean(deltas: Tensor, sign: Tensor) -> tuple[Tensor, Tensor]:
 
     Zeros belong to no sign; where nobody has the elected sign the mean is 0.
     """
+    import torch
+
     total = torch.zeros_like(deltas[0])
     voters = torch.zeros_like(total)
     for delta in deltas:

@@ -1,12 +1,14 @@
 """Random numbers that hang on where an element lies, not on the order in which chunks come."""
 
+from __future__ import annotations
+
 import hashlib
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-from torch import Tensor
+from negmerge.merging.method import Place
 
-from negmerge.merging.methods import Place
+if TYPE_CHECKING:
+    from torch import Tensor
 
 WORDS = 4  # that Philox draws for each count
 
@@ -17,6 +19,9 @@ def uniform(place: Place, stream: int, count: int) -> Tensor:
     Philox4x64-10 (Salmon et al., Parallel random numbers: as easy as 1, 2, 3, SC 2011) with the first 16 bytes of
     sha256(seed, stream, tensor) as its key and the index of the element as its counter; `stream` tells members apart.
     """
+    import numpy as np
+    import torch
+
     text = f"{place.seed}\0{stream}\0{place.tensor}".encode()
     key = int.from_bytes(hashlib.sha256(text).digest()[:16], "little")
     first, skip = divmod(place.start, WORDS)

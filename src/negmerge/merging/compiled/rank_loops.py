@@ -3,7 +3,7 @@
 import numpy as np
 
 from negmerge.execution.compiling import compiled
-from negmerge.merging.compiled.kernels import FINE, NOT_FINITE, UNREADABLE, load
+from negmerge.merging.compiled.reading import FINE, NOT_FINITE, UNREADABLE, load
 
 INFINITE = np.uint32(0x7F800000)  # bits of a magnitude from here on are Inf and NaN
 MAGNITUDE = np.uint32(0x7FFFFFFF)
@@ -35,7 +35,7 @@ def count_digits(descriptors, offsets, kinds, start, length, known, high, low, f
     2^(high − low)], added to; floats [2, block] and raw [block] are scratch.
     """
     mask = np.uint32((1 << (high - low)) - 1)
-    block = floats.shape[1]  # no constant of kernels.py: see `compiling`
+    block = floats.shape[1]
     for first in range(0, length, block):
         n = min(block, length - first)
         base, member = floats[0, :n], floats[1, :n]

@@ -1,25 +1,19 @@
 """Keeping the elements of largest magnitude: what TIES, breadcrumbs and the masked consensus share."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
-from torch import Tensor
+from pydantic import Field
 
-from negmerge.errors import InputError
+if TYPE_CHECKING:
+    from torch import Tensor
 
-SCOPES = ("tensor", "model")
-
-
-def check_density(density: float, name: str = "density") -> None:
-    """Raise InputError unless 0 < density ≤ 1."""
-    if isinstance(density, bool) or not isinstance(density, int | float) or not 0.0 < density <= 1.0:
-        raise InputError(f"{name} must be above 0 and at most 1, got {density!r}: it is the share that is kept")
-
-
-def check_scope(scope: str) -> None:
-    """Raise InputError for a scope that is not `tensor` or `model`."""
-    if scope not in SCOPES:
-        raise InputError(f"scope must be tensor or model, got {scope!r}: where the largest elements are counted")
+Density = Annotated[float, Field(gt=0, le=1, description="share of the elements that are kept")]
+Scope = Annotated[
+    Literal["tensor", "model"], Field(description="where elements are counted: in each tensor, or in all merged ones")
+]
 
 
 def kept_of(density: float, count: int) -> int:
@@ -33,6 +27,8 @@ def kept_of(density: float, count: int) -> int:
 
 def kth_magnitudes(deltas: Tensor, ranks: Sequence[int]) -> Tensor:
     """Return the magnitudes [N, ranks] at each rank (1 is the largest) of each row, by selection, not by sorting."""
+    import torch
+
     count = deltas.shape[1]
     if count == 0:
         return deltas.new_zeros(len(deltas), len(ranks))
@@ -42,4 +38,6 @@ def kth_magnitudes(deltas: Tensor, ranks: Sequence[int]) -> Tensor:
 
 def trim(deltas: Tensor, cutoffs: Tensor) -> Tensor:
     """Return task vectors with every element below its member's cutoff [N] set to 0; ties at the cutoff are kept."""
+    import torch
+
     return torch.where(deltas.abs() >= cutoffs.to(deltas)[:, None], deltas, 0.0)

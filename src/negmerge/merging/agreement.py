@@ -1,0 +1,107 @@
+"""How the members of a pool agree, as sums of products over all elements or over a sample of them."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Sums over elements of a pool of N members; row 0 of `products` is θ₀, row i the task vector of member i.
+
+    products: float64 [1 + N, 1 + N], Σ of the products of any two rows, its lower half; counts: int64 [2 + N], the
+    elements looked at, those on whose sign all members agree, and the zeros of each task vector.
+    """
+
+    products: np.ndarray[Any, Any]
+    counts: np.ndarray[Any, Any]
+
+    @staticmethod
+    def of(members: int) -> "Agreement":
+        """Return the sums over no element."""
+        return Agreement(np.zeros((1 + members, 1 + members)), np.zeros(2 + members, np.int64))
+
+    def add(self, products: np.ndarray[Any, Any], counts: np.ndarray[Any, Any]) -> None:
+        """Add the sums over further elements, in place."""
+        np.add(self.products, products, out=self.products)
+        np.add(self.counts, counts, out=self.counts)
+
+    @property
+    def elements(self) -> int:
+        """How many elements were looked at."""
+        return int(self.counts[0])
+
+    @property
+    def unanimous(self) -> float:
+        """The share of the elements on whose sign all members agree."""
+        return float(self.counts[1]) / max(1, self.elements)
+
+    @property
+    def zero_share(self) -> float:
+        """The share of all task vectors' elements that are exactly 0."""
+        return float(self.counts[2:].sum()) / max(1, self.elements * (len(self.counts) - 2))
+
+    def cosine(self) -> tuple[tuple[float, ...], ...]:
+        """Return the cosine of any two task vectors, N × N; NaN where one of them is 0."""
+        full = self.products[1:, 1:]
+        full = np.tril(full) + np.tril(full, -1).T
+        norms = np.sqrt(full.diagonal())
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found = np.clip(full / np.outer(norms, norms), -1.0, 1.0)
+        return tuple(tuple(float(value) for value in row) for row in found)
+
+    def to_base(self) -> tuple[float, ...]:
+        """Return the cosine of each member's weights θ₀ + τ with the base's θ₀; 1 where both are 0."""
+        base, found = float(self.products[0, 0]), []
+        for i in range(1, len(self.products)):
+            along, own = float(self.products[i, 0]), float(self.products[i, i])
+            size = math.sqrt(base) * math.sqrt(max(0.0, base + 2 * along + own))
+            found.append((base + along) / size if size else 1.0)
+        return tuple(found)
+
+    def away_from_base(self) -> tuple[float, ...]:
+        """Return the cosine of each task vector with θ₀; 0 where one of them is 0."""
+        base = float(self.products[0, 0])
+        sizes = [math.sqrt(base * float(self.products[i, i])) for i in range(1, len(self.products))]
+        return tuple(float(self.products[i + 1, 0]) / size if size else 0.0 for i, size in enumerate(sizes))
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a merge changed in OUT, beside α = 0.
+
+    `changed` of `elements` differ in OUT; squares are summed in float64: of the step that was computed (Σ ±α·τ), of
+    the base's weights, and of what rounding to the dtype of OUT put beside θ₀ ∓ α·τ. Only merged tensors count.
+    """
+
+    elements: int
+    changed: int
+    step_squared: float
+    base_squared: float
+    error_squared: float
+
+    @property
+    def changed_share(self) -> float:
+        """The share of the merged elements that differ in OUT."""
+        return self.changed / max(1, self.elements)
+
+    @property
+    def rounding(self) -> float:
+        """The error of the cast relative to the step, √(Σ error² / Σ step²); 0 where there is no step."""
+        return math.sqrt(self.error_squared / self.step_squared) if self.step_squared else 0.0
+
+    @property
+    def relative_step(self) -> float:
+        """‖α·τ‖ / ‖θ₀‖ over the merged tensors; 0 where the base is 0."""
+        return math.sqrt(self.step_squared / self.base_squared) if self.base_squared else 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the effect as `negmerge merge --json` prints it."""
+        return {
+            "changed": self.changed,
+            "changed_share": self.changed_share,
+            "rounding_error": self.rounding,
+            "step_over_base": self.relative_step,
+        }

@@ -1,0 +1,52 @@
+"""Hashes of a merge's inputs, taken from the elements as they are read."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from negmerge.checkpoints import Checkpoint
+from negmerge.checkpoints.dtypes import Raw
+from negmerge.checkpoints.pieces import PieceHash, hash_list, hash_pieces, view_of
+
+
+class InputHashes:
+    """The tree hashes of the files of checkpoints; false, and without effect, where none are wanted."""
+
+    def __init__(self, checkpoints: Iterable[Checkpoint] = ()) -> None:
+        self._by_descriptor: dict[int, PieceHash] = {}
+        self._by_path: dict[Path, PieceHash] = {}
+        for checkpoint in checkpoints:
+            for file in checkpoint.opened():
+                if file.descriptor not in self._by_descriptor:
+                    found = PieceHash(file.path, file.descriptor, file.size, file.tensors)
+                    self._by_descriptor[file.descriptor] = self._by_path[file.path] = found
+
+    def __bool__(self) -> bool:
+        return bool(self._by_descriptor)
+
+    def put(self, descriptor: int, begin: int, offset: int, data: Any) -> None:
+        """Take bytes of the tensor that begins at byte `begin` of an open file, from its byte `offset` on."""
+        found = self._by_descriptor.get(descriptor)
+        if found is not None:
+            found.put(begin, offset, data)
+
+    def read(self, checkpoint: Checkpoint, name: str, start: int, stop: int) -> Raw:
+        """Return elements of a tensor as they are stored, and take their bytes."""
+        values = checkpoint.raw(name, start, stop)
+        place = checkpoint.locate(name) if self else None
+        if place is not None:
+            self.put(*place, start * values.itemsize, view_of(values))
+        return values
+
+    def of(self, checkpoint: Checkpoint, threads: int = 2) -> str:
+        """Return the hash of a checkpoint, once what was not read of its files is.
+
+        That of several files is the BLAKE3 of the lines `hash  name` of each. Raises InputError where a file changed.
+        """
+        hashes = {
+            file.name: self._by_path[file].finish(threads)
+            if file in self._by_path
+            else hash_pieces(file, threads=threads)
+            for file in checkpoint.files
+        }
+        return hash_list(hashes)

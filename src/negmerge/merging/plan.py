@@ -1,0 +1,120 @@
+"""The plan of a merge, built once and then executed: which tensors merge, and which way each of them takes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from negmerge.checkpoints import Checkpoint
+from negmerge.checkpoints.base import elements
+from negmerge.errors import InputError, listing
+from negmerge.execution import compiling
+from negmerge.merging.merger import Merger
+from negmerge.merging.passes.collecting import first_reads
+from negmerge.merging.passes.plain import chunk_of
+from negmerge.merging.pool import Pool
+
+
+@dataclass(frozen=True)
+class Term:
+    """One summand of a merge: ±α · w ⊙ method(members − origin), the origin being the base of the pool.
+
+    `weights` has a tensor w for every merged name, of the same shape; without it w is 1.
+    """
+
+    pool: Pool
+    merger: Merger
+    alpha: float = 1.0
+    add: bool = False
+    weights: Checkpoint | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A merge: θ = base + Σ terms, for the names in `merged`; all others pass through from the base.
+
+    `compiled` are the names of each term that the compiled loops read; `fused` is true where the merge is one term on
+    its own base, which these loops compute to the end.
+    """
+
+    base: Checkpoint
+    terms: tuple[Term, ...]
+    merged: tuple[str, ...]
+    compiled: tuple[frozenset[str], ...]
+    sizes: Mapping[str, int]
+    device: str = "cpu"
+    passed: tuple[str, ...] = field(default=())
+
+    @property
+    def fused(self) -> bool:
+        """Whether the compiled loops compute the merge to the end."""
+        return len(self.terms) == 1 and self.terms[0].pool.base is self.base and self.terms[0].weights is None
+
+    @property
+    def chunk(self) -> int:
+        """How many elements of a tensor the plain way merges at a time."""
+        return chunk_of(sum(len(term.pool.members) for term in self.terms))
+
+    @property
+    def bytes_to_read(self) -> int:
+        """Bytes of all checkpoints that the merge reads, those of its first passes included."""
+        total = 0
+        for term, compiled in zip(self.terms, self.compiled, strict=True):
+            more = first_reads(term.pool, term.merger, self.chunk, compiled)
+            for name in term.pool.merged:
+                width = sum(c.dtype(name).itemsize for c in (term.pool.base, *term.pool.members))
+                total += self.sizes[name] * width * (1 + more.get(name, 0))
+        return total
+
+
+def plan_merge(base: Checkpoint, terms: Sequence[Term], device: str = "cpu") -> Plan:
+    """Plan a merge of terms whose pools are fitted.
+
+    Raises InputError for weights that lack a merged tensor or have it in another shape.
+    """
+    for term in terms:
+        if term.weights is not None:
+            _check_weights(term.weights, term.pool)
+    wanted = frozenset(name for term in terms for name in term.pool.merged)
+    merged = tuple(name for name in base.names if name in wanted)
+    return Plan(
+        base,
+        tuple(terms),
+        merged,
+        tuple(_compiled_names(term, device) for term in terms),
+        {name: elements(base.shape(name)) for name in merged},
+        device,
+        tuple(name for name in base.names if name not in wanted),
+    )
+
+
+def _compiled_names(term: Term, device: str) -> frozenset[str]:
+    """Return the names that the compiled loops merge or search, for a method that has such loops."""
+    if device != "cpu" or not compiling.AVAILABLE:
+        return frozenset()
+    from negmerge.merging.compiled.rules import has_loop
+    from negmerge.merging.compiled.sources import readable
+
+    return frozenset(readable(term.pool)) if has_loop(term.merger) else frozenset()
+
+
+def _check_weights(weights: Checkpoint, pool: Pool) -> None:
+    there = frozenset(weights.names)
+    problems = [f"{name} is missing" for name in pool.merged if name not in there]
+    problems += [
+        f"{name} has shape {list(weights.shape(name))}, in the base {list(pool.base.shape(name))}"
+        for name in pool.merged
+        if name in there and weights.shape(name) != pool.base.shape(name)
+    ]
+    problems += [
+        f"{name} is {weights.dtype(name)}, weights are floats"
+        for name in pool.merged
+        if name in there and not weights.dtype(name).is_floating_point
+    ]
+    if problems:
+        headline = f"{weights.path} does not fit as weights of {pool.base.path} in {len(problems)} tensors"
+        raise InputError(listing(f"{headline} (--exclude leaves tensors out of the merge):", problems))
+
+
+Statistics = dict[str, np.ndarray[Any, Any]]
