@@ -6,15 +6,18 @@ STAMP   = $(VENV)/.installed
 CODE    = src tests examples benchmarks
 PEERS  ?= .venv-peers
 BENCH  ?= bench-files
+# Seconds that `make heavy` may take.
+DEADLINE ?= 3600
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help setup demo test test-all check format docs bench bench-peers bench-training clean
+.PHONY: help setup demo test test-all heavy check format docs bench bench-peers bench-training clean
 
 help:
 	@echo "make demo      watch a small model forget a digit, in a minute"
-	@echo "make test      the tests, under five minutes"
+	@echo "make test      the tests, under 3.5 minutes"
 	@echo "make test-all  the tests, the long ones included"
+	@echo "make heavy     the long ones alone, the shortest first, as many as fit into DEADLINE seconds (3600)"
 	@echo "make check     format, lint, types, import contract, tests"
 	@echo "make bench     how fast merging is, against the disk (bench-peers: and mergekit)"
 	@echo "make bench-training   how fast training is, against a DataLoader"
@@ -39,6 +42,9 @@ test: $(STAMP)
 
 test-all: $(STAMP)
 	$(BIN)/python -m pytest -n auto -m ''
+
+heavy: $(STAMP)
+	$(BIN)/python -m pytest -n auto --dist load -m heavy --deadline $(DEADLINE)
 
 check: $(STAMP)
 	$(BIN)/ruff format --check $(CODE)

@@ -9,7 +9,11 @@ from negmerge.experiment.config import load_config
 if __name__ == "__main__":  # members are trained in processes of their own
     config = load_config(
         Path(__file__).parent.parent / "configs" / "digits-class.yaml",
-        ["pool.grid={lr: [3.0e-4, 1.0e-3], epochs: [4, 8]}", "methods=[consensus, uniform]"],
+        [
+            "pool={train: {batch_size: 32}, grid: {lr: [3.0e-4, 1.0e-3], epochs: [4, 8]}}",
+            "methods=[consensus, uniform]",
+            "reference=none",
+        ],
     )
     directory = Path(tempfile.mkdtemp()) / "run"
     results = negmerge.run(config, directory)

@@ -9,6 +9,8 @@ import torch
 from negmerge.checkpoints import write_state_dict
 from pools import drift, make_state
 
+pytest_plugins = ["deadline"]
+
 # Tests run side by side, and models this small lose by more threads than one; processes started here inherit it.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)

@@ -294,6 +294,17 @@ def test_digits_and_mnist_can_be_joined(mnist):
     assert joined.train.classes == tuple("0123456789") and len(joined.train) == 21_437
 
 
+def test_the_real_test_images_of_cifar(shared, tmp_path):
+    for part in ("train", "test"):  # the large table of training images is left to the next test
+        (tmp_path / f"{part}.parquet").symlink_to(shared / "data" / "cifar10" / "test.parquet")
+    source = load("parquet", path=tmp_path)
+    assert source.test.images.shape == (10_000, 3, 32, 32) and source.train.classes[3] == "cat"
+    assert source.test.labels.bincount().tolist() == [1000] * 10
+    mean = source.test.images.float().div(255).mean((0, 2, 3))
+    assert torch.allclose(mean, torch.tensor([0.4942, 0.4851, 0.4504]), atol=5e-4)
+
+
+@pytest.mark.heavy(8)
 def test_real_cifar(shared):
     source = load("parquet", path=shared / "data" / "cifar10")
     assert source.train.images.shape == (50_000, 3, 32, 32) and source.train.classes[3] == "cat"

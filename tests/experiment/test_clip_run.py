@@ -39,7 +39,7 @@ pool:
   train: {optimizer: adamw, batch_size: 32, epochs: 9, steps: 12, warmup_steps: 2, clip: 1.0, accumulate: 2}
   grid: {lr: [1.0e-4, 5.0e-4], augment: [none, rand-m3-n1]}
 methods: [consensus, uniform, best-single, greedy, ties, magmax]
-selection: {floor_on: validation}
+selection: {floor_on: validation, max_alpha: 2.0, step: 0.25}
 evaluation: {membership: [], most: 300}
 """
 

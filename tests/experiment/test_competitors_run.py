@@ -11,6 +11,7 @@ import yaml
 
 from negmerge import registry
 from negmerge.checkpoints import read_state_dict
+from negmerge.experiment import plan as plan_module
 from negmerge.experiment.config import check_config
 from negmerge.experiment.pipeline import run
 from negmerge.experiment.plan import plan
@@ -165,7 +166,8 @@ def test_the_search_is_made_on_the_first_seed_alone(tmp_path):
     assert not (tmp_path / "seeds" / "seed-5" / "methods" / "sisa").exists()
 
 
-def test_the_plan_counts_what_the_competitors_train():
+def test_the_plan_counts_what_the_competitors_train(monkeypatch):
+    monkeypatch.setattr(plan_module, "_seconds", lambda step: 1.0)  # a second each: no count depends on the speed
     few = plan(config(methods=["consensus"]))
     rows = few.rows
     more = plan(config(methods=["consensus", {"name": "fine-tune", "lr": [1e-3, 1e-1], **SHORT}]))

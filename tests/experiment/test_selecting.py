@@ -60,9 +60,15 @@ def holdout(tmp_path_factory):
     return place, run(config(selection=rule, methods=methods), place)
 
 
-def test_match_reference_is_the_smallest_gap_of_its_curve(tmp_path):
+@pytest.fixture
+def originals(holdout):
+    """Base and reference of that run, for others of the same seed and split."""
+    return {name: {"checkpoint": str(holdout[0] / name / "model.safetensors")} for name in ("base", "reference")}
+
+
+def test_match_reference_is_the_smallest_gap_of_its_curve(originals, tmp_path):
     rule = {"objective": "match-reference", "search": "grid", "max_alpha": 3.0, "step": 0.5}
-    results = run(config(selection=rule), tmp_path / "run")
+    results = run(config(selection=rule, **originals), tmp_path / "run")
     row = results["methods"]["consensus"]
     assert row["alpha"] == min(row["curve"], key=lambda point: (point["gap"], point["alpha"]))["alpha"]
     assert row["floor"] is None and results["selection"]["floor"] is None and row.get("oracle") is None
@@ -73,9 +79,9 @@ def test_match_reference_is_the_smallest_gap_of_its_curve(tmp_path):
     assert chosen["gap"] == pytest.approx(sum(abs(ours[key] - target[key]) for key in ours) / 4)
 
 
-def test_a_candidate_that_answers_with_nan_is_the_worst(tmp_path):
+def test_a_candidate_that_answers_with_nan_is_the_worst(originals, tmp_path):
     rule = {"objective": "match-reference", "search": "grid", "max_alpha": 1e38, "step": 1e38}
-    row = run(config(selection=rule), tmp_path / "run")["methods"]["consensus"]
+    row = run(config(selection=rule, **originals), tmp_path / "run")["methods"]["consensus"]
     worst = {"alpha": 1e38, "forget": 0.0, "retain": 0.0, "gap": 100.0}
     assert row["alpha"] == 0.0 and row["curve"][1] == worst
 

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from negmerge.merging.inspecting import inspect_checkpoints
 
 from negmerge.checking import MistakesError, mistakes_of
 from negmerge.errors import InputError
 from negmerge.merging.as_adapter import merge_as_adapter
 from negmerge.merging.engine import merge_checkpoints, merge_state_dicts, merge_vector
+from negmerge.merging.inspecting import inspect_checkpoints
 from negmerge.merging.merger import Merger
 from negmerge.merging.request import check_request
 

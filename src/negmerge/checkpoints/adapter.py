@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -69,21 +70,39 @@ class Adapter:
         name = self.config.get("base_model_name_or_path")
         return _shown(name) if isinstance(name, str) and name else None
 
-    def bind(self, base: Checkpoint) -> BoundAdapter:
-        """Return the adapter's change of each of the base's tensors that it touches.
+    @property
+    def named(self) -> dict[str, Literal["factors", "whole"]]:
+        """The tensors of a model that the adapter names, and whether it has factors of each or the whole tensor."""
+        found: dict[str, Literal["factors", "whole"]] = {}
+        for key in self.weights.names:
+            name, part = _parsed(key)
+            found[f"{name}.weight" if part else name] = "factors" if part else "whole"
+        return found
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the tensors that the adapter names, as a model without prefix would have them."""
+        return tuple(self.named)
+
+    def close(self) -> None:
+        """Release the file."""
+        self.weights.close()
+
+    def bind(self, base: Checkpoint, wanted: Callable[[str], bool] = lambda _: True) -> BoundAdapter:
+        """Return the adapter's change of each of the base's tensors that it touches and that is `wanted`.
 
         Raises InputError that lists every factor without a partner, a place in the base or a fitting shape.
         """
         try:
-            return BoundAdapter(self, base)
+            return BoundAdapter(self, base, wanted)
         finally:
-            self.weights.close()
+            self.close()
 
 
 class BoundAdapter(Checkpoint):
     """An adapter under the interface of a checkpoint: the base's names; `read_delta` gives the change itself."""
 
-    def __init__(self, adapter: Adapter, base: Checkpoint) -> None:
+    def __init__(self, adapter: Adapter, base: Checkpoint, wanted: Callable[[str], bool]) -> None:
         self.path, self.files = adapter.path, adapter.files
         self.metadata: dict[str, str] = {}
         self.declared_base = adapter.declared_base
@@ -91,8 +110,8 @@ class BoundAdapter(Checkpoint):
         self.tied: dict[str, str] = {}
         self.names = base.names
         self._base = base
-        self._changes, self.homes, problems = _changes(adapter, base)
-        _spread_over_ties(self._changes, base)
+        self._changes, self.homes, problems = _changes(adapter, base, wanted)
+        problems += _spread_over_ties(self._changes, base)
         if problems:
             headline = f"{adapter.path} does not fit the base {base.path} in {len(problems)} places:"
             raise InputError(listing(headline, problems))
@@ -176,23 +195,27 @@ def _shown(value: object) -> str:
     return text if is_name(text) and len(text) <= 80 else f"{text!r:.80}…"
 
 
-def _changes(adapter: Adapter, base: Checkpoint) -> tuple[dict[str, LowRank | Tensor], dict[str, Home], list[str]]:
+def _changes(
+    adapter: Adapter, base: Checkpoint, wanted: Callable[[str], bool]
+) -> tuple[dict[str, LowRank | Tensor], dict[str, Home], list[str]]:
     import torch
 
     factors: dict[str, dict[str, Tensor]] = {}
     changes: dict[str, LowRank | Tensor] = {}
     homes: dict[str, Home] = {}
     problems: list[str] = []
-    places = _Places(base)
+    places = Places(base)
     for key in adapter.weights.names:
+        own, part = _parsed(key)
+        plain = f"{own}.weight" if part else own
+        if not wanted(places.of(plain) or plain):
+            continue
         value = _values(adapter, key)
-        plain = key.removeprefix("base_model.model.")
-        found = FACTOR.fullmatch(plain)
-        if found:
-            factors.setdefault(found["module"], {})[found["part"].removeprefix("lora_")] = value
+        if part:
+            factors.setdefault(own, {})[part] = value
             continue
         # modules_to_save and biases: the whole tensor, in the place of the base's
-        name = places.of(OWN_WRAPPING.sub(".", plain))
+        name = places.of(plain)
         if name is None:
             problems.append(f"{key} has no place in the base")
         elif base.shape(name) != tuple(value.shape):
@@ -211,6 +234,15 @@ def _changes(adapter: Adapter, base: Checkpoint) -> tuple[dict[str, LowRank | Te
     return changes, homes, problems + more
 
 
+def _parsed(key: str) -> tuple[str, str | None]:
+    """Return the module and the factor that a key of an adapter names, or the tensor and None."""
+    plain = key.removeprefix("base_model.model.")
+    found = FACTOR.fullmatch(plain)
+    if found:
+        return found["module"], found["part"].removeprefix("lora_")
+    return OWN_WRAPPING.sub(".", plain), None
+
+
 def _values(adapter: Adapter, key: str) -> Tensor:
     import torch
 
@@ -223,18 +255,31 @@ def _values(adapter: Adapter, key: str) -> Tensor:
     return value
 
 
-def _spread_over_ties(changes: dict[str, LowRank | Tensor], base: Checkpoint) -> None:
-    """Change every name of tied weights, where the adapter names one of them."""
+def _spread_over_ties(changes: dict[str, LowRank | Tensor], base: Checkpoint) -> list[str]:
+    """Change every name of tied weights by the factors of one of them, as PEFT does when it merges them into the base.
+
+    A tensor that is saved whole is a copy, and leaves the other names as they are. Returns a line for each tensor that
+    has factors by two names which differ: each would be added to the same matrix.
+    """
     groups: dict[str, list[str]] = {}
     for name in base.names:
         groups.setdefault(base.tied.get(name, name), []).append(name)
+    problems = []
     for group in groups.values():
-        changed = [name for name in group if name in changes]
-        if len(changed) == 1:
-            changes.update(dict.fromkeys(group, changes[changed[0]]))
+        factored = {name: change for name in group if isinstance(change := changes.get(name), LowRank)}
+        if len(group) > 1 and factored:
+            first = next(iter(factored))
+            problems += [
+                f"{name} and {first} are one tensor in the base and have different factors; untie the base first"
+                for name, change in factored.items()
+                if not change.equals(factored[first])
+            ]
+            for name in group:
+                changes.setdefault(name, factored[first])
+    return problems
 
 
-class _Places:
+class Places:
     """The base's names, found with and without up to four parts before them."""
 
     def __init__(self, base: Checkpoint) -> None:

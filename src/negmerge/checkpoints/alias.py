@@ -7,14 +7,18 @@ from negmerge.checkpoints.dtypes import DType, Raw
 
 
 class Aliased(Checkpoint):
-    """A checkpoint with further names for tensors that it has; `alias` maps each to the name it stands for."""
+    """A checkpoint with further names for tensors that it has; `alias` maps each to the name it stands for.
 
-    def __init__(self, inner: Checkpoint, alias: Mapping[str, str]) -> None:
+    `tied` are names of the checkpoint itself that are known to be tied, beside those that its format can tell.
+    """
+
+    def __init__(self, inner: Checkpoint, alias: Mapping[str, str], tied: Mapping[str, str] | None = None) -> None:
         self._inner = inner
         self._alias = alias
         self.path, self.files, self.metadata = inner.path, inner.files, inner.metadata
         self.names = (*inner.names, *alias)
-        self.tied = {**inner.tied, **alias}
+        known = {**inner.tied, **(tied or {})}
+        self.tied = {**known, **{name: known.get(own, own) for name, own in alias.items()}}
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of a tensor."""

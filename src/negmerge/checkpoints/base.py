@@ -82,10 +82,3 @@ def is_name(name: str) -> bool:
     Such names can be written into any header, and shown in a message of one line.
     """
     return len(name) <= 1000 and not UNNAMEABLE.search(name)
-
-
-def is_tied(checkpoint: Checkpoint, name: str, present: Mapping[str, object]) -> bool:
-    """Whether `name` shares the memory of a tensor whose name is in `present`."""
-    first = checkpoint.tied.get(name, name)
-    group = {n for n in checkpoint.names if checkpoint.tied.get(n, n) == first}
-    return len(group) > 1 and any(n in present for n in group if n != name)

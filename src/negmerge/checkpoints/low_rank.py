@@ -38,6 +38,13 @@ class LowRank:
     embedding: bool
     turned: bool
 
+    def equals(self, other: LowRank) -> bool:
+        """Return whether another module has the same factors and scale."""
+        import torch
+
+        same = torch.equal(self.left, other.left) and torch.equal(self.right, other.right)
+        return same and self.scale == other.scale
+
     def read(self, start: int, stop: int) -> Tensor:
         """Return elements start … stop of the flattened ΔW."""
         import torch

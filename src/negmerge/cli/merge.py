@@ -112,7 +112,12 @@ def merge(
         print(json.dumps(facts))
         return
     print(f"{output}: {method} of {len(facts['members'])} member(s), α = {alpha:g}{', added' if add else ''}")
-    print(f"  kept       {report.kept:,} of {report.merged_elements:,} elements ({100 * report.consensus:.2f} %)")
+    print(
+        f"  kept       {report.common_kept:,} of {report.common_elements:,} elements ({100 * report.consensus:.2f} %)"
+    )
+    partial = report.merged_elements - report.common_elements
+    if partial:
+        print(f"  partly     {partial:,} elements of tensors that only some members change, not counted above")
     print(f"  untouched  {report.elements - report.merged_elements:,} elements passed through from the base")
     if as_adapter is not None:
         error = 100 * facts["adapter_error"]

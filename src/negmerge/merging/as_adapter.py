@@ -30,6 +30,7 @@ from negmerge.merging.plan import Term, plan_merge
 from negmerge.merging.pool import Pool, open_pool
 from negmerge.merging.request import check_request
 from negmerge.merging.tally import Merged
+from negmerge.merging.ties import groups
 
 PREFIX = "base_model.model."
 
@@ -94,7 +95,8 @@ def merge_as_adapter(
         plan = plan_merge(pool.base, [Term(pool, merger.fitted(pool.merged, pool.order), alpha, add)], device)
         total, places = plan.bytes_to_read, Places()
         facts = merge_facts(plan, include, exclude, hash_inputs, InputHashes(), places)
-        parts = _Parts(pool, _homes(pool, adapters), rank, alpha, add)
+        homes = _homes(pool, adapters)
+        parts = _Parts(pool, homes, _copies(pool, adapters, homes), rank, alpha, add)
         outlet = Outlet(lambda name: exact(pool.base.dtype(name)), parts.put, vector=True)
         merged = execute(plan, outlet, workers=workers, on_bytes=byte_counter(on_event, total))
         facts |= {"adapter_rank": rank, "adapter_error": parts.error}
@@ -126,15 +128,24 @@ class _Part:
 class _Parts:
     """Takes the pieces of τ in any order, from threads, and turns each tensor that is whole into its part."""
 
-    def __init__(self, pool: Pool, homes: Mapping[str, Home], rank: int, alpha: float, add: bool) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        homes: Mapping[str, Home],
+        copies: Mapping[str, Sequence[str]],
+        rank: int,
+        alpha: float,
+        add: bool,
+    ) -> None:
         self.homes = homes
+        self._copies = copies
         self._pool, self._rank, self._alpha, self._add = pool, rank, alpha, add
         self._pieces: dict[str, dict[int, Tensor]] = {name: {} for name in homes}
         self._parts: dict[str, _Part] = {}
 
     def put(self, name: str, start: int, values: Raw) -> None:
         """Take a piece of τ of the flattened tensor `name`."""
-        if name not in self.homes:  # another name of tied weights
+        if name not in self.homes:  # it has no elements
             return
         pieces = self._pieces[name]
         pieces[start] = torch.from_numpy(values.copy())  # it may be a row of the whole chunk
@@ -164,8 +175,8 @@ class _Parts:
         if home.form == "whole":
             values = apply_delta(self._pool.base.read(name), delta, self._alpha, self._add)
             _check_range(name, values, self._alpha)
-            key = PREFIX + home.key.removeprefix(PREFIX)
-            return _Part({key: values.reshape(shape)})
+            keys = [PREFIX + key.removeprefix(PREFIX) for key in (home.key, *self._copies[name])]
+            return _Part({key: values.reshape(shape) for key in keys})
         matrix = delta.float().reshape(shape[0], -1)
         found = factor(matrix.T if home.turned else matrix, self._rank)
         left = found.left * (self._alpha if self._add else -self._alpha)
@@ -199,16 +210,30 @@ def _adapters(pool: Pool) -> list[BoundAdapter]:
 
 
 def _homes(pool: Pool, adapters: Sequence[BoundAdapter]) -> dict[str, Home]:
-    """Return where each merged tensor goes: into factors if one member has factors of it; tied weights only once."""
+    """Return where each merged tensor goes: into factors, once, if one member has factors of it by any of its names."""
     homes: dict[str, Home] = {}
-    taken: set[str] = set()
-    for name in pool.merged:
-        found = [adapter.homes[name] for adapter in adapters if name in adapter.homes]
-        root = pool.base.tied.get(name, name)
-        if found and root not in taken and elements(pool.base.shape(name)):
-            taken.add(root)
+    for name, own in _own_names(pool).items():
+        found = [adapter.homes[tied] for tied in own for adapter in adapters if tied in adapter.homes]
+        if found and elements(pool.base.shape(name)):
             homes[name] = next((home for home in found if home.form != "whole"), found[0])
     return homes
+
+
+def _copies(pool: Pool, adapters: Sequence[BoundAdapter], homes: Mapping[str, Home]) -> dict[str, list[str]]:
+    """Return the further keys of each tensor that is written whole: members saved tied tensors by each of their names.
+
+    PEFT copies what an adapter saves, and so a name that is left out would stay as it is in the base.
+    """
+    found: dict[str, list[str]] = {}
+    for name, own in _own_names(pool).items():
+        if name in homes and homes[name].form == "whole":
+            keys = dict.fromkeys(a.homes[tied].key for tied in own for a in adapters if tied in a.homes)
+            found[name] = [key for key in keys if key != homes[name].key]
+    return found
+
+
+def _own_names(pool: Pool) -> dict[str, list[str]]:
+    return groups([*pool.merged, *pool.tied, *pool.implied], {**pool.implied, **pool.tied})
 
 
 def _config(adapters: Sequence[BoundAdapter], homes: Mapping[str, Home], rank: int) -> bytes:
@@ -236,6 +261,7 @@ def _config(adapters: Sequence[BoundAdapter], homes: Mapping[str, Home], rank: i
         "bias": biases[0] if biases else "none",
         "fan_in_fan_out": any(home.form == "factors" and home.turned for home in homes.values()),
         "layers_pattern": None,
+        **({"ensure_weight_tying": True} if agreed("ensure_weight_tying") else {}),
         "peft_version": first.get("peft_version"),
     }
     return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from negmerge.checkpoints import Checkpoint
+from negmerge.checkpoints.adapter import Adapter
 from negmerge.checkpoints.plain_file import open_plain
 from negmerge.errors import InputError
 
@@ -14,9 +15,9 @@ PIECE = 2**20
 Files = tuple[Path, ...]
 
 
-def refuse_copies(checkpoints: Sequence[Checkpoint]) -> None:
+def refuse_copies(checkpoints: Sequence[Checkpoint | Adapter]) -> None:
     """Raise InputError where two checkpoints have the same bytes: a copy of the base, a member that counts double."""
-    seen: dict[tuple[bytes, ...], list[Checkpoint]] = {}
+    seen: dict[tuple[bytes, ...], list[Checkpoint | Adapter]] = {}
     for checkpoint in checkpoints:
         alike = seen.setdefault(tuple(map(_sample, checkpoint.files)), [])
         for earlier in alike:

@@ -5,16 +5,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from negmerge.checkpoints import Checkpoint
 from negmerge.checkpoints.base import elements
-from negmerge.checkpoints.dtypes import BY_NAME, DType, Raw, convert, exact, is_finite
+from negmerge.checkpoints.dtypes import BY_NAME, DType, Raw, convert, exact, is_finite, to_floats
 from negmerge.checkpoints.memory import StateDict
 from negmerge.errors import InputError
 from negmerge.merging.applying import Outlet
+from negmerge.merging.arguments import check_state_dicts
+from negmerge.merging.fitted_pool import Pool
 from negmerge.merging.hashes import InputHashes
 from negmerge.merging.output.beside import Beside, plan_beside
 from negmerge.merging.output.folder import check_output, is_file_output, recover_folder
 from negmerge.merging.output.model import OutputPlan, write_file, write_folder
+from negmerge.merging.output.model_config import key_paths
 from negmerge.merging.output.record import Places, merge_facts
 from negmerge.merging.output.reports import MergeReport, OnEvent, VectorReport, byte_counter, merge_report
 from negmerge.merging.output.weights import FilePlan, WeightsWriter, parse_size, written_weights
@@ -89,23 +94,28 @@ def merge_checkpoints(
     check_output(output, [base, *paths], overwrite)
     with open_pool(base, paths, include, exclude) as pool:
         term = Term(pool, merger.fitted(pool.merged, pool.order), alpha, add)
-        beside = None if is_file_output(output) else beside_of(pool.base, dtype)
+        beside = None if is_file_output(output) else beside_of(pool, dtype)
         plan = plan_merge(pool.base, [term], device)
         hashes = InputHashes((pool.base, *pool.members)) if hash_inputs else InputHashes()
         total = plan.bytes_to_read
         places = Places()
         facts = merge_facts(plan, include, exclude, hash_inputs, hashes, places)
 
+        warnings: list[str] = []
+
+        def of_out(name: str) -> DType:
+            return out_dtype(plan.base, name, target)
+
         def write(weights: WeightsWriter) -> Merged:
             for name in plan.passed:
-                pass_through(plan.base, name, out_dtype(plan.base, name, target), weights, hashes)
-            outlet = Outlet(lambda name: out_dtype(plan.base, name, target), weights.write, alpha=alpha)
+                warnings.extend(pass_through(plan.base, name, of_out(name), weights, hashes))
+            outlet = Outlet(of_out, plan.under_all_names(weights.write), alpha=alpha)
             return execute(plan, outlet, workers=workers, on_bytes=byte_counter(on_event, total), hashes=hashes)
 
-        layout = [(name, out_dtype(plan.base, name, target), plan.base.shape(name)) for name in plan.base.names]
+        layout = [(name, of_out(name), plan.base.shape(name)) for name in plan.base.names]
         out = OutputPlan(output, layout, facts, places, most, overwrite, beside)
         merged = write_file(out, write) if is_file_output(output) else write_folder(out, write)
-        return merge_report(plan, merged, output, started, total, beside)
+        return merge_report(plan, merged, output, started, total, beside, warnings)
 
 
 def merge_vector(
@@ -143,9 +153,9 @@ def merge_vector(
         def wide(name: str) -> DType:
             return exact(pool.base.dtype(name))
 
-        layout = [(name, wide(name), pool.base.shape(name)) for name in plan.merged]
+        layout = [(name, wide(name), pool.base.shape(name)) for name in (*plan.merged, *plan.tied)]
         with written_weights([FilePlan(Path(output), layout)], {}) as writer:
-            merged = execute(plan, Outlet(wide, writer.write, vector=True), workers=workers)
+            merged = execute(plan, Outlet(wide, plan.under_all_names(writer.write), vector=True), workers=workers)
     return VectorReport(merged.counts[0])
 
 
@@ -173,31 +183,39 @@ def merge_state_dicts(
     import torch
 
     merger = check_request(method, settings, alpha=alpha, add=add, include=include, exclude=exclude, seed=seed)
+    check_state_dicts(base, members)
     opened = [StateDict(member, Path(f"members[{i}]")) for i, member in enumerate(members)]
-    if len({id(member) for member in members}) < len(members):
-        raise InputError("a member is given twice; a repeated member would count double")
     pool = fit_pool(StateDict(base, Path("base")), opened, include, exclude)
     plan = plan_merge(pool.base, [Term(pool, merger.fitted(pool.merged, pool.order), alpha, add)])
     result = {name: tensor.detach().clone() for name, tensor in base.items()}
-    flat = {name: torch.empty(base[name].numel(), dtype=base[name].dtype) for name in plan.merged}
+    flat = {name: torch.empty(base[name].numel(), dtype=base[name].dtype) for name in (*plan.merged, *plan.tied)}
 
     def keep(name: str, start: int, values: Raw) -> None:
         flat[name][start : start + len(values)] = torch.from_numpy(values).view(flat[name].dtype)
 
-    execute(plan, Outlet(pool.base.dtype, keep, alpha=alpha))
+    execute(plan, Outlet(pool.base.dtype, plan.under_all_names(keep), alpha=alpha))
     for name, values in flat.items():
         result[name] = values.reshape(base[name].shape).to(base[name].device)
     return result
 
 
-def pass_through(base: Checkpoint, name: str, dtype: DType, writer: WeightsWriter, hashes: InputHashes) -> None:
-    """Write a tensor of the base as it is, floats in `dtype`. Raises InputError for one that holds NaN or Inf."""
-    total, own = elements(base.shape(name)), base.dtype(name)
+def pass_through(base: Checkpoint, name: str, dtype: DType, writer: WeightsWriter, hashes: InputHashes) -> list[str]:
+    """Write a tensor of the base as it is, cast where OUT has another dtype, and return a warning of NaN or Inf in it.
+
+    Raises InputError where the cast makes a finite value infinite.
+    """
+    odd = False
+    own, total = base.dtype(name), elements(base.shape(name))
     for start in range(0, total, CHUNK):
         values = hashes.read(base, name, start, min(start + CHUNK, total))
-        if not is_finite(values, own):
-            raise InputError(f"{base.path}: tensor {name} holds NaN or Inf; repair the base first")
-        writer.write(name, start, convert(values, own, dtype))
+        cast = convert(values, own, dtype)
+        if own.is_floating_point:
+            finite = np.isfinite(to_floats(values, own))
+            odd = odd or not finite.all()
+            if dtype != own and not is_finite(cast[finite], dtype):
+                raise InputError(f"{base.path}: tensor {name} leaves the range of {dtype}; choose another --dtype")
+        writer.write(name, start, cast)
+    return [f"{base.path}: tensor {name} holds NaN or Inf and passes through as it is"] if odd else []
 
 
 def out_dtype(base: Checkpoint, name: str, target: DType | None) -> DType:
@@ -206,11 +224,13 @@ def out_dtype(base: Checkpoint, name: str, target: DType | None) -> DType:
     return target if target is not None and own.is_floating_point else own
 
 
-def beside_of(base: Checkpoint, dtype: str) -> Beside | None:
+def beside_of(pool: Pool, dtype: str) -> Beside | None:
     """Return what goes from the base's folder into OUT; a base that is one file has no folder of its own."""
+    base = pool.base
     if base.path.is_file():
         return None
-    return plan_beside(base.files[0].parent, base.files, None if dtype == "base" else dtype)
+    changes = key_paths(pool.config_changes)
+    return plan_beside(base.files[0].parent, base.files, None if dtype == "base" else dtype, changes)
 
 
 def _shard_size(output: Path, text: str | None) -> int:

@@ -1,7 +1,7 @@
 """What a pool looks like before it is merged: consensus per tensor, cosines, zeros, and what to be wary of."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,11 @@ from negmerge.merging.warnings import chance_level, pool_warnings
 
 @dataclass(frozen=True)
 class Inspection:
-    """The statistics of a pool; shares are from 0 to 1, `cosine` is N × N in the members' order."""
+    """The statistics of a pool; shares are from 0 to 1, `cosine` is N × N in the members' order.
+
+    `partial` maps merged tensors that some adapters have no part in to how many members can change them; the shares
+    leave these tensors out.
+    """
 
     members: tuple[str, ...]
     consensus: float
@@ -29,6 +33,7 @@ class Inspection:
     warnings: tuple[str, ...]
     tensors: tuple[TensorCount, ...]
     dtypes: tuple[str, ...]
+    partial: Mapping[str, int] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """Return the statistics as `negmerge inspect --json` prints them."""
@@ -46,6 +51,7 @@ class Inspection:
                     "shape": list(tensor.shape),
                     "dtype": dtype,
                     "elements": tensor.elements,
+                    "members": self.partial.get(tensor.name, len(self.members)),
                     "consensus": tensor.kept / tensor.elements if tensor.elements else 0.0,
                 }
                 for tensor, dtype in zip(self.tensors, self.dtypes, strict=True)
@@ -65,9 +71,10 @@ def inspect_checkpoints(
 ) -> Inspection:
     """Measure a pool in one streamed pass, and write nothing.
 
-    consensus: the share of merged elements that the consensus method would keep; chance: the share that independent
-    fair signs would give; zero_share: the share of all task vector elements that are exactly 0; cosine: between the
-    members' whole task vectors, accumulated in float64. Raises InputError as `merge_checkpoints` does.
+    consensus: the share of elements that the consensus method would keep; chance: the share that independent fair signs
+    would give; zero_share: the share of all task vector elements that are exactly 0, both over the tensors that all
+    members can change; cosine: between the members' whole task vectors, accumulated in float64. Raises InputError as
+    `merge_checkpoints` does.
     """
     settings = {"threshold": threshold, "zeros": zeros}
     merger = check_request(
@@ -76,8 +83,9 @@ def inspect_checkpoints(
     with open_pool(Path(base), [Path(member) for member in members], include, exclude) as pool:
         plan = plan_merge(pool.base, [Term(pool, merger)])
         counts, agreement = _look(plan, workers)
-        elements = sum(tensor.elements for tensor in counts)
-        consensus = sum(tensor.kept for tensor in counts) / max(1, elements)
+        common = [tensor for tensor in counts if tensor.name not in pool.partial]
+        elements = sum(tensor.elements for tensor in common)
+        consensus = sum(tensor.kept for tensor in common) / max(1, elements)
         chance = chance_level(len(pool.members), threshold)
         names = tuple(str(member.path) for member in pool.members)
         return Inspection(
@@ -88,6 +96,7 @@ def inspect_checkpoints(
             cosine=agreement.cosine(),
             warnings=(*pool.warnings, *pool_warnings(names, agreement, consensus, chance)),
             tensors=counts,
+            partial=dict(pool.partial),
             dtypes=tuple(str(pool.base.dtype(name)) for name in pool.merged),
         )
 

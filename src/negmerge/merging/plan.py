@@ -1,19 +1,23 @@
 """The plan of a merge, built once and then executed: which tensors merge, and which way each of them takes."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from negmerge.checkpoints import Checkpoint
 from negmerge.checkpoints.base import elements
+from negmerge.checkpoints.dtypes import Raw
 from negmerge.errors import InputError, listing
 from negmerge.execution import compiling
 from negmerge.merging.merger import Merger
 from negmerge.merging.passes.collecting import first_reads
 from negmerge.merging.passes.plain import chunk_of
 from negmerge.merging.pool import Pool
+from negmerge.merging.ties import groups
+
+Write = Callable[[str, int, Raw], None]
 
 
 @dataclass(frozen=True)
@@ -34,8 +38,9 @@ class Term:
 class Plan:
     """A merge: θ = base + Σ terms, for the names in `merged`; all others pass through from the base.
 
-    `compiled` are the names of each term that the compiled loops read; `fused` is true where the merge is one term on
-    its own base, which these loops compute to the end.
+    `tied` maps the further names of merged tensors to the one in `merged`; `compiled` are the names of each term that
+    the compiled loops read; `fused` is true where the merge is one term on its own base, which these loops compute to
+    the end.
     """
 
     base: Checkpoint
@@ -43,8 +48,19 @@ class Plan:
     merged: tuple[str, ...]
     compiled: tuple[frozenset[str], ...]
     sizes: Mapping[str, int]
+    tied: Mapping[str, str]
+    passed: tuple[str, ...]
     device: str = "cpu"
-    passed: tuple[str, ...] = field(default=())
+
+    def under_all_names(self, write: Write) -> Write:
+        """Return a `write` that writes each piece of a merged tensor under all names that are tied to it."""
+        copies = groups([*self.merged, *self.tied], self.tied)
+
+        def write_all(name: str, start: int, values: Raw) -> None:
+            for own in copies[name]:
+                write(own, start, values)
+
+        return write_all if self.tied else write
 
     @property
     def fused(self) -> bool:
@@ -78,14 +94,16 @@ def plan_merge(base: Checkpoint, terms: Sequence[Term], device: str = "cpu") -> 
             _check_weights(term.weights, term.pool)
     wanted = frozenset(name for term in terms for name in term.pool.merged)
     merged = tuple(name for name in base.names if name in wanted)
+    tied = {name: first for term in terms for name, first in term.pool.tied.items()}
     return Plan(
         base,
         tuple(terms),
         merged,
         tuple(_compiled_names(term, device) for term in terms),
         {name: elements(base.shape(name)) for name in merged},
+        tied,
+        tuple(name for name in base.names if name not in wanted and name not in tied),
         device,
-        tuple(name for name in base.names if name not in wanted),
     )
 
 

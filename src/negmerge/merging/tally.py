@@ -46,6 +46,8 @@ class Tally:
         """Add what a job found: elements kept of each piece, members that differ from the base, sums of products."""
         for name, count in kept:
             self.kept[name] += count
+            if name in self.pool.partial:  # an adapter's change of it is 0 because it has none
+                counts = np.zeros_like(counts)
         self.differs |= differs.astype(np.bool_)
         self.agreement.add(products, counts)
 

@@ -20,7 +20,8 @@ def chance_level(members: int, threshold: float = 1.0) -> float:
     """
     need = max(1, votes_needed(threshold, members))
     ways = sum(math.comb(members, up) for up in range(members + 1) if (up >= need) != (members - up >= need))
-    return ways / 2**members
+    share: float = ways / 2**members
+    return share
 
 
 def pool_warnings(

@@ -98,7 +98,8 @@ class Classifier:
 
     def place(self, model: nn.Module, device: torch.device | str) -> nn.Module:
         """Move a model to a device, in place, in the layout that it is computed in, and return it."""
-        return model.to(device=device, memory_format=self.compute.memory_format)  # type: ignore[call-overload]
+        model.to(device=device, memory_format=self.compute.memory_format)  # type: ignore[call-overload]
+        return model
 
     def load(self, checkpoint: Path, device: torch.device | str = "cpu") -> nn.Module:
         """Return the model with the weights of `checkpoint`; all its tensors must fit, and no other may be there.

@@ -67,8 +67,13 @@ class LinearTower(ImageTower):
         exact = _Call(self, super().features)
 
         def at(weights: dict[str, Tensor]) -> Tensor:
-            return torch.func.functional_call(exact, {f"owner.{n}": w for n, w in weights.items()}, (images,))
+            features: Tensor = torch.func.functional_call(
+                exact, {f"owner.{n}": w for n, w in weights.items()}, (images,)
+            )
+            return features
 
+        value: Tensor
+        change: Tensor
         value, change = torch.func.jvp(at, (origin,), (steps,))[:2]
         return value + change
 
@@ -106,9 +111,12 @@ class TextTower(nn.Module):
         self._kept: tuple[tuple[int, ...], Tensor] | None = None
 
     def _apply(self, fn: Any, recurse: bool = True) -> "TextTower":
-        self._aside[0]._apply(fn)
+        aside: Any = self._aside[0]
+        this: Any = super()
+        aside._apply(fn)
         self._kept = None
-        return super()._apply(fn, recurse)
+        this._apply(fn, recurse)
+        return self
 
     def image_features(self, images: Tensor) -> Tensor:
         """Return the features [b, d] of the tower that stands by."""

@@ -82,7 +82,7 @@ def gap_to(row: Json, reference: Json | None) -> float | None:
         return float(row["gap"])
     if not reference or any(row.get(key) is None or reference.get(key) is None for key in GAP_KEYS):
         return None
-    return sum(abs(row[key] - reference[key]) for key in GAP_KEYS) / len(GAP_KEYS)
+    return float(sum(abs(row[key] - reference[key]) for key in GAP_KEYS) / len(GAP_KEYS))
 
 
 def compare(results: Json, row: Json, mine: Json) -> tuple[int, str]:

@@ -64,7 +64,7 @@ def unlearn_searched(
     else:
         record = dict(earlier)
     settings = module.Settings(**given | record["winner"])
-    best = module.unlearn(replace(context, directory=_folder(context, record["index"])), settings)
+    best: Outcome = module.unlearn(replace(context, directory=_folder(context, record["index"])), settings)
     return replace(best, search=record, seconds={**best.seconds, "search": record["seconds"]})
 
 

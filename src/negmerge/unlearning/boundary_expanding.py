@@ -77,5 +77,6 @@ def widen_head(model: nn.Module, classes: int, seed: int) -> str:
         wide.weight[:classes] = old.weight
         if old.bias is not None:
             wide.bias[:classes] = old.bias
-    model.set_submodule(found[-1], wide)
-    return found[-1]
+    name: str = found[-1]
+    model.set_submodule(name, wide)
+    return name

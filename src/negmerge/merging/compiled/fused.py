@@ -131,7 +131,8 @@ class FusedTerm:
             widths = self._sources.widths[row].tolist()
             for descriptor, offset, width, first, length in zip(descriptors, offsets, widths, at, count, strict=True):
                 self._hashes.put(descriptor, offset, start * width, view[first : first + length])
-        return places + buffer.ctypes.data
+        addresses: np.ndarray[Any, Any] = places + buffer.ctypes.data
+        return addresses
 
     def _memory(self, pieces: Sequence[Piece]) -> tuple[Scratch, np.ndarray[Any, Any]]:
         if not hasattr(self._scratch, "blocks"):

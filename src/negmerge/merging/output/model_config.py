@@ -60,6 +60,15 @@ def dtype_changes(config: Mapping[str, Any], dtype: str) -> dict[KeyPath, str]:
     return found
 
 
+def key_paths(nested: Mapping[str, Any]) -> dict[KeyPath, Any]:
+    """Return the values of nested mappings by their key paths.
+
+    >>> key_paths({"tie_word_embeddings": False, "text_config": {"tie_word_embeddings": False}})
+    {('tie_word_embeddings',): False, ('text_config', 'tie_word_embeddings'): False}
+    """
+    return dict(_leaves(nested, ()))
+
+
 def _leaves(value: Any, keys: KeyPath) -> Iterator[tuple[KeyPath, Any]]:
     if isinstance(value, Mapping):
         for key, inner in value.items():

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ class MergeReport:
     """What a merge did. `seconds` from opening the inputs to the rename; `bytes_read` and `peak_rss` in bytes.
 
     `left_behind` names what of the base's folder is not in OUT, if OUT is a folder; a folder's name ends in a slash.
+    `elements` are those of the base, tied tensors once. `common_elements` and `common_kept` leave out the merged
+    tensors that some adapters have no part in.
     """
 
     output: Path
@@ -31,6 +33,8 @@ class MergeReport:
     elements: int
     merged_elements: int
     kept: int
+    common_elements: int
+    common_kept: int
     alpha: float
     seconds: float
     bytes_read: int
@@ -41,8 +45,8 @@ class MergeReport:
 
     @property
     def consensus(self) -> float:
-        """The share of the merged elements that were kept."""
-        return self.kept / self.merged_elements
+        """The share that was kept of the elements that all members can change; 0 where there are none."""
+        return self.common_kept / self.common_elements if self.common_elements else 0.0
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as `negmerge merge --json` prints it."""
@@ -53,6 +57,8 @@ class MergeReport:
             "elements": self.elements,
             "merged_elements": self.merged_elements,
             "kept": self.kept,
+            "common_elements": self.common_elements,
+            "common_kept": self.common_kept,
             "consensus": self.consensus,
             "alpha": self.alpha,
             "seconds": self.seconds,
@@ -99,17 +105,30 @@ class VectorReport:
 
 
 def merge_report(
-    plan: Plan, merged: Merged, output: Path, started: float, total: int, beside: Beside | None = None
+    plan: Plan,
+    merged: Merged,
+    output: Path,
+    started: float,
+    total: int,
+    beside: Beside | None = None,
+    warnings: Sequence[str] = (),
 ) -> MergeReport:
-    """Return the report of a merge that began at `started` of time.perf_counter() and read `total` bytes."""
+    """Return the report of a merge that began at `started` of time.perf_counter() and read `total` bytes.
+
+    `warnings` are those of the writing, beside those of the pools and of what lies beside the weights.
+    """
     counts = [count for term in merged.counts for count in term]
+    partial = {name for term in plan.terms for name in term.pool.partial}
+    common = [count for count in counts if count.name not in partial]
     return MergeReport(
         output=output,
         method=" + ".join(term.merger.name for term in plan.terms),
         members=tuple(str(member.path) for term in plan.terms for member in term.pool.members),
-        elements=sum(elements(plan.base.shape(name)) for name in plan.base.names),
+        elements=sum(elements(plan.base.shape(name)) for name in plan.base.names if name not in plan.tied),
         merged_elements=sum(count.elements for count in counts),
         kept=sum(count.kept for count in counts),
+        common_elements=sum(count.elements for count in common),
+        common_kept=sum(count.kept for count in common),
         alpha=plan.terms[0].alpha,
         seconds=time.perf_counter() - started,
         bytes_read=total,
@@ -118,6 +137,7 @@ def merge_report(
         warnings=(
             *(line for term in plan.terms for line in term.pool.warnings),
             *(beside.warnings if beside is not None else ()),
+            *warnings,
         ),
         left_behind=beside.left_behind if beside is not None else (),
     )
