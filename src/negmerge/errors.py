@@ -1,6 +1,6 @@
 """What can go wrong, as the caller sees it: one line that says what, where and what to do."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class NegmergeError(Exception):
@@ -32,6 +32,15 @@ def listing(headline: str, names: Iterable[str], most: int = 10) -> str:
     if len(rows) > most:
         lines.append(f"  … and {len(rows) - most} more")
     return "\n".join(lines)
+
+
+def shortened(names: Sequence[str], most: int = 10) -> str:
+    """Return at most `most` of the names in one line.
+
+    >>> shortened(["a", "b", "c"], most=2)
+    'a, b … and 1 more'
+    """
+    return ", ".join(names[:most]) + (f" … and {len(names) - most} more" if len(names) > most else "")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -33,8 +33,8 @@ def test_merge_and_its_json(negmerge, pool, tmp_path):
     assert code == 0
     assert list(facts) == [
         "output", "method", "members", "elements", "merged_elements", "kept", "common_elements", "common_kept",
-        "consensus", "alpha", "seconds", "bytes_read", "peak_rss", "changed", "changed_share", "rounding_error",
-        "step_over_base", "warnings",
+        "consensus", "alpha", "seconds", "bytes_read", "peak_rss", "left_behind",
+        "changed", "changed_share", "rounding_error", "step_over_base", "warnings",
     ]  # fmt: skip
     assert facts["consensus"] == facts["kept"] / facts["merged_elements"]
     assert facts["bytes_read"] > 0 and facts["peak_rss"] > 2**20

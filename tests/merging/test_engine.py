@@ -280,7 +280,7 @@ def test_what_may_be_overwritten(pool, tmp_path):
     with pytest.raises(InputError, match="was not written by negmerge"):
         merge_checkpoints(base, members, tmp_path / "foreign.safetensors", overwrite=True)
     with pytest.raises(NegmergeError, match="cannot be written"):
-        merge_checkpoints(base, members, tmp_path / "no" / "such" / "o.safetensors")
+        merge_checkpoints(base, members, out / "in" / "a file" / "o.safetensors")
 
 
 def test_a_listing_of_many_problems_has_ten_lines(pool, tmp_path):

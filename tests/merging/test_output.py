@@ -154,6 +154,85 @@ def test_places_that_cannot_be(pool, tmp_path, monkeypatch, output, message, ove
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pool"]
 
 
+ENDINGS = (
+    "u.pt u.pth u.bin u.ckpt u.gguf u.onnx u.h5 u.npz u.pkl u.tar u.zip u.7z u.json u.txt u.pth.tar u.msgpack u.keras "
+    "u.safetensor u.SAFETENSORS u.parquet u.tflite llama-3.2-1b.pt a/b/u.mlmodel u.xyz"
+)
+VERSIONS = (
+    "llama-3.2-1b Qwen2.5 qwen2.5-7b-instruct model.v2 model.V10 run.2026-01-01 v1.0 gpt-j.unlearned a.b-c phi.3b"
+)
+
+
+@pytest.mark.parametrize("name", ENDINGS.split())
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_the_ending_of_another_file_is_refused(merge, name, overwrite):
+    run, place = merge
+    with pytest.raises(InputError, match=r"OUT is one .safetensors file or a folder; give \S+/\S+.safetensors, or"):
+        run(name, overwrite=overwrite)
+    assert list(place.iterdir()) == []
+
+
+def test_the_name_proposed_has_none_of_the_endings(merge):
+    run, place = merge
+    with pytest.raises(InputError) as caught:
+        run("u-1.5.pth.tar")
+    assert str(caught.value).endswith(f"give {place}/u-1.5.safetensors, or {place}/u-1.5 for a folder")
+
+
+@pytest.mark.parametrize("name", VERSIONS.split())
+def test_a_dot_in_the_name_of_a_folder(merge, name):
+    run, place = merge
+    run(name)
+    assert (place / name / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("out", OUTS)
+def test_folders_on_the_way_are_made_and_removed_again(merge, monkeypatch, out):
+    run, place = merge
+    (place / "old").mkdir()
+    monkeypatch.chdir(place)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "pwrite", full)
+        for way in ("new/dir", "old/dir"):
+            with pytest.raises(NegmergeError, match="No space left on device"):
+                run(f"{way}/{out}")
+            assert sorted(place.rglob("*")) == [place / "old"]
+        broken.setattr(os, "pwrite", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(f"new/dir/{out}")
+        assert sorted(place.rglob("*")) == [place / "old"]
+    run(f"new/dir/{out}")
+    assert verify_model(place / "new" / "dir" / out).count > 0
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+
+def test_what_others_put_into_a_folder_on_the_way_stays(merge, monkeypatch):
+    run, place = merge
+
+    def full(*_):
+        (place / "new" / "theirs").write_text("x")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(NegmergeError, match="No space left on device"):
+        run("new/dir/o.safetensors")
+    assert sorted(place.rglob("*")) == [place / "new", place / "new" / "theirs"]
+
+
+def test_a_place_below_a_file_is_refused_before_the_work(pool, tmp_path):
+    (tmp_path / "file").write_text("x")
+    for name in ("file/o.safetensors", "file/out", "file/deep/out"):
+        with pytest.raises(NegmergeError, match="cannot be written: Not a directory"):
+            merge_checkpoints(*pool, tmp_path / name, on_event=lambda _: pytest.fail("work began"))
+
+
 def test_a_file_in_the_folder_of_the_base_is_an_input(pool, tmp_path):
     """Weights that negmerge wrote may be replaced, but not while they are what is read."""
     base, members = pool
@@ -175,12 +254,13 @@ def test_only_what_belongs_to_a_model_is_copied(pool, tmp_path):
     folder = tmp_path / "m"
     folder.mkdir()
     shutil.copy(base, folder / "model.safetensors")
-    kept = ("config.json", "tokenizer.model", "merges.txt", "chat_template.jinja", "modeling_own.py", "LICENSE")
+    kept = ("config.json", "tokenizer.model", "merges.txt", "chat_template.jinja", "LICENSE")
     for name in (
         *kept,
         "training_args.bin",
         "data.parquet",
         "notes.md",
+        "train.py",
         "x.gguf",
         ".hidden.json",
         "a.safetensors.index.json",

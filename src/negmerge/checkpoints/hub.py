@@ -10,7 +10,14 @@ from negmerge.errors import InputError
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 WEIGHT_FILES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar", ".th")
-FILES = ["*.safetensors", "*.bin", "*.json", "*.model", "*.txt", "tokenizer*"]
+# Weights, and whatever may belong to loading them; what does belong is decided once the files are here.
+FILES = [
+    "*.safetensors", "*.bin", "*.json", "*.model", "*.txt", "*.md", "*.py", "*.jinja", "*.tiktoken", "*.spm", "*.codes",
+    "*.bpe", "*.tokenizer", "tokenizer*", "*/tokenizer*", "artifact.metadata", "mel_filters.npz", "spk_dict.pt",
+    "speaker_embeddings/*", "*.arpa", "*[Ll][Ii][Cc][Ee][Nn][CcSs][Ee]*", "*[Cc][Oo][Pp][Yy]*",
+    "*[Nn][Oo][Tt][Ii][Cc][Ee]*", "*[Ee][Uu][Ll][Aa]*", "*[Pp][Oo][Ll][Ii][Cc][Yy]*", "*[Tt][Ee][Rr][Mm][Ss]*",
+]  # fmt: skip
+COPIES = ["original/*", "onnx/*", "openvino/*", "gguf/*", "checkpoint-*/*"]
 
 
 def looks_like_hub_id(path: Path) -> bool:
@@ -40,7 +47,9 @@ def fetch(path: Path) -> tuple[Path, Path]:
         ) from None
     try:
         with _quiet():
-            folder = Path(snapshot_download(name, revision=revision or None, allow_patterns=FILES))
+            folder = Path(
+                snapshot_download(name, revision=revision or None, allow_patterns=FILES, ignore_patterns=COPIES)
+            )
     except Exception as error:  # its client has dozens, down to those of its transport
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(

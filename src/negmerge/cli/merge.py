@@ -39,7 +39,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 def merge(
     base: Base,
     output: Annotated[
-        Path, typer.Option("-o", "--output", help="OUT: one file if it ends in .safetensors, else a folder.")
+        Path,
+        typer.Option("-o", "--output", help="OUT: one file if it ends in .safetensors, a folder if it has no ending."),
     ],
     members: Members = None,
     method: Annotated[str, typer.Option(help="A merge method of `negmerge list methods`.")] = "consensus",
@@ -72,7 +73,7 @@ def merge(
     as_json: AsJson = False,
 ) -> None:
     """Subtract from BASE what the MEMBERs' changes have in common, and write the result to OUT."""
-    from negmerge.errors import InputError
+    from negmerge.errors import InputError, shortened
     from negmerge.merging.as_adapter import merge_as_adapter
     from negmerge.merging.engine import merge_checkpoints
 
@@ -121,6 +122,8 @@ def merge(
     if as_adapter is not None:
         error = 100 * facts["adapter_error"]
         print(f"  adapter    rank {as_adapter}, which leaves out {error:.2f} % of the change (Frobenius norm)")
+    if report.left_behind:
+        print(f"  left behind  {shortened(report.left_behind)}")
     print(f"  took       {report.seconds:.2f} s, {facts['peak_rss'] / 2**20:.0f} MiB")
 
 

@@ -14,9 +14,12 @@ from negmerge.checkpoints.memory import StateDict
 from negmerge.errors import InputError
 from negmerge.merging.applying import Outlet
 from negmerge.merging.arguments import check_state_dicts
+from negmerge.merging.fitted_pool import Pool
 from negmerge.merging.hashes import InputHashes
+from negmerge.merging.output.beside import Beside, plan_beside
 from negmerge.merging.output.folder import check_output, is_file_output, recover_folder
 from negmerge.merging.output.model import OutputPlan, write_file, write_folder
+from negmerge.merging.output.model_config import key_paths
 from negmerge.merging.output.record import Places, merge_facts
 from negmerge.merging.output.reports import MergeReport, OnEvent, VectorReport, byte_counter, merge_report
 from negmerge.merging.output.weights import FilePlan, WeightsWriter, parse_size, written_weights
@@ -55,9 +58,10 @@ def merge_checkpoints(
 
     τᵢ = θᵢ − θ₀ in float32 (float64 for float64 weights); τ = method(τ₁ … τ_N), members in the order of their resolved
     paths; the result is cast once to the dtype of θ₀, or to `dtype`. Integers, booleans and batch-norm statistics pass
-    through from the base. Only chunks are in memory, never a model. OUT ending in .safetensors is one file, anything
-    else a folder with the base's config and tokenizer files, its weights in shards of at most `max_shard_size` (5GB);
-    it appears whole or not at all, and the same inputs give the same bytes.
+    through from the base. Only chunks are in memory, never a model. OUT ending in .safetensors is one file, a name
+    without an ending a folder with whatever of the base's belongs to loading it, a config.json that says the dtype, and
+    the weights in shards of at most `max_shard_size` (5GB); it appears whole or not at all, and the same inputs give
+    the same bytes. The report names what of the base's folder was left behind.
 
     Raises InputError, with nothing written, for whatever is wrong with the inputs, the settings or OUT.
 
@@ -90,6 +94,7 @@ def merge_checkpoints(
     check_output(output, [base, *paths], overwrite)
     with open_pool(base, paths, include, exclude) as pool:
         term = Term(pool, merger.fitted(pool.merged, pool.order), alpha, add)
+        beside = None if is_file_output(output) else beside_of(pool, dtype)
         plan = plan_merge(pool.base, [term], device)
         hashes = InputHashes((pool.base, *pool.members)) if hash_inputs else InputHashes()
         total = plan.bytes_to_read
@@ -108,10 +113,9 @@ def merge_checkpoints(
             return execute(plan, outlet, workers=workers, on_bytes=byte_counter(on_event, total), hashes=hashes)
 
         layout = [(name, of_out(name), plan.base.shape(name)) for name in plan.base.names]
-        out = OutputPlan(output, layout, facts, places, most, overwrite)
-        folder, changes = _folder_of(pool.base), pool.config_changes
-        merged = write_file(out, write) if is_file_output(output) else write_folder(out, folder, changes, write)
-        return merge_report(plan, merged, output, started, total, warnings)
+        out = OutputPlan(output, layout, facts, places, most, overwrite, beside)
+        merged = write_file(out, write) if is_file_output(output) else write_folder(out, write)
+        return merge_report(plan, merged, output, started, total, beside, warnings)
 
 
 def merge_vector(
@@ -220,9 +224,13 @@ def out_dtype(base: Checkpoint, name: str, target: DType | None) -> DType:
     return target if target is not None and own.is_floating_point else own
 
 
-def _folder_of(base: Checkpoint) -> Path | None:
-    """Return the folder whose config and tokenizer belong to the base; a base that is one file has none."""
-    return None if base.path.is_file() else base.files[0].parent
+def beside_of(pool: Pool, dtype: str) -> Beside | None:
+    """Return what goes from the base's folder into OUT; a base that is one file has no folder of its own."""
+    base = pool.base
+    if base.path.is_file():
+        return None
+    changes = key_paths(pool.config_changes)
+    return plan_beside(base.files[0].parent, base.files, None if dtype == "base" else dtype, changes)
 
 
 def _shard_size(output: Path, text: str | None) -> int:

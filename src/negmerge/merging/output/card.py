@@ -4,10 +4,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from negmerge import __version__
+from negmerge.merging.output.base_card import Declared, front_matter
+
+TAGS = ["machine-unlearning", "task-arithmetic", "negmerge"]
 
 
-def model_card(facts: Mapping[str, Any], errors: Mapping[str, float] | None = None) -> str:
-    """Return a README.md that says what was done with which inputs and, of an adapter, the error of each tensor."""
+def model_card(
+    facts: Mapping[str, Any], errors: Mapping[str, float] | None = None, declared: Declared | None = None
+) -> str:
+    """Return a README.md that says what was done with which inputs and, of an adapter, the error of each tensor.
+
+    `declared` are licence and language of the base, which stay declared.
+    """
     operation = "added to" if facts["operation"] == "add" else "subtracted from"
     chosen = {**facts["settings"], **({"seed": facts["seed"]} if "seed" in facts else {})}
     settings = ", ".join(f"{key} = {value}" for key, value in chosen.items()) or "none"
@@ -20,11 +28,7 @@ def model_card(facts: Mapping[str, Any], errors: Mapping[str, float] | None = No
     kind = "model" if errors is None else "adapter"
     return "\n".join(
         [
-            "---",
-            f"library_name: {'transformers' if errors is None else 'peft'}",
-            "tags: [machine-unlearning, task-arithmetic, negmerge]",
-            "---",
-            "",
+            front_matter(declared or {}, "transformers" if errors is None else "peft", TAGS),
             f"# A merged {kind}",
             "",
             f"The task vectors of {len(facts['members'])} fine-tuned {kind}s were merged by `{facts['method']}` "

@@ -1,27 +1,26 @@
-"""Where a merged model goes: one file, or a folder with what belongs to the base beside the weights."""
+"""Where a merged model goes: one file, or a folder with what belongs to loading the base beside the weights."""
 
+import errno
 import fcntl
-import json
 import os
+import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
 
-from negmerge.checkpoints import sync_folder, write_bytes_atomic
+from negmerge.checkpoints import sync_folder
 from negmerge.checkpoints.atomic import is_same, write_error
-from negmerge.checkpoints.plain_file import read_small
 from negmerge.errors import InputError, NegmergeError
+from negmerge.merging.output.beside import Beside, copy_beside
 from negmerge.merging.output.verifying import read_record
 
-CARD = "README.md"
-CONFIG = "config.json"
-# What belongs to a model beside its weights: configs, tokenizers, templates, code of its own, its licence.
-BESIDE = (".json", ".txt", ".model", ".jinja", ".py", ".tiktoken", ".spm", ".vocab", ".bpe")
-LICENSES = ("LICENSE", "NOTICE")
-BESIDE_LIMIT = 2**28  # bytes; tokenizers have some 2**25
+# Endings of files that are longer than four letters; a dot with fewer behind it is an ending if a letter comes first.
+LONG_ENDINGS = (
+    ".safetensors", ".safetensor", ".msgpack", ".keras", ".pickle", ".joblib", ".parquet", ".arrow", ".jsonl",
+    ".distcp", ".mlmodel", ".mlpackage", ".tflite", ".torchscript", ".onnx_data", ".7z",
+)  # fmt: skip
+ENDING = re.compile(r"\.(?!v\d)[a-z][a-z0-9]{0,3}")
 
 
 def is_file_output(output: Path) -> bool:
@@ -30,8 +29,12 @@ def is_file_output(output: Path) -> bool:
 
 
 def check_output(output: Path, inputs: Sequence[Path], overwrite: bool) -> None:
-    """Raise InputError for an OUT that is an input or a file in one, or that exists and may not be replaced."""
+    """Raise InputError for an OUT that is an input or a file in one, or that exists and may not be replaced.
+
+    Also for an OUT that has the ending of another kind of file, and NegmergeError where none can be made.
+    """
     _check_name(output)
+    _check_place(output)
     target = _real(output)
     for path in inputs:
         place = _real(path)
@@ -57,6 +60,56 @@ def _check_name(output: Path) -> None:
         raise InputError(f"OUT {output} has no name of its own; give a path that ends in one")
     if len(os.fsencode(output.name)) > 240 or "\0" in str(output):
         raise InputError(f"OUT {str(output)!r:.80}… cannot be the name of a file; choose a shorter one")
+    if not is_file_output(output) and _is_ending(output.suffix):
+        stem = output
+        while _is_ending(stem.suffix):
+            stem = stem.with_suffix("")
+        raise InputError(
+            f"OUT {output} ends in {output.suffix}: OUT is one .safetensors file or a folder; "
+            f"give {stem}.safetensors, or {stem} for a folder"
+        )
+
+
+def _is_ending(text: str) -> bool:
+    """Whether a file's name may end so, rather than a folder's in a version: .pt and .7z, but not .2-1b, .5 or .v2."""
+    return ENDING.fullmatch(text.lower()) is not None or text.lower() in LONG_ENDINGS
+
+
+def _check_place(output: Path) -> None:
+    """Raise NegmergeError where neither OUT nor the folders on the way to it can be made."""
+    place = next(parent for parent in output.absolute().parents if os.path.lexists(parent))
+    if place.is_dir() and os.access(place, os.W_OK | os.X_OK):
+        return
+    if not place.is_dir():
+        code = errno.ENOTDIR
+    else:
+        code = errno.EROFS if os.statvfs(place).f_flag & os.ST_RDONLY else errno.EACCES
+    raise NegmergeError(f"{output} cannot be written: {os.strerror(code)}; choose another place")
+
+
+@contextmanager
+def made_folders(output: Path) -> Iterator[None]:
+    """Make the folders on the way to OUT; after an error those that were made here are removed, if nothing is in them.
+
+    Raises NegmergeError where they cannot be made.
+    """
+    missing = [parent for parent in output.parents if not os.path.lexists(parent)]
+    made: list[Path] = []
+    try:
+        try:
+            for folder in reversed(missing):
+                if not folder.is_dir():  # another process may have made it
+                    folder.mkdir()
+                    made.append(folder)
+                    sync_folder(folder.parent)
+        except OSError as error:
+            raise NegmergeError(f"{output} cannot be written: {error.strerror}; choose another place") from None
+        yield
+    except BaseException:
+        for folder in reversed(made):
+            with suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def _is_ours(output: Path) -> bool:
@@ -86,25 +139,17 @@ def recover_folder(output: Path) -> None:
 
 
 @contextmanager
-def written_folder(
-    output: Path, base: Path | None, overwrite: bool, config_changes: Mapping[str, Any] = MappingProxyType({})
-) -> Iterator[Path]:
-    """Give a folder to write into, which holds the base's small files.
-
-    `config_changes` are keys that config.json gets other values of, nested as they are there.
+def written_folder(output: Path, beside: Beside | None, overwrite: bool) -> Iterator[Path]:
+    """Give a folder to write into, which holds what is planned beside the weights.
 
     It lies beside OUT, locked, and is swapped in by renames. After an error it is removed; one that a killed process
     left is emptied and taken over. Raises NegmergeError where it cannot be made, or another process is writing OUT.
     """
-    with _locked_staging(output) as staging:
+    with made_folders(output), _locked_staging(output) as staging:
         try:
             check_output(output, [], overwrite)
-            for file in sorted(base.iterdir()) if base is not None else ():
-                if _belongs_beside(file):
-                    data = read_small(file, BESIDE_LIMIT)
-                    if file.name == CONFIG and config_changes:
-                        data = changed_config(data, config_changes)
-                    write_bytes_atomic(staging / file.name, data)
+            if beside is not None:
+                copy_beside(beside, staging)
             yield staging
             sync_folder(staging)
             if os.path.lexists(output):
@@ -123,7 +168,7 @@ def _locked_staging(output: Path) -> Iterator[Path]:
     staging = output.with_name(f".{output.name}.partial")
     while True:
         try:
-            staging.mkdir(parents=True, exist_ok=True)
+            staging.mkdir(exist_ok=True)
             descriptor = _opened(staging)
         except OSError as error:
             raise NegmergeError(f"{output} cannot be written: {error.strerror}; choose another place") from None
@@ -163,39 +208,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
-
-
-def changed_config(data: bytes, changes: Mapping[str, Any]) -> bytes:
-    """Return a config.json with some keys changed, nested as they are there; bytes that are no JSON object as they are.
-
-    >>> changed_config(b'{"a": 1, "b": {"c": true}}', {"b": {"c": False}})
-    b'{\n  "a": 1,\n  "b": {\n    "c": false\n  }\n}\n'
-    """
-    try:
-        content = json.loads(data)
-    except (ValueError, RecursionError):
-        return data
-    if not isinstance(content, dict):
-        return data
-    _change(content, changes)
-    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
-
-
-def _change(content: dict[str, Any], changes: Mapping[str, Any]) -> None:
-    for key, value in changes.items():
-        if isinstance(value, Mapping) and isinstance(content.get(key), dict):
-            _change(content[key], value)
-        else:
-            content[key] = value
-
-
-def _belongs_beside(file: Path) -> bool:
-    """Whether a file of the base's folder is config, tokenizer or the like: neither weights nor their index or card."""
-    name = file.name
-    return (
-        file.is_file()
-        and not name.startswith(".")
-        and name != CARD
-        and not name.endswith(".index.json")
-        and (name.endswith(BESIDE) or name.startswith(LICENSES))
-    )

@@ -9,10 +9,11 @@ from typing import Any
 from negmerge.checkpoints import write_bytes_atomic
 from negmerge.checkpoints.pieces import hash_bytes, hash_pieces
 from negmerge.checkpoints.writing import Layout
+from negmerge.merging.output.beside import CARD, Beside
 from negmerge.merging.output.card import model_card
-from negmerge.merging.output.folder import CARD, written_folder
+from negmerge.merging.output.folder import made_folders, written_folder
 from negmerge.merging.output.record import Places, metadata
-from negmerge.merging.output.weights import INDEX, FilePlan, WeightsWriter, index_of, plan_shards, written_weights
+from negmerge.merging.output.weights import FilePlan, WeightsWriter, index_of, plan_shards, written_weights
 from negmerge.merging.tally import Merged
 
 Write = Callable[[WeightsWriter], Merged]
@@ -20,7 +21,7 @@ Write = Callable[[WeightsWriter], Merged]
 
 @dataclass(frozen=True)
 class OutputPlan:
-    """What OUT is to be: its tensors, the facts of its record, and the bytes of a shard in a folder."""
+    """What OUT is to be: its tensors, the facts of its record; of a folder the bytes of a shard, and what is beside."""
 
     path: Path
     layout: Layout
@@ -28,26 +29,29 @@ class OutputPlan:
     places: Places
     most: int
     overwrite: bool
+    beside: Beside | None = None
 
     def card(self, **more: Any) -> str:
         """Return the model card, once the hashes of the inputs are known."""
-        return model_card(json.loads(self.places.filled(json.dumps(self.facts))), **more)
+        declared = self.beside.declared if self.beside is not None else {}
+        return model_card(json.loads(self.places.filled(json.dumps(self.facts))), declared=declared, **more)
 
 
 def write_file(plan: OutputPlan, write: Write) -> Merged:
     """Write OUT as one file: `write` merges into the weights it is given."""
     files = [FilePlan(plan.path, plan.layout)]
     texts, seal = metadata(plan.facts, files, None, plan.places)
-    with written_weights(files, texts, seal, replace=plan.overwrite) as weights:
+    with made_folders(plan.path), written_weights(files, texts, seal, replace=plan.overwrite) as weights:
         return write(weights)
 
 
-def write_folder(plan: OutputPlan, base: Path | None, changes: Mapping[str, Any], write: Write) -> Merged:
+def write_folder(plan: OutputPlan, write: Write) -> Merged:
     """Write OUT as a folder: the files beside the weights first, then the weights, whose record has their hashes."""
-    with written_folder(plan.path, base, plan.overwrite, changes) as folder:
-        files = plan_shards(folder, plan.layout, plan.most)
+    stem = plan.beside.stem if plan.beside is not None else "model"
+    with written_folder(plan.path, plan.beside, plan.overwrite) as folder:
+        files = plan_shards(folder, plan.layout, plan.most, stem)
         if len(files) > 1:
-            write_bytes_atomic(folder / INDEX, index_of(files))
+            write_bytes_atomic(folder / f"{stem}.safetensors.index.json", index_of(files))
         return write_weights(plan, folder, files, write)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from negmerge.checkpoints.base import elements
 from negmerge.execution.memory import peak_rss
 from negmerge.merging.agreement import Effect
+from negmerge.merging.output.beside import Beside
 from negmerge.merging.passes.jobs import OnBytes
 from negmerge.merging.plan import Plan
 from negmerge.merging.tally import Merged, TensorCount
@@ -21,6 +22,7 @@ OnEvent = Callable[[dict[str, Any]], None]
 class MergeReport:
     """What a merge did. `seconds` from opening the inputs to the rename; `bytes_read` and `peak_rss` in bytes.
 
+    `left_behind` names what of the base's folder is not in OUT, if OUT is a folder; a folder's name ends in a slash.
     `elements` are those of the base, tied tensors once. `common_elements` and `common_kept` leave out the merged
     tensors that some adapters have no part in.
     """
@@ -39,6 +41,7 @@ class MergeReport:
     tensors: tuple[TensorCount, ...]
     effect: Effect
     warnings: tuple[str, ...] = ()
+    left_behind: tuple[str, ...] = ()
 
     @property
     def consensus(self) -> float:
@@ -61,6 +64,7 @@ class MergeReport:
             "seconds": self.seconds,
             "bytes_read": self.bytes_read,
             "peak_rss": peak_rss(),
+            "left_behind": list(self.left_behind),
             **self.effect.as_json(),
             "warnings": list(self.warnings),
         }
@@ -101,11 +105,17 @@ class VectorReport:
 
 
 def merge_report(
-    plan: Plan, merged: Merged, output: Path, started: float, total: int, warnings: Sequence[str] = ()
+    plan: Plan,
+    merged: Merged,
+    output: Path,
+    started: float,
+    total: int,
+    beside: Beside | None = None,
+    warnings: Sequence[str] = (),
 ) -> MergeReport:
     """Return the report of a merge that began at `started` of time.perf_counter() and read `total` bytes.
 
-    `warnings` are those of the writing, beside those of the pools.
+    `warnings` are those of the writing, beside those of the pools and of what lies beside the weights.
     """
     counts = [count for term in merged.counts for count in term]
     partial = {name for term in plan.terms for name in term.pool.partial}
@@ -124,7 +134,12 @@ def merge_report(
         bytes_read=total,
         tensors=tuple(counts),
         effect=merged.effect,
-        warnings=(*(line for term in plan.terms for line in term.pool.warnings), *warnings),
+        warnings=(
+            *(line for term in plan.terms for line in term.pool.warnings),
+            *(beside.warnings if beside is not None else ()),
+            *warnings,
+        ),
+        left_behind=beside.left_behind if beside is not None else (),
     )
 
 

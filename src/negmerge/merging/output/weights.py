@@ -12,8 +12,6 @@ from negmerge.checkpoints.base import elements
 from negmerge.checkpoints.dtypes import DType, Raw
 from negmerge.errors import InputError
 
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 Layout = Sequence[tuple[str, DType, tuple[int, ...]]]
@@ -69,8 +67,8 @@ def written_weights(
                 writer.replace_in_header(sealed)
 
 
-def plan_shards(folder: Path, layout: Layout, most: int) -> list[FilePlan]:
-    """Return the files of a folder: model.safetensors or, where tensors exceed `most` bytes, shards in their order.
+def plan_shards(folder: Path, layout: Layout, most: int, stem: str = "model") -> list[FilePlan]:
+    """Return the files of a folder: STEM.safetensors or, where tensors exceed `most` bytes, shards in their order.
 
     A tensor larger than `most` has a shard of its own.
     """
@@ -83,13 +81,13 @@ def plan_shards(folder: Path, layout: Layout, most: int) -> list[FilePlan]:
         shards[-1].append(entry)
         size += _bytes(entry)
     if len(shards) == 1:
-        return [FilePlan(folder / WEIGHTS, layout)]
-    names = (f"model-{i:05}-of-{len(shards):05}.safetensors" for i in range(1, 1 + len(shards)))
+        return [FilePlan(folder / f"{stem}.safetensors", layout)]
+    names = (f"{stem}-{i:05}-of-{len(shards):05}.safetensors" for i in range(1, 1 + len(shards)))
     return [FilePlan(folder / name, shard) for name, shard in zip(names, shards, strict=True)]
 
 
 def index_of(files: Sequence[FilePlan]) -> bytes:
-    """Return model.safetensors.index.json for shards."""
+    """Return the index (model.safetensors.index.json) of shards."""
     weight_map = {name: plan.path.name for plan in files for name, _, _ in plan.layout}
     index = {"metadata": {"total_size": sum(plan.bytes for plan in files)}, "weight_map": weight_map}
     return (json.dumps(index, indent=2, ensure_ascii=False) + "\n").encode()

@@ -74,7 +74,7 @@ def execute(
     if plan.fused:
         way = ways[0]
         for fused in way.fused:
-            names = [name for name in fused.names if name not in outlet.at_least]
+            names = [name for name in fused.names if name not in outlet.at_least and fused.stores(name, outlet)]
 
             def merge_whole(batch: list[Piece], fused: "FusedTerm" = fused) -> _JobResult:
                 out, job = fused.merge(batch, outlet)
