@@ -30,7 +30,7 @@ from negmerge.merging.plan import Term, plan_merge
 from negmerge.merging.pool import Pool, open_pool
 from negmerge.merging.request import check_request
 from negmerge.merging.tally import Merged
-from negmerge.merging.ties import groups
+from negmerge.merging.pool.ties import groups
 
 PREFIX = "base_model.model."
 

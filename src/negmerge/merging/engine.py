@@ -14,7 +14,7 @@ from negmerge.checkpoints.memory import StateDict
 from negmerge.errors import InputError
 from negmerge.merging.applying import Outlet
 from negmerge.merging.arguments import check_state_dicts
-from negmerge.merging.fitted_pool import Pool
+from negmerge.merging.pool.fitted import Pool
 from negmerge.merging.hashes import InputHashes
 from negmerge.merging.output.beside import Beside, plan_beside
 from negmerge.merging.output.folder import check_output, is_file_output, recover_folder

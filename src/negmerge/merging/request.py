@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from negmerge.checking import MistakesError, checked, mistakes_of, shown
 from negmerge.errors import InputError
 from negmerge.merging.merger import Merger
-from negmerge.merging.selecting import compile_pattern
+from negmerge.merging.pool.selecting import compile_pattern
 
 DEVICE = re.compile(r"cpu|mps|cuda(:(0|[1-9][0-9]?))?")
 

@@ -13,7 +13,7 @@ from negmerge.checkpoints.adapter import Adapter, BoundAdapter, Places
 from negmerge.checkpoints.base import elements
 from negmerge.checkpoints.dtypes import FLOAT32, DType, Raw, to_floats
 from negmerge.errors import InputError
-from negmerge.merging.tied_names import is_embedding, is_head, listed_head, says_tied, ties_words, twin_bias
+from negmerge.merging.pool.tied_names import is_embedding, is_head, listed_head, says_tied, ties_words, twin_bias
 
 PIECE = 2**20  # elements of a tensor in memory while two are compared
 LOOK = 16  # elements in the middle of a tensor that tell most tensors apart

@@ -10,11 +10,11 @@ from negmerge.checkpoints.alias import Aliased
 from negmerge.checkpoints.diagnosis import diagnose, refuse_part
 from negmerge.checkpoints.wrappers import renamed
 from negmerge.errors import InputError, listing
-from negmerge.merging.fitted_pool import Pool
-from negmerge.merging.selecting import Patterns, can_merge
-from negmerge.merging.tied_names import read_config, ties_words, twin_bias
-from negmerge.merging.ties import are_equal, equal_twin, groups, implied_heads, ties_by_name, ties_by_value
-from negmerge.merging.untying import Untied, untie
+from negmerge.merging.pool.fitted import Pool
+from negmerge.merging.pool.selecting import Patterns, can_merge
+from negmerge.merging.pool.tied_names import read_config, ties_words, twin_bias
+from negmerge.merging.pool.ties import are_equal, equal_twin, groups, implied_heads, ties_by_name, ties_by_value
+from negmerge.merging.pool.untying import Untied, untie
 
 MOST_NAMED = 4  # names in a proposed pattern
 Config = Mapping[str, Any] | None

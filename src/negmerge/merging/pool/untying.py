@@ -6,8 +6,8 @@ from typing import Any
 
 from negmerge.checkpoints import Checkpoint
 from negmerge.checkpoints.adapter import BoundAdapter
-from negmerge.merging.tied_names import is_head, ties_words, untying_changes, why_not_untied
-from negmerge.merging.ties import are_equal
+from negmerge.merging.pool.tied_names import is_head, ties_words, untying_changes, why_not_untied
+from negmerge.merging.pool.ties import are_equal
 
 
 @dataclass

@@ -11,11 +11,10 @@ from negmerge.checkpoints import Checkpoint, find, open_adapter
 from negmerge.checkpoints.adapter import Adapter, is_adapter
 from negmerge.checkpoints.opening import open_found
 from negmerge.errors import InputError
-from negmerge.merging.copies import refuse_copies
-from negmerge.merging.fitted_pool import Pool
-from negmerge.merging.fitting import fit_pool
+from negmerge.merging.pool.copies import refuse_copies
+from negmerge.merging.pool.fitted import Pool
+from negmerge.merging.pool.fitting import fit_pool
 
-__all__ = ["Pool", "fit_pool", "open_pool"]
 
 
 @contextmanager
