@@ -74,7 +74,6 @@ def merge(
 ) -> None:
     """Subtract from BASE what the MEMBERs' changes have in common, and write the result to OUT."""
     from negmerge.errors import InputError, shortened
-    from negmerge.merging.as_adapter import merge_as_adapter
     from negmerge.merging.engine import merge_checkpoints
 
     chosen, wrong = read_settings(settings, threshold=threshold, mean=mean, zeros=zeros)
@@ -104,6 +103,8 @@ def merge(
         elif dtype != "base" or max_shard_size is not None:
             raise InputError("--as-adapter writes float32 factors in one file; leave --dtype and --max-shard-size out")
         else:
+            from negmerge.merging.as_adapter import merge_as_adapter  # imports torch
+
             report = merge_as_adapter(base, members or [], output, as_adapter, **common)
     facts = report.as_json()
     for warning in report.warnings:

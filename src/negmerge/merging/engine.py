@@ -14,7 +14,6 @@ from negmerge.checkpoints.memory import StateDict
 from negmerge.errors import InputError
 from negmerge.merging.applying import Outlet
 from negmerge.merging.arguments import check_state_dicts
-from negmerge.merging.pool.fitted import Pool
 from negmerge.merging.hashes import InputHashes
 from negmerge.merging.output.beside import Beside, plan_beside
 from negmerge.merging.output.folder import check_output, is_file_output, recover_folder
@@ -27,6 +26,7 @@ from negmerge.merging.passes.executing import execute
 from negmerge.merging.passes.plain import CHUNK
 from negmerge.merging.plan import Term, plan_merge
 from negmerge.merging.pool import fit_pool, open_pool
+from negmerge.merging.pool.fitted import Pool
 from negmerge.merging.request import check_request
 from negmerge.merging.tally import Merged
 
