@@ -75,7 +75,7 @@ def merge_as_adapter(
     check_output(output, [base, *paths], overwrite)
     with open_pool(base, paths, include, exclude) as pool:
         adapters = _adapters(pool)
-        merger = merger.fitted(pool.merged, pool.order)
+        merger = merger.fitted(pool.merged, pool.order, pool.tied)
         facts = merge_facts(pool, merger, add=add, alpha=alpha, include=include, exclude=exclude, hashed=hash_inputs)
         total = bytes_to_read(pool, merger, device)
         homes = _homes(pool, adapters)

@@ -74,7 +74,7 @@ def merge_checkpoints(
     recover_folder(output)
     check_output(output, [base, *paths], overwrite)
     with open_pool(base, paths, include, exclude) as pool:
-        merger = merger.fitted(pool.merged, pool.order)
+        merger = merger.fitted(pool.merged, pool.order, pool.tied)
         facts = merge_facts(pool, merger, add=add, alpha=alpha, include=include, exclude=exclude, hashed=hash_inputs)
 
         def out_dtype(name: str) -> DType:
@@ -127,7 +127,7 @@ def merge_vector(
         layout = [(name, wide(name), pool.base.shape(name)) for name in (*pool.merged, *pool.tied)]
         with weights_file(Path(output), layout, {}) as writer:
             outlet = Outlet("delta", wide, pool.under_all_names(writer.write))
-            counts = merge_pool(pool, merger.fitted(pool.merged, pool.order), outlet, workers, device)
+            counts = merge_pool(pool, merger.fitted(pool.merged, pool.order, pool.tied), outlet, workers, device)
     return VectorReport(tuple(counts))
 
 
@@ -163,7 +163,7 @@ def merge_state_dicts(
         flat[name][start : start + len(values)] = torch.from_numpy(values).view(flat[name].dtype)
 
     outlet = Outlet("add" if add else "subtract", pool.base.dtype, pool.under_all_names(keep), alpha)
-    merge_pool(pool, merger.fitted(pool.merged, pool.order), outlet)
+    merge_pool(pool, merger.fitted(pool.merged, pool.order, pool.tied), outlet)
     for name, values in flat.items():
         result[name] = values.reshape(base[name].shape).to(base[name].device)
     return result

@@ -31,6 +31,7 @@ class Merger:
         self.settings = dict(settings)
         self._module = module
         self._common, self._special = _split(self.settings)
+        self._names: dict[str, list[str]] = {}  # of tied tensors, by the name that merges
         check_names(method, method_settings(module), [*self._common, *(key for key, _, _ in self._special)])
         self.random = draws(method)
         if seed and not self.random:
@@ -61,7 +62,7 @@ class Merger:
         """Return the settings for one tensor."""
         found = dict(self._common)
         for _, pattern, extra in self._special:
-            if name and pattern.search(name):
+            if name and any(pattern.search(own) for own in self._names.get(name, [name])):
                 found.update(extra)
         return found
 
@@ -75,13 +76,14 @@ class Merger:
             found.setdefault(repr(settings), (Merger(self.name, settings, self.seed), []))[1].append(name)
         return list(found.values())
 
-    def fitted(self, names: Sequence[str], order: Sequence[int]) -> "Merger":
+    def fitted(self, names: Sequence[str], order: Sequence[int], tied: Mapping[str, str] | None = None) -> "Merger":
         """Return the method for a pool: its lists for the members put in the pool's order.
 
+        `tied` maps further names of tensors to the one of `names`; a pattern finds a tensor by any of them.
         Raises InputError for a list that is not as long as the pool, and a pattern that is found in no name.
         """
         for key, pattern, _ in self._special:
-            if not any(pattern.search(name) for name in names):
+            if not any(pattern.search(name) for name in (*names, *(tied or ()))):
                 example = f", such as {names[0]!r}" if names else ""
                 raise InputError(f"{key}[{pattern.pattern}] matches none of the {len(names)} merged names{example}")
         changed = dict(self.settings)
@@ -91,7 +93,10 @@ class Merger:
             if len(values) != len(order):
                 raise InputError(f"{self.name}: {key} has {len(values)} entries for {len(order)} members")
             changed[key] = [values[i] for i in order]
-        return Merger(self.name, changed, self.seed)
+        fitted = Merger(self.name, changed, self.seed)
+        for name, own in (tied or {}).items():
+            fitted._names.setdefault(own, [own]).append(name)
+        return fitted
 
     def merge(
         self, deltas: Tensor, device: str = "cpu", place: Place = WHOLE, statistic: Tensor | None = None
