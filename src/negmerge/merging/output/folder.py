@@ -173,8 +173,8 @@ def _remove(path: Path) -> None:
 def changed_config(data: bytes, changes: Mapping[str, Any]) -> bytes:
     """Return a config.json with some keys changed, nested as they are there; bytes that are no JSON object as they are.
 
-    >>> changed_config(b'{"a": 1, "b": {"c": true}}', {"b": {"c": False}})
-    b'{\n  "a": 1,\n  "b": {\n    "c": false\n  }\n}\n'
+    >>> json.loads(changed_config(b'{"a": 1, "b": {"c": true}}', {"b": {"c": False}}))
+    {'a': 1, 'b': {'c': False}}
     """
     try:
         content = json.loads(data)
