@@ -16,7 +16,6 @@ from negmerge.merging.pool.fitted import Pool
 from negmerge.merging.pool.fitting import fit_pool
 
 
-
 @contextmanager
 def open_pool(
     base: Path, members: Sequence[Path], include: Sequence[str] = (), exclude: Sequence[str] = ()
