@@ -92,7 +92,9 @@ def merge_as_adapter(
     check_output(output, [base, *paths], overwrite)
     with open_pool(base, paths, include, exclude) as pool:
         adapters = _adapters(pool)
-        plan = plan_merge(pool.base, [Term(pool, merger.fitted(pool.merged, pool.order), alpha, add)], device)
+        plan = plan_merge(
+            pool.base, [Term(pool, merger.fitted(pool.merged, pool.order, pool.tied), alpha, add)], device
+        )
         total, places = plan.bytes_to_read, Places()
         facts = merge_facts(plan, include, exclude, hash_inputs, InputHashes(), places)
         homes = _homes(pool, adapters)

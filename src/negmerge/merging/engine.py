@@ -93,7 +93,7 @@ def merge_checkpoints(
     recover_folder(output)
     check_output(output, [base, *paths], overwrite)
     with open_pool(base, paths, include, exclude) as pool:
-        term = Term(pool, merger.fitted(pool.merged, pool.order), alpha, add)
+        term = Term(pool, merger.fitted(pool.merged, pool.order, pool.tied), alpha, add)
         beside = None if is_file_output(output) else beside_of(pool, dtype)
         plan = plan_merge(pool.base, [term], device)
         hashes = InputHashes((pool.base, *pool.members)) if hash_inputs else InputHashes()
@@ -148,7 +148,7 @@ def merge_vector(
         device=device,
     )
     with open_pool(Path(base), [Path(member) for member in members], include, exclude) as pool:
-        plan = plan_merge(pool.base, [Term(pool, merger.fitted(pool.merged, pool.order))], device)
+        plan = plan_merge(pool.base, [Term(pool, merger.fitted(pool.merged, pool.order, pool.tied))], device)
 
         def wide(name: str) -> DType:
             return exact(pool.base.dtype(name))
@@ -186,7 +186,7 @@ def merge_state_dicts(
     check_state_dicts(base, members)
     opened = [StateDict(member, Path(f"members[{i}]")) for i, member in enumerate(members)]
     pool = fit_pool(StateDict(base, Path("base")), opened, include, exclude)
-    plan = plan_merge(pool.base, [Term(pool, merger.fitted(pool.merged, pool.order), alpha, add)])
+    plan = plan_merge(pool.base, [Term(pool, merger.fitted(pool.merged, pool.order, pool.tied), alpha, add)])
     result = {name: tensor.detach().clone() for name, tensor in base.items()}
     flat = {name: torch.empty(base[name].numel(), dtype=base[name].dtype) for name in (*plan.merged, *plan.tied)}
 
