@@ -27,7 +27,8 @@ from negmerge.merging.output.reports import AdapterReport, OnEvent, byte_counter
 from negmerge.merging.output.weights import FilePlan, WeightsWriter
 from negmerge.merging.passes.executing import execute
 from negmerge.merging.plan import Term, plan_merge
-from negmerge.merging.pool import Pool, open_pool
+from negmerge.merging.pool.fitted import Pool
+from negmerge.merging.pool.opening import open_pool
 from negmerge.merging.pool.ties import groups
 from negmerge.merging.request import check_request
 from negmerge.merging.tally import Merged

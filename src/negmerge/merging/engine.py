@@ -25,8 +25,9 @@ from negmerge.merging.output.weights import FilePlan, WeightsWriter, parse_size,
 from negmerge.merging.passes.executing import execute
 from negmerge.merging.passes.plain import CHUNK
 from negmerge.merging.plan import Term, plan_merge
-from negmerge.merging.pool import fit_pool, open_pool
 from negmerge.merging.pool.fitted import Pool
+from negmerge.merging.pool.fitting import fit_pool
+from negmerge.merging.pool.opening import open_pool
 from negmerge.merging.request import check_request
 from negmerge.merging.tally import Merged
 
