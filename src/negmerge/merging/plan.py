@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from negmerge.merging.passes.collecting import first_reads
 from negmerge.merging.passes.plain import chunk_of
 from negmerge.merging.pool.fitted import Pool
 from negmerge.merging.pool.ties import groups
+
+if TYPE_CHECKING:
+    from negmerge.merging.compiled.sources import Sources
 
 Write = Callable[[str, int, Raw], None]
 
@@ -38,16 +41,17 @@ class Term:
 class Plan:
     """A merge: θ = base + Σ terms, for the names in `merged`; all others pass through from the base.
 
-    `tied` maps the further names of merged tensors to the one in `merged`; `compiled` are the names of each term that
-    the compiled loops read; `fused` is true where the merge is one term on its own base, which these loops compute to
-    the end.
+    `tied` maps the further names of merged tensors to the one in `merged`. `sources` says for each term where the
+    compiled loops find the tensors that they can read; None where its method has no loops. `sizes` are the elements of
+    each merged tensor, `widths` the bytes that all checkpoints together hold for one of them.
     """
 
     base: Checkpoint
     terms: tuple[Term, ...]
     merged: tuple[str, ...]
-    compiled: tuple[frozenset[str], ...]
+    sources: "tuple[Sources | None, ...]"
     sizes: Mapping[str, int]
+    widths: tuple[Mapping[str, int], ...]
     tied: Mapping[str, str]
     passed: tuple[str, ...]
     device: str = "cpu"
@@ -76,11 +80,9 @@ class Plan:
     def bytes_to_read(self) -> int:
         """Bytes of all checkpoints that the merge reads, those of its first passes included."""
         total = 0
-        for term, compiled in zip(self.terms, self.compiled, strict=True):
-            more = first_reads(term.pool, term.merger, self.chunk, compiled)
-            for name in term.pool.merged:
-                width = sum(c.dtype(name).itemsize for c in (term.pool.base, *term.pool.members))
-                total += self.sizes[name] * width * (1 + more.get(name, 0))
+        for term, sources, widths in zip(self.terms, self.sources, self.widths, strict=True):
+            more = first_reads(term.pool, term.merger, self.chunk, sources.names if sources else ())
+            total += sum(self.sizes[name] * width * (1 + more.get(name, 0)) for name, width in widths.items())
         return total
 
 
@@ -99,22 +101,30 @@ def plan_merge(base: Checkpoint, terms: Sequence[Term], device: str = "cpu") -> 
         base,
         tuple(terms),
         merged,
-        tuple(_compiled_names(term, device) for term in terms),
+        tuple(_sources(term, device) for term in terms),
         {name: elements(base.shape(name)) for name in merged},
+        tuple(_widths(term.pool) for term in terms),
         tied,
         tuple(name for name in base.names if name not in wanted and name not in tied),
         device,
     )
 
 
-def _compiled_names(term: Term, device: str) -> frozenset[str]:
-    """Return the names that the compiled loops merge or search, for a method that has such loops."""
+def _sources(term: Term, device: str) -> "Sources | None":
+    """Return where the compiled loops find the tensors of a term, for a method that has such loops."""
     if device != "cpu" or not compiling.AVAILABLE:
-        return frozenset()
+        return None
     from negmerge.merging.compiled.rules import has_loop
-    from negmerge.merging.compiled.sources import readable
+    from negmerge.merging.compiled.sources import Sources
 
-    return frozenset(readable(term.pool)) if has_loop(term.merger) else frozenset()
+    return Sources(term.pool) if has_loop(term.merger) else None
+
+
+def _widths(pool: Pool) -> dict[str, int]:
+    widths = [0] * len(pool.merged)
+    for checkpoint in (pool.base, *pool.members):
+        widths = [w + checkpoint.dtype(name).itemsize for w, name in zip(widths, pool.merged, strict=True)]
+    return dict(zip(pool.merged, widths, strict=True))
 
 
 def _check_weights(weights: Checkpoint, pool: Pool) -> None:

@@ -21,22 +21,24 @@ ROWS = 2**12  # elements of every member that are held at a time
 
 @compiled
 def inspect_pieces(  # type: ignore[no-untyped-def]
-    descriptors, offsets, kinds, starts, lengths, rule, need, rows, sums, votes, raw, kept, products, counts
+    places, kinds, starts, lengths, rule, need, rows, sums, votes, raw, kept, products, counts
 ):  # fmt: skip
     """Count and multiply pieces of tensors, and return the state of each: fine, unreadable, or not finite.
 
-    Checkpoint 0 is the base. descriptors, offsets, kinds: [pieces, 1 + N]; starts, lengths, kept: [pieces]; products
-    and counts: see add_agreement. rows [1 + N, ROWS], sums [3, ROWS], votes [2, ROWS] and raw [ROWS] are scratch.
+    Checkpoint 0 is the base. places: [pieces, 1 + N, 2]; kinds: [pieces, 1 + N]; starts, lengths, kept: [pieces];
+    products and counts: see add_agreement. rows [1 + N, ROWS], sums [3, ROWS], votes [2, ROWS], raw [ROWS] are scratch.
     """
     states = np.zeros(len(lengths), np.uint8)
     members = len(rows) - 1
     untrimmed = np.zeros(members, np.float32)
+    flat, width = rows.reshape(-1), rows.shape[1]
+    at = np.arange(1, 1 + members) * width
     for p in range(len(lengths)):
         for first in range(0, lengths[p], rows.shape[1]):
             n = min(rows.shape[1], lengths[p] - first)
             total, low, high, up, down = sums[0, :n], sums[1, :n], sums[2, :n], votes[0, :n], votes[1, :n]
             for i in range(1 + members):
-                if not load(descriptors[p, i], offsets[p, i], kinds[p, i], starts[p] + first, raw, rows[i, :n]):
+                if not load(places[p, i, 0], places[p, i, 1], kinds[p, i], starts[p] + first, raw, rows[i, :n]):
                     states[p] = UNREADABLE
                     break
             if states[p]:
@@ -46,7 +48,7 @@ def inspect_pieces(  # type: ignore[no-untyped-def]
             for i in range(0, members, GROUP):
                 count = min(GROUP, members - i)
                 some = slice(i, i + count)
-                fold_members(rule, base, rows[1:][some], count, untrimmed[some], total, low, high, up, down)
+                fold_members(rule, base, flat, at[some], count, untrimmed[some], total, low, high, up, down)
             keeps, bad = finish(rule, total, low, high, up, down, need, np.float32(members))
             if bad:
                 states[p] = NOT_FINITE
@@ -55,17 +57,16 @@ def inspect_pieces(  # type: ignore[no-untyped-def]
             for i in range(1, 1 + members):
                 for j in range(n):
                     rows[i, j] -= base[j]
-            for at in range(0, n, SAMPLE):
-                add_agreement(rows[:, at : min(at + SAMPLE, n)], low, high, products, counts)
+            for begins in range(0, n, SAMPLE):
+                add_agreement(rows, begins, min(SAMPLE, n - begins), low, high, products, counts)
     return states
 
 
 class FusedInspection:
     """Statistics of pieces of tensors that the loops can read; several threads may ask it."""
 
-    def __init__(self, pool: Pool, rule: Rule, names: Sequence[str]) -> None:
-        self._rule, self._members = rule, len(pool.members)
-        self._sources = Sources(pool, names)
+    def __init__(self, pool: Pool, rule: Rule, sources: Sources) -> None:
+        self._rule, self._members, self._sources = rule, len(pool.members), sources
         self._scratch = threading.local()
 
     def inspect(self, pieces: Sequence[Piece]) -> tuple[np.ndarray[Any, Any], ...] | None:
@@ -80,8 +81,7 @@ class FusedInspection:
         kept = np.zeros(len(pieces), np.int64)
         products, counts = np.zeros((width, width)), np.zeros(1 + width, np.int64)
         states = inspect_pieces(
-            self._sources.descriptors[rows],
-            self._sources.offsets[rows],
+            self._sources.places[rows],
             self._sources.kinds[rows],
             np.array([start for _, start, _ in pieces], np.int64),
             np.array([stop - start for _, start, stop in pieces], np.int64),

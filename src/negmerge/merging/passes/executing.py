@@ -1,7 +1,7 @@
 """Executing a plan: every merged tensor is computed once, piece by piece, and handed to where it goes."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,20 +12,24 @@ from negmerge.merging.applying import Floats, Outlet, add_step
 from negmerge.merging.hashes import InputHashes
 from negmerge.merging.passes.collecting import collect
 from negmerge.merging.passes.jobs import OnBytes, Piece, cut, in_threads
-from negmerge.merging.passes.plain import NO_HASHES, PieceFound, merge_piece, piece_width
+from negmerge.merging.passes.plain import NO_HASHES, Array, PieceFound, merge_piece
 from negmerge.merging.plan import Plan, Statistics, Term
 from negmerge.merging.tally import Merged, Tally
 
 if TYPE_CHECKING:
     from negmerge.merging.compiled.fused import FusedTerm, JobFound
+    from negmerge.merging.compiled.sources import Sources
+
+
+Found = tuple[Sequence[tuple[str, int]], Array, Array, Array]  # what Tally.add takes
 
 
 @dataclass(frozen=True)
 class _JobResult:
-    """What a job found: of each term its pieces, by name, and the effect on OUT (see Outlet.put)."""
+    """What a job found: of each term what its tally adds, and the effect on OUT (see Outlet.put)."""
 
-    terms: tuple[list[tuple[str, PieceFound]], ...]
-    effect: Floats = field(default_factory=lambda: np.zeros(4))
+    terms: tuple[list[Found], ...]
+    effect: Floats
 
 
 def execute(
@@ -41,29 +45,29 @@ def execute(
     Raises InputError for whatever is wrong in the numbers of the inputs.
     """
     statistics = [
-        collect(term.pool, term.merger, plan.chunk, compiled, plan.device, workers, on_bytes)
-        for term, compiled in zip(plan.terms, plan.compiled, strict=True)
+        collect(term.pool, term.merger, plan.chunk, sources, plan.device, workers, on_bytes)
+        for term, sources in zip(plan.terms, plan.sources, strict=True)
     ]
     ways = [
-        _Way(term, compiled, found, plan.device, hashes)
-        for term, compiled, found in zip(plan.terms, plan.compiled, statistics, strict=True)
+        _Way(term, sources, found, plan.device, hashes)
+        for term, sources, found in zip(plan.terms, plan.sources, statistics, strict=True)
     ]
     tallies = [Tally(term.pool) for term in plan.terms]
     effect = np.zeros(4)
 
     def take(results: Iterable[_JobResult]) -> None:
         for result in results:
-            for tally, pieces in zip(tallies, result.terms, strict=True):
-                for name, found in pieces:
-                    tally.add([(name, found.kept)], found.differs, found.products, found.agreement)
+            for tally, finds in zip(tallies, result.terms, strict=True):
+                for found in finds:
+                    tally.add(*found)
             effect[:] += result.effect
 
     def tell(name: str, count: int) -> None:
         if on_bytes:
-            on_bytes(count * sum(piece_width(t.pool, name) for t in plan.terms if name in t.pool.merged_set))
+            on_bytes(count * sum(widths.get(name, 0) for widths in plan.widths))
 
     def sum_up(batch: list[Piece]) -> _JobResult:
-        found: tuple[list[tuple[str, PieceFound]], ...] = tuple([] for _ in plan.terms)
+        found: tuple[list[Found], ...] = tuple([] for _ in plan.terms)
         total = np.zeros(4)
         for piece in batch:
             total += _sum_piece(plan, ways, piece, outlet, hashes, found)
@@ -96,16 +100,15 @@ class _Way:
     """How the pieces of a term are merged: by a compiled loop where there is one for a tensor, else plainly."""
 
     def __init__(
-        self, term: Term, compiled: frozenset[str], statistics: Statistics, device: str, hashes: InputHashes
+        self, term: Term, sources: "Sources | None", statistics: Statistics, device: str, hashes: InputHashes
     ) -> None:
         self.term, self.statistics = term, statistics
         self._device, self._hashes = device, hashes
         self.fused: list[FusedTerm] = []
-        if compiled:
+        if sources is not None:
             from negmerge.merging.compiled.fused import fused_terms
 
-            names = [name for name in term.pool.merged if name in compiled]
-            self.fused = fused_terms(term, names, statistics, hashes)
+            self.fused = fused_terms(term, sources, statistics, hashes)
         self._of = {name: fused for fused in self.fused for name in fused.names}
 
     def merge(self, piece: Piece) -> PieceFound:
@@ -114,7 +117,8 @@ class _Way:
         if fused is not None:
             out, job = fused.merge([piece], None)
             if job.is_fine(0):
-                return job.piece(0, out[: 4 * (piece[2] - piece[1])].view(np.float32).copy())
+                delta = out[: 4 * (piece[2] - piece[1])].view(np.float32).copy()
+                return PieceFound(delta, job.kept([piece])[0][1], *job.agreement)
         return self.merge_plainly(piece)
 
     def merge_plainly(self, piece: Piece) -> PieceFound:
@@ -128,7 +132,7 @@ def _sum_piece(
     piece: Piece,
     outlet: Outlet,
     hashes: InputHashes,
-    found: tuple[list[tuple[str, PieceFound]], ...],
+    found: tuple[list[Found], ...],
     plainly: bool = False,
 ) -> Floats:
     """Compute a piece of OUT term by term, write it, and return its effect; what terms find is appended to `found`."""
@@ -136,12 +140,12 @@ def _sum_piece(
     base, dtype = hashes.read(plan.base, name, start, stop), plan.base.dtype(name)
     origin = to_floats(base, dtype)
     values = origin
-    for way, pieces in zip(ways, found, strict=True):
+    for way, finds in zip(ways, found, strict=True):
         term = way.term
         if name not in term.pool.merged_set:
             continue
         merged = way.merge_plainly(piece) if plainly else way.merge(piece)
-        pieces.append((name, merged))
+        finds.append(([(name, merged.kept)], merged.differs, merged.products, merged.agreement))
         delta = merged.delta
         if term.weights is not None:
             delta = delta * to_floats(term.weights.raw(name, start, stop), term.weights.dtype(name)).astype(delta.dtype)
@@ -164,18 +168,16 @@ def _hand_over(
     tell: Any,
 ) -> _JobResult:
     """Write the pieces that a compiled loop computed to the end; the plain way takes those that it could not."""
-    found: tuple[list[tuple[str, PieceFound]], ...] = ([],)
-    effect = np.zeros(4)
+    found: tuple[list[Found], ...] = ([(job.kept(batch), *job.agreement)],)
+    effect = job.effect(plan.terms[0].alpha)
     at = 0
     for i, (name, start, stop) in enumerate(batch):
         count = stop - start
         if job.is_fine(i):
             dtype = exact(plan.base.dtype(name)) if outlet.vector else outlet.dtype(name)
             outlet.write(name, start, out[4 * at : 4 * at + count * dtype.itemsize].view(dtype.stored))
-            found[0].append((name, job.piece(i)))
-            effect += job.effect(i, plan.terms[0].alpha)
         else:
-            effect += _sum_piece(plan, ways, (name, start, stop), outlet, hashes, found, plainly=True)
+            effect = effect + _sum_piece(plan, ways, (name, start, stop), outlet, hashes, found, plainly=True)
         tell(name, count)
         at += count
     return _JobResult(found, effect)
