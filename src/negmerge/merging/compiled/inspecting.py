@@ -8,15 +8,16 @@ import numpy as np
 
 from negmerge.execution.compiling import compiled
 from negmerge.merging.compiled.finishing import finish
-from negmerge.merging.compiled.folding import GROUP, begin, fold_members
-from negmerge.merging.compiled.measuring import SAMPLE, add_agreement
-from negmerge.merging.compiled.reading import FINE, NOT_FINITE, UNREADABLE, load
+from negmerge.merging.compiled.folding import GROUP, STRICT, begin, fold_members
+from negmerge.merging.compiled.measuring import add_agreement
+from negmerge.merging.compiled.reading import BLOCK, FINE, NOT_FINITE, UNREADABLE, load, subtract
 from negmerge.merging.compiled.rules import Rule
 from negmerge.merging.compiled.sources import Sources
 from negmerge.merging.passes.jobs import Piece
 from negmerge.merging.pool.fitted import Pool
 
-ROWS = 2**12  # elements of every member that are held at a time
+HELD = 2**18  # elements of all members that are held at a time: 1 MiB, at least 2^12 of each
+SUMMED = 2**11  # elements whose products are summed in float32, before their sum is added in float64
 
 
 @compiled
@@ -26,7 +27,7 @@ def inspect_pieces(  # type: ignore[no-untyped-def]
     """Count and multiply pieces of tensors, and return the state of each: fine, unreadable, or not finite.
 
     Checkpoint 0 is the base. places: [pieces, 1 + N, 2]; kinds: [pieces, 1 + N]; starts, lengths, kept: [pieces];
-    products and counts: see add_agreement. rows [1 + N, ROWS], sums [3, ROWS], votes [2, ROWS], raw [ROWS] are scratch.
+    products and counts: see add_agreement. rows [1 + N, n], sums [3, n], votes [2, n] and raw [n] are scratch.
     """
     states = np.zeros(len(lengths), np.uint8)
     members = len(rows) - 1
@@ -55,10 +56,10 @@ def inspect_pieces(  # type: ignore[no-untyped-def]
                 break
             kept[p] += keeps
             for i in range(1, 1 + members):
-                for j in range(n):
-                    rows[i, j] -= base[j]
-            for begins in range(0, n, SAMPLE):
-                add_agreement(rows, begins, min(SAMPLE, n - begins), low, high, products, counts)
+                subtract(base, rows[i, :n])
+            for begins in range(0, n, SUMMED):
+                some = min(SUMMED, n - begins)
+                add_agreement(rows, begins, some, rule == STRICT, low, high, products, counts)
     return states
 
 
@@ -73,10 +74,11 @@ class FusedInspection:
         """Return what was kept of each piece, products and counts (see Agreement); None where the numbers are wrong."""
         width = 1 + self._members
         if not hasattr(self._scratch, "rows"):
-            self._scratch.rows = np.empty((width, ROWS), np.float32)
-            self._scratch.sums = np.empty((3, ROWS), np.float32)
-            self._scratch.votes = np.empty((2, ROWS), np.int32)
-            self._scratch.raw = np.empty(ROWS, np.uint16)
+            length = max(2**12, min(BLOCK, HELD // width // SUMMED * SUMMED))
+            self._scratch.rows = np.empty((width, length), np.float32)
+            self._scratch.sums = np.empty((3, length), np.float32)
+            self._scratch.votes = np.empty((2, length), np.int32)
+            self._scratch.raw = np.empty(length, np.uint16)
         rows, scratch = self._sources.rows(pieces), self._scratch
         kept = np.zeros(len(pieces), np.int64)
         products, counts = np.zeros((width, width)), np.zeros(1 + width, np.int64)

@@ -9,7 +9,7 @@ import numpy as np
 
 from negmerge.execution.compiling import compiled
 from negmerge.merging.compiled.finishing import finish
-from negmerge.merging.compiled.folding import GROUP, begin, fold_members
+from negmerge.merging.compiled.folding import GROUP, STRICT, begin, fold_members
 from negmerge.merging.compiled.measuring import SAMPLE, add_agreement, add_rounding
 from negmerge.merging.compiled.reading import (
     BFLOAT16,
@@ -205,7 +205,7 @@ def merge_pieces(  # type: ignore[no-untyped-def]
             if bad:
                 states[p] = NOT_FINITE
                 break
-            add_agreement(sample, 0, min(n, SAMPLE), low, high, found.products, found.agreement)
+            add_agreement(sample, 0, min(n, SAMPLE), rule == STRICT, low, high, found.products, found.agreement)
             found.kept[p] += keeps
         at += lengths[p]
     return states

@@ -62,15 +62,17 @@ def add_rounding(values, written, origin, effect):  # type: ignore[no-untyped-de
 
 
 @compiled
-def add_agreement(rows, first, n, low, high, products, counts):  # type: ignore[no-untyped-def]
+def add_agreement(rows, first, n, ranged, low, high, products, counts):  # type: ignore[no-untyped-def]
     """Add what elements first … first + n of rows [1 + N, any] say of the pool; row 0 is θ₀, the others task vectors.
 
     products [1 + N, 1 + N], its lower half: Σ of the products of any two rows; counts [2 + N]: elements, those on
-    whose sign all members agree, and the zeros of each task vector. n ≤ SAMPLE; low and high are scratch.
+    whose sign all members agree, and the zeros of each task vector. Where the members were folded by the STRICT rule
+    (`ranged`), low and high hold the range of each element, else they are scratch.
     """
-    least, most = low[:n], high[:n]
-    least[:] = np.inf
-    most[:] = -np.inf
+    least, most = low[first : first + n], high[first : first + n]
+    if not ranged:
+        least[:] = np.inf
+        most[:] = -np.inf
     for a in range(len(rows)):
         row = rows[a, first : first + n]
         b = 0
@@ -86,7 +88,9 @@ def add_agreement(rows, first, n, low, high, products, counts):  # type: ignore[
         for rest in range(b, a + 1):
             products[a, rest] += np.float64(_product(row, rows[rest, first : first + n]))
         if a > 0:
-            counts[1 + a] += _range(row, least, most)
+            counts[1 + a] += _zeros(row)
+            if not ranged:
+                _widen_range(row, least, most)
     counts[0] += n
     agreeing = 0
     for j in range(n):
@@ -95,12 +99,16 @@ def add_agreement(rows, first, n, low, high, products, counts):  # type: ignore[
 
 
 @compiled
-def _range(row, least, most):  # type: ignore[no-untyped-def]
-    """Widen the range of each element by those of a row, and return how many of these are 0."""
-    zeros = 0
+def _zeros(row):  # type: ignore[no-untyped-def]
+    count = 0
+    for j in range(len(row)):
+        count += row[j] == 0
+    return count
+
+
+@compiled
+def _widen_range(row, least, most):  # type: ignore[no-untyped-def]
     for j in range(len(row)):
         d = row[j]
-        zeros += d == 0
         least[j] = d if d < least[j] else least[j]
         most[j] = d if d > most[j] else most[j]
-    return zeros

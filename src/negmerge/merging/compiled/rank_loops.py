@@ -3,16 +3,10 @@
 import numpy as np
 
 from negmerge.execution.compiling import compiled
-from negmerge.merging.compiled.reading import FINE, NOT_FINITE, UNREADABLE, load
+from negmerge.merging.compiled.reading import FINE, NOT_FINITE, UNREADABLE, load, subtract
 
 INFINITE = np.uint32(0x7F800000)  # bits of a magnitude from here on are Inf and NaN
 MAGNITUDE = np.uint32(0x7FFFFFFF)
-
-
-@compiled
-def _subtract(base, member):  # type: ignore[no-untyped-def]
-    for j in range(len(base)):
-        member[j] -= base[j]
 
 
 @compiled
@@ -44,7 +38,7 @@ def count_digits(places, kinds, start, length, known, high, low, floats, raw, co
         for i in range(1, len(kinds)):
             if not load(places[i, 0], places[i, 1], kinds[i], start + first, raw, member):
                 return UNREADABLE
-            _subtract(base, member)
+            subtract(base, member)
             bits = member.view(np.uint32)
             for q in range(known.shape[1]):
                 if _count(bits, np.uint32(known[i - 1, q]), np.uint32(high), np.uint32(low), mask, counts[i - 1, q]):

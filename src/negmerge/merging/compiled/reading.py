@@ -100,3 +100,10 @@ def fetch_pieces(descriptors, offsets, counts, addresses):  # type: ignore[no-un
             if not _fetch(descriptors[p, i], offsets[p, i], addresses[p, i], counts[p, i]):
                 return False
     return True
+
+
+@compiled
+def subtract(base, member):  # type: ignore[no-untyped-def]
+    """Turn a member's elements into those of its task vector."""
+    for j in range(len(base)):
+        member[j] -= base[j]
