@@ -12,7 +12,7 @@ from negmerge.checkpoints.dtypes import Raw
 from negmerge.errors import InputError, listing
 from negmerge.execution import compiling
 from negmerge.merging.merger import Merger
-from negmerge.merging.passes.collecting import first_reads
+from negmerge.merging.passes.collecting import first_reads, ranked
 from negmerge.merging.passes.plain import chunk_of
 from negmerge.merging.pool.fitted import Pool
 from negmerge.merging.pool.ties import groups
@@ -74,7 +74,7 @@ class Plan:
     @property
     def chunk(self) -> int:
         """How many elements of a tensor the plain way merges at a time."""
-        return chunk_of(sum(len(term.pool.members) for term in self.terms))
+        return chunk_of(sum(len(term.pool.members) for term in self.terms), self.device)
 
     @property
     def bytes_to_read(self) -> int:
@@ -111,8 +111,11 @@ def plan_merge(base: Checkpoint, terms: Sequence[Term], device: str = "cpu") -> 
 
 
 def _sources(term: Term, device: str) -> "Sources | None":
-    """Return where the compiled loops find the tensors of a term, for a method that has such loops."""
-    if device != "cpu" or not compiling.AVAILABLE:
+    """Return where the compiled loops find the tensors of a term, for a method that has such loops.
+
+    On a device they only search the magnitudes that a method wants to know first.
+    """
+    if (device != "cpu" and not ranked(term.merger)) or not compiling.AVAILABLE:
         return None
     from negmerge.merging.compiled.rules import has_loop
     from negmerge.merging.compiled.sources import Sources

@@ -85,9 +85,9 @@ class FusedTerm:
         """How many elements a job should have."""
         return CHUNK_HASHED if self._hashes else CHUNK
 
-    def stores(self, name: str, outlet: Outlet) -> bool:
-        """Whether the loops can write the tensor as it is stored in OUT: as float32, bfloat16 or float16."""
-        return outlet.vector or outlet.dtype(name) in KINDS
+    def stored_names(self, outlet: Outlet) -> list[str]:
+        """Return the names whose elements the loops can write as OUT stores them: float32, bfloat16 or float16."""
+        return [name for name in self.names if outlet.vector or outlet.dtype(name) in KINDS]
 
     def merge(self, pieces: Sequence[Piece], outlet: Outlet | None) -> tuple[np.ndarray[Any, Any], JobFound]:
         """Return the bytes of merged pieces, each as long as in float32, and what was found.
