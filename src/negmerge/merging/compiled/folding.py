@@ -104,6 +104,27 @@ def _add_trimmed(base, member, cutoff, total, positive, negative, up, down):  # 
 
 
 @compiled
+def _add_trimmed_of_four(base, a, b, c, d, cutoffs, total, positive, negative, up, down):  # type: ignore[no-untyped-def]
+    zero, one, none = np.float32(0), np.int32(1), np.int32(0)
+    first, second, third, fourth = cutoffs[0], cutoffs[1], cutoffs[2], cutoffs[3]
+    for j in range(len(base)):
+        o = base[j]
+        p, q, r, s = wide(a[j]) - o, wide(b[j]) - o, wide(c[j]) - o, wide(d[j]) - o
+        # A NaN is below no cutoff and belongs to neither sign: it stays in the sum, where it is found.
+        p, q = (zero if abs(p) < first else p), (zero if abs(q) < second else q)
+        r, s = (zero if abs(r) < third else r), (zero if abs(s) < fourth else s)
+        total[j] = (((total[j] + p) + q) + r) + s
+        more = ((positive[j] + (p if p > 0 else zero)) + (q if q > 0 else zero)) + (r if r > 0 else zero)
+        positive[j] = more + (s if s > 0 else zero)
+        less = ((negative[j] + (p if p < 0 else zero)) + (q if q < 0 else zero)) + (r if r < 0 else zero)
+        negative[j] = less + (s if s < 0 else zero)
+        rising = (one if p > 0 else none) + (one if q > 0 else none) + (one if r > 0 else none)
+        up[j] += np.int32(rising + (one if s > 0 else none))
+        falling = (one if p < 0 else none) + (one if q < 0 else none) + (one if r < 0 else none)
+        down[j] += np.int32(falling + (one if s < 0 else none))
+
+
+@compiled
 def begin(rule, total, low, high, up, down):  # type: ignore[no-untyped-def]
     """Set the running sums that a rule needs to those of no member."""
     total[:] = 0
@@ -136,12 +157,16 @@ def fold_members(rule, base, flat, places, count, cutoffs, total, low, high, up,
     """
     n = len(base)
     done = 0
-    while count - done >= 4 and rule in (STRICT, SUM):
+    while count - done >= 4 and rule not in (COUNT_ALL, COUNT_AGREEING):
         at = places[done:]
         a, b = flat[at[0] : at[0] + n], flat[at[1] : at[1] + n]
         c, d = flat[at[2] : at[2] + n], flat[at[3] : at[3] + n]
         if rule == SUM:
             _add_sum_of_four(base, a, b, c, d, total)
+            done += 4
+        elif rule != STRICT:
+            trims = cutoffs[done : done + 4]
+            _add_trimmed_of_four(base, a, b, c, d, trims, total, low, high, up, down)
             done += 4
         elif count - done >= 8:
             e, f = flat[at[4] : at[4] + n], flat[at[5] : at[5] + n]
