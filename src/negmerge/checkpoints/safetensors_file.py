@@ -34,15 +34,16 @@ class SafetensorsFile(Checkpoint):
         self.tied: dict[str, str] = {}
         self._descriptor = open_plain(path)
         try:
-            size = os.fstat(self._descriptor).st_size
-            header, self.data_start = self._header(size)
+            found = os.fstat(self._descriptor)
+            self._size, self._modified = found.st_size, found.st_mtime_ns
+            header, self.data_start = self._header(self._size)
             self.metadata = self._metadata(header)
             odd = [name for name in header if not is_name(name)]
             if odd:
                 raise self._fail(f"no tensor can be named {odd[0]!r:.80}")
             codes = {name: entry.get("dtype") for name, entry in header.items() if isinstance(entry, dict)}
             refuse_quantised(codes, self.path)
-            self._entries = self._checked(header, size - self.data_start)
+            self._entries = self._checked(header, self._size - self.data_start)
         except BaseException:
             self.close()
             raise
@@ -78,7 +79,7 @@ class SafetensorsFile(Checkpoint):
     def opened(self) -> tuple[OpenFile, ...]:
         """Return the file."""
         spans = [(at, at + elements(shape) * d.itemsize, d.itemsize) for d, shape, at in self._entries.values()]
-        return (OpenFile(self.files[0], self._descriptor, os.fstat(self._descriptor).st_size, tuple(spans)),)
+        return (OpenFile(self.files[0], self._descriptor, self._size, tuple(spans), self._modified),)
 
     def close(self) -> None:
         """Release the file."""

@@ -28,9 +28,9 @@ from negmerge.merging.output.weights import FilePlan, WeightsWriter
 from negmerge.merging.passes.executing import execute
 from negmerge.merging.plan import Term, plan_merge
 from negmerge.merging.pool import Pool, open_pool
+from negmerge.merging.pool.ties import groups
 from negmerge.merging.request import check_request
 from negmerge.merging.tally import Merged
-from negmerge.merging.pool.ties import groups
 
 PREFIX = "base_model.model."
 
@@ -94,7 +94,8 @@ def merge_as_adapter(
         adapters = _adapters(pool)
         plan = plan_merge(pool.base, [Term(pool, merger.fitted(pool.merged, pool.order), alpha, add)], device)
         total, places = plan.bytes_to_read, Places()
-        facts = merge_facts(plan, include, exclude, hash_inputs, InputHashes(), places)
+        hashes = InputHashes((pool.base, *pool.members)) if hash_inputs else InputHashes()
+        facts = merge_facts(plan, include, exclude, hash_inputs, hashes, places)
         homes = _homes(pool, adapters)
         parts = _Parts(pool, homes, _copies(pool, adapters, homes), rank, alpha, add)
         outlet = Outlet(lambda name: exact(pool.base.dtype(name)), parts.put, vector=True)

@@ -14,7 +14,6 @@ from negmerge.checkpoints.memory import StateDict
 from negmerge.errors import InputError
 from negmerge.merging.applying import Outlet
 from negmerge.merging.arguments import check_state_dicts
-from negmerge.merging.pool.fitted import Pool
 from negmerge.merging.hashes import InputHashes
 from negmerge.merging.output.beside import Beside, plan_beside
 from negmerge.merging.output.folder import check_output, is_file_output, recover_folder
@@ -27,6 +26,7 @@ from negmerge.merging.passes.executing import execute
 from negmerge.merging.passes.plain import CHUNK
 from negmerge.merging.plan import Term, plan_merge
 from negmerge.merging.pool import fit_pool, open_pool
+from negmerge.merging.pool.fitted import Pool
 from negmerge.merging.request import check_request
 from negmerge.merging.tally import Merged
 
@@ -115,7 +115,8 @@ def merge_checkpoints(
         layout = [(name, of_out(name), plan.base.shape(name)) for name in plan.base.names]
         out = OutputPlan(output, layout, facts, places, most, overwrite, beside)
         merged = write_file(out, write) if is_file_output(output) else write_folder(out, write)
-        return merge_report(plan, merged, output, started, total, beside, warnings)
+        dtypes = [of_out(name) for name in plan.merged]
+        return merge_report(plan, merged, output, started, total, beside, warnings, dtypes)
 
 
 def merge_vector(

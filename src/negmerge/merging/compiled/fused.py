@@ -49,8 +49,8 @@ class JobFound:
 
     def effect(self, index: int, alpha: float) -> Floats:
         """Return the effect of a piece (see Outlet.put) that was merged with α."""
-        changed, squares, base, error = self.found.effects[index]
-        return np.array([changed, squares * alpha * alpha, base, error])
+        changed, squares, base, error, octaves = self.found.effects[index]
+        return np.array([changed, squares * alpha * alpha, base, error, octaves])
 
 
 class FusedTerm:
@@ -90,7 +90,7 @@ class FusedTerm:
         sources, rows = self._sources, self._sources.rows(pieces)
         lengths = np.fromiter((stop - start for _, start, stop in pieces), np.int64, len(pieces))
         starts = np.fromiter((start for _, start, _ in pieces), np.int64, len(pieces))
-        found = Found.of(len(pieces), self._members)
+        found = Found.of(sources.vectors[rows], self._members)
         descriptors, offsets = sources.descriptors[rows], sources.offsets[rows]
         if self._hashes and (fetched := self._fetch(rows, pieces)) is not None:
             descriptors, offsets = np.full_like(descriptors, -1), fetched

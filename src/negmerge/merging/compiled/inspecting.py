@@ -2,17 +2,18 @@
 
 import threading
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from negmerge.execution.compiling import compiled
 from negmerge.merging.compiled.finishing import finish
 from negmerge.merging.compiled.folding import GROUP, begin, fold_members
-from negmerge.merging.compiled.measuring import SAMPLE, add_agreement
-from negmerge.merging.compiled.reading import FINE, NOT_FINITE, UNREADABLE, load
+from negmerge.merging.compiled.loop import Found
+from negmerge.merging.compiled.measuring import SAMPLE, add_agreement, add_effect, add_octaves
+from negmerge.merging.compiled.reading import FINE, FLOAT32, NOT_FINITE, UNREADABLE, load
 from negmerge.merging.compiled.rules import Rule
 from negmerge.merging.compiled.sources import Sources
+from negmerge.merging.compiled.storing import SUBTRACT, apply, write
 from negmerge.merging.passes.jobs import Piece
 from negmerge.merging.pool import Pool
 
@@ -20,13 +21,25 @@ ROWS = 2**12  # elements of every member that are held at a time
 
 
 @compiled
+def _add_effect(kind, base, delta, scratch, halves, effect):  # type: ignore[no-untyped-def]
+    values, written, origin = scratch[0], scratch[1], scratch[2]
+    if apply(base, delta, SUBTRACT, np.float32(1), values):
+        return  # it leaves the range, which only a merge is refused for
+    if kind == FLOAT32:
+        add_effect(base, delta, values, values, base, effect)
+    elif not write(kind, kind, base, values, halves, written, origin):
+        add_effect(base, delta, values, written, origin, effect)
+        add_octaves(delta, origin, written, effect)
+
+
+@compiled
 def inspect_pieces(  # type: ignore[no-untyped-def]
-    descriptors, offsets, kinds, starts, lengths, rule, need, rows, sums, votes, raw, kept, products, counts
+    descriptors, offsets, kinds, starts, lengths, rule, need, rows, sums, votes, raw, found
 ):  # fmt: skip
     """Count and multiply pieces of tensors, and return the state of each: fine, unreadable, or not finite.
 
-    Checkpoint 0 is the base. descriptors, offsets, kinds: [pieces, 1 + N]; starts, lengths, kept: [pieces]; products
-    and counts: see add_agreement. rows [1 + N, ROWS], sums [3, ROWS], votes [2, ROWS] and raw [ROWS] are scratch.
+    Checkpoint 0 is the base. descriptors, offsets, kinds: [pieces, 1 + N]; starts, lengths: [pieces]; the effect is
+    that of α = 1 in the dtype of the base. Scratch: rows [1 + N, ROWS], sums [6, ROWS], votes and raw [2, ROWS].
     """
     states = np.zeros(len(lengths), np.uint8)
     members = len(rows) - 1
@@ -36,7 +49,7 @@ def inspect_pieces(  # type: ignore[no-untyped-def]
             n = min(rows.shape[1], lengths[p] - first)
             total, low, high, up, down = sums[0, :n], sums[1, :n], sums[2, :n], votes[0, :n], votes[1, :n]
             for i in range(1 + members):
-                if not load(descriptors[p, i], offsets[p, i], kinds[p, i], starts[p] + first, raw, rows[i, :n]):
+                if not load(descriptors[p, i], offsets[p, i], kinds[p, i], starts[p] + first, raw[0], rows[i, :n]):
                     states[p] = UNREADABLE
                     break
             if states[p]:
@@ -51,12 +64,14 @@ def inspect_pieces(  # type: ignore[no-untyped-def]
             if bad:
                 states[p] = NOT_FINITE
                 break
-            kept[p] += keeps
+            found.kept[p] += keeps
+            _add_effect(kinds[p, 0], base, total, sums[3:, :n], raw[1, :n], found.effects[p])
             for i in range(1, 1 + members):
                 for j in range(n):
                     rows[i, j] -= base[j]
+            products = found.products[found.vectors[p]]
             for at in range(0, n, SAMPLE):
-                add_agreement(rows[:, at : min(at + SAMPLE, n)], low, high, products, counts)
+                add_agreement(rows[:, at : min(at + SAMPLE, n)], low, high, products, found.agreement)
     return states
 
 
@@ -68,17 +83,16 @@ class FusedInspection:
         self._sources = Sources(pool, names)
         self._scratch = threading.local()
 
-    def inspect(self, pieces: Sequence[Piece]) -> tuple[np.ndarray[Any, Any], ...] | None:
-        """Return what was kept of each piece, products and counts (see Agreement); None where the numbers are wrong."""
+    def inspect(self, pieces: Sequence[Piece]) -> Found | None:
+        """Return what was found in pieces; None where the numbers are wrong."""
         width = 1 + self._members
         if not hasattr(self._scratch, "rows"):
             self._scratch.rows = np.empty((width, ROWS), np.float32)
-            self._scratch.sums = np.empty((3, ROWS), np.float32)
+            self._scratch.sums = np.empty((6, ROWS), np.float32)
             self._scratch.votes = np.empty((2, ROWS), np.int32)
-            self._scratch.raw = np.empty(ROWS, np.uint16)
+            self._scratch.raw = np.empty((2, ROWS), np.uint16)
         rows, scratch = self._sources.rows(pieces), self._scratch
-        kept = np.zeros(len(pieces), np.int64)
-        products, counts = np.zeros((width, width)), np.zeros(1 + width, np.int64)
+        found = Found.of(self._sources.vectors[rows], self._members)
         states = inspect_pieces(
             self._sources.descriptors[rows],
             self._sources.offsets[rows],
@@ -91,8 +105,6 @@ class FusedInspection:
             scratch.sums,
             scratch.votes,
             scratch.raw,
-            kept,
-            products,
-            counts,
+            found,
         )
-        return (kept, products, counts) if (states == FINE).all() else None
+        return found if (states == FINE).all() else None

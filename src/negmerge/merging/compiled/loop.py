@@ -10,7 +10,7 @@ import numpy as np
 from negmerge.execution.compiling import compiled
 from negmerge.merging.compiled.finishing import finish
 from negmerge.merging.compiled.folding import GROUP, begin, fold_members
-from negmerge.merging.compiled.measuring import SAMPLE, add_agreement, add_effect
+from negmerge.merging.compiled.measuring import EFFECTS, SAMPLE, add_agreement, add_effect, add_octaves
 from negmerge.merging.compiled.reading import BLOCK, FLOAT32, NOT_FINITE, UNREADABLE, load
 from negmerge.merging.compiled.storing import DELTA, apply, write
 
@@ -40,20 +40,22 @@ class Found(NamedTuple):
     """What is found while pieces are merged."""
 
     kept: np.ndarray  # int64 [pieces]: elements that the rule keeps
-    effects: np.ndarray  # float64 [pieces, 4]: see add_effect
+    effects: np.ndarray  # float64 [pieces, EFFECTS]: see add_effect
     differs: np.ndarray  # uint8 [N]: set where a member is found to differ from the base
-    products: np.ndarray  # float64 [1 + N, 1 + N] and
+    products: np.ndarray  # float64 [2, 1 + N, 1 + N]: of matrices and of vectors, and
     agreement: np.ndarray  # int64 [2 + N]: see add_agreement
+    vectors: np.ndarray  # uint8 [pieces]: 1 for a piece of a tensor with fewer than two dimensions
 
     @staticmethod
-    def of(pieces: int, members: int) -> "Found":
+    def of(vectors: np.ndarray, members: int) -> "Found":
         """Return what nothing has been added to."""
         return Found(
-            np.zeros(pieces, np.int64),
-            np.zeros((pieces, 4)),
+            np.zeros(len(vectors), np.int64),
+            np.zeros((len(vectors), EFFECTS)),
             np.zeros(members, np.uint8),
-            np.zeros((1 + members, 1 + members)),
+            np.zeros((2, 1 + members, 1 + members)),
             np.zeros(2 + members, np.int64),
+            vectors,
         )
 
 
@@ -137,10 +139,12 @@ def merge_pieces(  # type: ignore[no-untyped-def]
                 else:
                     bad += write(kind, kinds[p, 0], base, values, out16[half : half + n], written, origin)
                     add_effect(base, total, values, written, origin, found.effects[p])
+                    add_octaves(total, origin, written, found.effects[p])
             if bad:
                 states[p] = NOT_FINITE
                 break
-            add_agreement(sample[:, : min(n, SAMPLE)], low, high, found.products, found.agreement)
+            products = found.products[found.vectors[p]]
+            add_agreement(sample[:, : min(n, SAMPLE)], low, high, products, found.agreement)
             found.kept[p] += keeps
         at += lengths[p]
     return states

@@ -9,6 +9,7 @@ import numpy as np
 from negmerge.execution.compiling import compiled
 
 SAMPLE = 512  # elements at the beginning of each block of 2^14 whose products are measured in a merge
+EFFECTS = 5  # numbers that say the effect of a piece: those of add_effect, and of add_octaves
 ANY_ORDER = {"reassoc", "nsz", "contract"}
 
 
@@ -47,13 +48,23 @@ def _differing(a, b):  # type: ignore[no-untyped-def]
 
 @compiled
 def add_effect(base, delta, values, written, origin, effect):  # type: ignore[no-untyped-def]
-    """Add to effect [4]: how many elements of OUT changed, Σδ², Σθ₀², Σ(written − values)²."""
+    """Add to effect [0 … 3]: how many elements of OUT changed, Σδ², Σθ₀², Σ(written − values)²."""
     effect[0] += _differing(written, origin)
     for first in range(0, len(base), SAMPLE):
         some = slice(first, min(first + SAMPLE, len(base)))
         effect[1] += np.float64(_squares(delta[some]))
         effect[2] += np.float64(_squares(base[some]))
         effect[3] += np.float64(_squared_distance(written[some], values[some]))
+
+
+@compiled
+def add_octaves(delta, origin, scratch, effect):  # type: ignore[no-untyped-def]
+    """Add to effect [4] Σ 4^⌊log₂|θ|⌋ over the elements of OUT before the merge whose δ is not 0."""
+    bits, powers = origin.view(np.uint32), scratch.view(np.uint32)
+    for j in range(len(delta)):  # a float without its sign and its fraction is the power of two
+        powers[j] = bits[j] & np.uint32(0x7F800000) if delta[j] != 0 else np.uint32(0)
+    for first in range(0, len(delta), SAMPLE):
+        effect[4] += np.float64(_squares(scratch[first : min(first + SAMPLE, len(delta))]))
 
 
 @compiled

@@ -37,6 +37,7 @@ class Sources:
         kinds = [[KINDS[checkpoint.dtype(name)] for name in names] for checkpoint in checkpoints]
         self.kinds = np.ascontiguousarray(np.array(kinds, np.uint8).reshape(len(checkpoints), len(names)).T)
         self.widths = np.where(self.kinds == reading.FLOAT32, 4, 2)
+        self.vectors = np.array([len(pool.base.shape(name)) < 2 for name in names], np.uint8)
 
     def rows(self, pieces: Sequence[Piece]) -> Array:
         """Return the rows of the arrays where the tensors of pieces stand."""

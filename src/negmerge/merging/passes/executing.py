@@ -8,7 +8,7 @@ import numpy as np
 
 from negmerge.checkpoints.dtypes import exact, to_floats
 from negmerge.merging.agreement import Effect
-from negmerge.merging.applying import Floats, Outlet, add_step
+from negmerge.merging.applying import Floats, Outlet, add_step, no_effect
 from negmerge.merging.hashes import InputHashes
 from negmerge.merging.passes.collecting import collect
 from negmerge.merging.passes.jobs import OnBytes, Piece, cut, in_threads
@@ -25,7 +25,7 @@ class _JobResult:
     """What a job found: of each term its pieces, by name, and the effect on OUT (see Outlet.put)."""
 
     terms: tuple[list[tuple[str, PieceFound]], ...]
-    effect: Floats = field(default_factory=lambda: np.zeros(4))
+    effect: Floats = field(default_factory=no_effect)
 
 
 def execute(
@@ -49,7 +49,7 @@ def execute(
         for term, compiled, found in zip(plan.terms, plan.compiled, statistics, strict=True)
     ]
     tallies = [Tally(term.pool) for term in plan.terms]
-    effect = np.zeros(4)
+    effect = no_effect()
 
     def take(results: Iterable[_JobResult]) -> None:
         for result in results:
@@ -64,7 +64,7 @@ def execute(
 
     def sum_up(batch: list[Piece]) -> _JobResult:
         found: tuple[list[tuple[str, PieceFound]], ...] = tuple([] for _ in plan.terms)
-        total = np.zeros(4)
+        total = no_effect()
         for piece in batch:
             total += _sum_piece(plan, ways, piece, outlet, hashes, found)
             tell(piece[0], piece[2] - piece[1])
@@ -88,7 +88,7 @@ def execute(
     return Merged(
         tuple(tally.counts() for tally in tallies),
         tuple(tally.agreement for tally in tallies),
-        Effect(elements, int(effect[0]), *map(float, effect[1:])),
+        None if outlet.vector else Effect.of(elements, effect),
     )
 
 
@@ -147,7 +147,7 @@ def _sum_piece(
             delta = delta * to_floats(term.weights.raw(name, start, stop), term.weights.dtype(name)).astype(delta.dtype)
         if outlet.vector:
             outlet.write(name, start, delta.astype(exact(dtype).stored, copy=False))
-            return np.zeros(4)
+            return no_effect()
         values = add_step(values, delta, term.alpha, term.add)
     with np.errstate(over="ignore", invalid="ignore"):
         return outlet.put(name, start, base, dtype, values, values - origin)
@@ -165,7 +165,7 @@ def _hand_over(
 ) -> _JobResult:
     """Write the pieces that a compiled loop computed to the end; the plain way takes those that it could not."""
     found: tuple[list[tuple[str, PieceFound]], ...] = ([],)
-    effect = np.zeros(4)
+    effect = no_effect()
     at = 0
     for i, (name, start, stop) in enumerate(batch):
         count = stop - start
