@@ -1,6 +1,6 @@
 """Cosines of honest pools, and of pools whose members are of another base: where the thresholds of the warning lie.
 
-    python benchmarks/other_base.py FOLDER [--shared ../shared] [--only digits resnet llama] [--write]
+    python benchmarks/other_base.py FOLDER [--shared ../shared] [--only GROUP…] [--write]
 
 Pools are trained into FOLDER, once; then all are measured by `negmerge.inspect`. `--shared` is a folder with
 CIFAR-10 (data/cifar10) and ResNet-20s trained on it (models). With `--write` the table replaces the one in
@@ -148,40 +148,46 @@ def resnet(pools: Pools, shared: Path) -> None:
 
 def llama(pools: Pools, shared: Path) -> None:
     """A small llama on one random language, fine-tuned on another; other bases: other seeds, layers in other places."""
-    import transformers
-
-    def start(seed: int) -> nn.Module:
-        torch.manual_seed(seed)
-        sizes = {"vocab_size": 64, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3}
-        heads = {"num_attention_heads": 4, "num_key_value_heads": 4}
-        return transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes, **heads))
-
-    def loss(tokens: Tensor) -> Loss:
-        return lambda model, batch: model(input_ids=tokens[batch], labels=tokens[batch]).loss
-
-    def adam(model: nn.Module, rate: float) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01)
-
     first, second = language(0), language(1)
-    starts = [start(seed).state_dict() for seed in (0, 1)]
-    bases = [start(seed) for seed in (0, 1)]
+    starts = [small_llama(seed).state_dict() for seed in (0, 1)]
+    bases = [small_llama(seed) for seed in (0, 1)]
     for seed, model in enumerate(bases):
-        trained(model, loss(first), len(first), adam(model, 3e-3), seed, [10])
+        trained(model, predicts(first), len(first), adam(model, 3e-3), seed, [10])
     own = bases[0].state_dict()
     pools.add("honest/llama/trained from its first weights", starts[0], [own])
     others = {"another seed": bases[1].state_dict(), "layers 0 and 1 swapped": swapped(own)}
-    fresh = start(0)
-    near = trained(fresh, loss(second), len(second), adam(fresh, 1e-5), 0, [1, 2])
+    fresh = small_llama(0)
+    near = trained(fresh, predicts(second), len(second), adam(fresh, 1e-5), 0, [1, 2])
     pools.add("other/untrained llama against another seed/lr 1e-05, 1 and 2 epochs", starts[1], near)
     for rate in (1e-4, 1e-3, 1e-2):
         runs = []
         for seed in range(3):
             tuned = copy.deepcopy(bases[0])
-            runs.append(trained(tuned, loss(second), len(second), adam(tuned, rate), seed, (1, 5, 20)))
+            runs.append(trained(tuned, predicts(second), len(second), adam(tuned, rate), seed, (1, 5, 20)))
         for stop, members in zip((1, 5, 20), zip(*runs, strict=True), strict=True):
             pools.add(f"honest/llama/lr {rate:g}, {stop} epochs", own, members)
             for other, state in others.items():
                 pools.add(f"other/llama against {other}/lr {rate:g}, {stop} epochs", state, members)
+
+
+def small_llama(seed: int, hidden: int = 64, layers: int = 3, tied: bool = False) -> nn.Module:
+    """Return a llama of 64 tokens with its first weights."""
+    import transformers
+
+    torch.manual_seed(seed)
+    sizes = {"vocab_size": 64, "hidden_size": hidden, "intermediate_size": 2 * hidden, "num_hidden_layers": layers}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 4, "tie_word_embeddings": tied}
+    return transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes, **heads))
+
+
+def predicts(tokens: Tensor) -> Loss:
+    """Return the loss of the next token of rows."""
+    return lambda model, batch: model(input_ids=tokens[batch], labels=tokens[batch]).loss
+
+
+def adam(model: nn.Module, rate: float, decay: float = 0.01) -> torch.optim.Optimizer:
+    """Return the optimizer of language models."""
+    return torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay)
 
 
 def language(seed: int, rows: int = 512, length: int = 32) -> Tensor:
@@ -204,7 +210,45 @@ def swapped(state: State) -> State:
     return {name: found[name] for name in state}
 
 
-GROUPS = {"digits": digits, "resnet": resnet, "llama": llama}
+def held_out(pools: Pools, shared: Path) -> None:
+    """Other sizes, seeds, rates and decays, trained once the thresholds stood."""
+    from negmerge.data.sources import digits as source
+    from negmerge.models import small_cnn
+
+    train = source.load(source.Settings()).train
+    settings = small_cnn.Settings(width=16)
+    fits = classifies(small_cnn.prepare(settings, train.images), train.labels)
+    models = [small_cnn.build(settings, 10, (1, 8, 8), seed) for seed in (5, 6)]
+    for seed, model in enumerate(models):
+        trained(model, fits, len(train.labels), sgd(model, 0.03, 1e-4), seed, [12])
+    for rate, decay, epochs in ((0.05, 1e-3, 30), (0.2, 2e-3, 30), (0.2, 0.0, 30), (0.05, 1e-2, 30), (0.1, 1e-2, 60)):
+        members = []
+        for seed in range(3):
+            tuned = copy.deepcopy(models[0])
+            members += trained(tuned, fits, len(train.labels), sgd(tuned, rate, decay), 10 + seed, [epochs])
+        name = f"lr {rate:g}, decay {decay:g}, {epochs} epochs"
+        for side, model in zip(("honest/held out: CNN", "other/held out: CNN, another seed"), models, strict=True):
+            pools.add(f"{side}/{name}", model.state_dict(), members)
+    first, second = language(3), language(4)
+    bases = [small_llama(seed, hidden=96, layers=4, tied=True) for seed in (7, 8)]
+    for seed, model in enumerate(bases):
+        trained(model, predicts(first), len(first), adam(model, 2e-3, 0.1), seed, [6])
+    own = bases[0].state_dict()
+    for rate, decay in ((3e-4, 0.1), (3e-3, 0.1), (3e-3, 1.0), (2e-2, 0.1)):
+        members = []
+        for seed in range(2):
+            tuned = copy.deepcopy(bases[0])
+            members += trained(tuned, predicts(second), len(second), adam(tuned, rate, decay), seed, [6])
+        name = f"lr {rate:g}, decay {decay:g}"
+        pools.add(f"honest/held out: llama/{name}", own, members)
+        pools.add(f"other/held out: llama, another seed/{name}", bases[1].state_dict(), members)
+        pools.add(f"other/held out: llama, layers 0 and 1 swapped/{name}", swapped(own), members)
+    names = [shared / "models" / f"resnet18-cifar10-{kind}.safetensors" for kind in ("original", "retrain")]
+    base, member = (read_state_dict(path) for path in names)
+    pools.add("other/held out: ResNet-18, Retrain as a member/float16", base, [member])
+
+
+GROUPS = {"digits": digits, "resnet": resnet, "llama": llama, "held-out": held_out}
 
 
 def measured(folder: Path) -> Iterator[tuple[str, str, str, Inspection]]:

@@ -1,7 +1,6 @@
 """`negmerge merge`: checkpoints in, one checkpoint out."""
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -107,8 +106,6 @@ def merge(
         else:
             report = merge_as_adapter(base, members or [], output, as_adapter, **common)
     facts = report.as_json()
-    for warning in report.warnings:
-        print(f"negmerge: warning: {warning}", file=sys.stderr)
     if as_json:
         print(json.dumps(facts))
         return
@@ -128,6 +125,8 @@ def merge(
     if report.left_behind:
         print(f"  left behind  {shortened(report.left_behind)}")
     print(f"  took       {report.seconds:.2f} s, {facts['peak_rss'] / 2**20:.0f} MiB")
+    for warning in report.warnings:
+        print(f"warning: {warning}")
 
 
 def _print_effect(effect: "Effect") -> None:
