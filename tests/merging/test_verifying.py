@@ -203,6 +203,14 @@ CHANGES = {
         lambda out: shutil.copy(out.parent / "other" / LAST, out / LAST),
         f"{LAST} is of another merge: its record differs from that of {FIRST}",
     ),
+    "a merge to one file in place of a shard": (
+        lambda out: shutil.copy(out.parent / "one.safetensors", out / FIRST),
+        f"{FIRST} is of another merge: its record differs from that of {LAST}",
+    ),
+    "a merge to one file more": (
+        lambda out: shutil.copy(out.parent / "one.safetensors", out / "one.safetensors"),
+        "one.safetensors was added",
+    ),
     "a shard of no merge": (
         lambda out: shutil.copy(out.parent / "base" / "model.safetensors", out / LAST),
         f"{LAST} carries no record: it was replaced",
@@ -236,6 +244,7 @@ def test_verify_names_what_changed_in_a_folder(folder, tmp_path, case):
     shutil.copytree(folder / "out", out)
     for name in ("other", "base"):
         shutil.copytree(folder / name, tmp_path / "here" / name)
+    shutil.copy(folder / "one.safetensors", tmp_path / "here")
     verify_model(out)
     change, message = CHANGES[case]
     change(out)
@@ -281,6 +290,14 @@ def test_a_record_of_before_this_hash_is_still_verified(tmp_path, leaves):
         place.write_bytes(raw)
         with pytest.raises(InputError, match="it was changed"):
             verify_model(shown)
+
+
+@pytest.mark.parametrize("weights", ["x", {"model.safetensors": "x"}])
+def test_a_record_that_is_not_whole_is_refused(tmp_path, weights):
+    record = json.dumps({"weights": weights, "beside": {}})
+    write_state_dict(tmp_path / "model.safetensors", {"w": torch.zeros(3)}, {"negmerge": record})
+    with pytest.raises(InputError, match="carries no whole record of negmerge"):
+        verify_model(tmp_path)
 
 
 def test_verify_as_json(folder, capfd):

@@ -1,6 +1,7 @@
 """What merge and inspect warn of: nothing kept, a change that the dtype does not hold, another base, odd members."""
 
 import json
+from contextlib import ExitStack
 
 import pytest
 import torch
@@ -8,8 +9,14 @@ import torch
 from negmerge.checkpoints import read_state_dict, write_state_dict
 from negmerge.cli import main
 from negmerge.execution import compiling
+from negmerge.merging.applying import Outlet
 from negmerge.merging.engine import merge_checkpoints
 from negmerge.merging.inspecting import inspect_checkpoints
+from negmerge.merging.merger import Merger
+from negmerge.merging.output.reports import merge_report
+from negmerge.merging.passes.executing import execute
+from negmerge.merging.plan import Term, plan_merge
+from negmerge.merging.pool import open_pool
 from negmerge.merging.resolution import HELD, rounded_up
 
 SHAPES = {"embed": (40, 24), "layers.0.w": (24, 24), "layers.1.w": (24, 24), "norm": (24,)}
@@ -221,3 +228,23 @@ def test_the_command_prints_the_effect(both, tmp_path, capfd):
 )
 def test_rounding_an_alpha_away_from_0(number, expected):
     assert rounded_up(number) == pytest.approx(expected)
+
+
+def test_of_several_terms_each_is_judged_by_its_number(tmp_path):
+    base, other = network(0), network(1)
+    pools = {"a": [tuned(base, i, 0.002) for i in range(3)], "b": [tuned(other, i, 0.002) for i in range(3)]}
+    write_state_dict(tmp_path / "base.safetensors", base)
+    for name, members in pools.items():
+        for i, state in enumerate(members):
+            write_state_dict(tmp_path / f"{name}{i}.safetensors", state)
+    with ExitStack() as stack:
+        opened = [
+            stack.enter_context(open_pool(tmp_path / "base.safetensors", sorted(tmp_path.glob(f"{name}*[0-9].*"))))
+            for name in pools
+        ]
+        terms = [Term(pool, Merger("consensus", {}), alpha) for pool, alpha in zip(opened, (0.5, 0.1), strict=True)]
+        plan = plan_merge(opened[0].base, terms)
+        merged = execute(plan, Outlet(plan.base.dtype, lambda *_: None))
+        report = merge_report(plan, merged, tmp_path / "out", 0.0, plan.bytes_to_read)
+    assert [line.split(": ")[:2] for line in report.warnings] == [["term 2", "other-base"]]
+    assert report.effect.changed > 0

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 NEAR_CHANCE = 1.5
 MOSTLY_ZERO = 0.5
 # The cosines of matrices in pools of known origin are in docs/merging.md, by benchmarks/other_base.py. Members of
-# another seed have |cos(θᵢ, θ₀)| ≤ 0.04, honest members, trained to ruin included, 0.22 or more. A member that lost
+# another seed have |cos(θᵢ, θ₀)| ≤ 0.04, honest members, trained to ruin included, 0.23 or more. A member that lost
 # its way has any cosine, but moves across θ₀ (cosine of τᵢ with θ₀ about 0), where one of another base moves away.
 UNLIKE_BASE, AWAY = 0.2, -0.2
 # A base that has a part of the members' weights, as with layers in other places: honest members so far from their base

@@ -63,10 +63,10 @@ def _verify_folder(folder: Path) -> tuple[list[str], int, list[Path]]:
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         raise InputError(f"{folder} holds no .safetensors; give a run directory or a merged model")
-    records = {file.name: found for file in weights if (found := read_record(file)) is not None}
+    records = {file.name: own for file in weights if (own := read_record(file)) is not None}
     if not records:
         raise InputError(f"{folder} carries no record of negmerge; give a run directory or a merged model")
-    if any("weights" not in record for record in records.values()):  # written before records were of the whole folder
+    if not any("weights" in record for record in records.values()):  # written before records were of the whole folder
         found = [_differences(file, _record_of(file, file)) for file in weights]
         return [line for lines, _ in found for line in lines], sum(count for _, count in found), weights
     there = sorted(file for file in folder.rglob("*") if file.is_file())
@@ -109,11 +109,17 @@ def _record_of_most(
         beside = record["beside"]
         return list(records.values()).count(dict(record)), sum(hashes.get(name) == beside[name] for name in beside)
 
-    for record in records.values():
-        if not isinstance(record["weights"], dict) or not isinstance(record.get("beside"), dict):
+    of_folders = {name: record for name, record in records.items() if "weights" in record}
+    for record in of_folders.values():
+        weights, beside = record["weights"], record.get("beside")
+        if not (
+            isinstance(weights, dict)
+            and isinstance(beside, dict)
+            and all(isinstance(w, dict) for w in weights.values())
+        ):
             raise InputError(f"{folder} carries no whole record of negmerge; give a merged model")
-    name = max(records, key=lambda name: support(records[name]))
-    return records[name], name
+    name = max(of_folders, key=lambda name: support(of_folders[name]))
+    return of_folders[name], name
 
 
 def _is_hidden(name: str) -> bool:
