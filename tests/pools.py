@@ -33,3 +33,8 @@ def drift(base, seed, size=0.1):
         else value
         for name, value in base.items()
     }
+
+
+def of_the_fit(warnings):
+    """The warnings without those of how far random members agree."""
+    return [line for line in warnings if not line.startswith("unstable-signs")]

@@ -80,3 +80,21 @@ def test_both_sides_of_the_training_benchmark_make_the_same_batches(training):
     pictures = training.Pictures(images, torch.arange(9))
     drawn = torch.stack([pictures[0][0] for _ in range(20)])
     assert drawn.shape == (20, 3, 32, 32) and len(drawn.unique(dim=0)) > 10
+
+
+def test_pools_of_another_base_are_told_apart(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import other_base
+
+    pools = other_base.Pools(tmp_path)
+    states = [{"w": torch.randn(30, 20, generator=torch.Generator().manual_seed(seed))} for seed in (0, 1)]
+    members = [{"w": states[0]["w"] + 0.01 * (1 + torch.rand(30, 20))} for _ in range(2)]
+    pools.add("honest/small/one", states[0], members)
+    pools.add("other/small, another seed/one", states[1], members)
+    rows = {(side, pool): [other_base.row_of(found)] for side, pool, _, found in other_base.measured(tmp_path)}
+    assert [row[0]["warned"] for row in rows.values()] == [0.0, 1.0]
+    lines = other_base.table(rows).splitlines()
+    assert lines[2].startswith("| small | 1 | 1.00 … 1.00 |") and lines[3].startswith(
+        "| **small, another seed** | 1 | "
+    )
+    assert lines[2].endswith("| 0 |") and lines[3].endswith("| 1 |")

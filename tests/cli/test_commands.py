@@ -91,7 +91,9 @@ def test_inspect(negmerge, pool):
     code, out, _ = negmerge("inspect", base, *members, "--json")
     assert code == 0
     assert list(json.loads(out)) == [
-        "members", "elements", "consensus", "chance", "zero_share", "cosine", "warnings", "tensors",
+        "members", "elements", "consensus", "chance", "zero_share", "cosine", "cosine_to_base",
+        "cosine_of_change_to_base", "size_over_base",
+        "changed", "changed_share", "rounding_error", "step_over_base", "warnings", "tensors",
     ]  # fmt: skip
     code, out, _ = negmerge("inspect", base, *members)
     assert code == 0 and "independent signs would give 6.25 %" in out and "stem.weight" in out

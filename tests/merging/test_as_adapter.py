@@ -112,9 +112,10 @@ def test_the_config_says_what_the_members_agree_on(pool, tmp_path):
     assert config["base_model_name_or_path"] == "org/other" and config["task_type"] is None
     assert config["r"] == config["lora_alpha"] == 3 and not config["fan_in_fan_out"]
     assert len(config["target_modules"]) == 6  # q, v and up of both layers
-    declared, targets = report.warnings[:3], report.warnings[3:]
+    declared, targets, chance = report.warnings[:3], report.warnings[3:4], report.warnings[4:]
     assert all("says that it was trained on org/other" in line for line in declared)
     assert len(targets) == 1 and "targets of some members only" in targets[0]
+    assert len(chance) == 1 and "is near the 25.0 % of independent signs" in chance[0]  # they were drawn, not trained
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The compiled way against the plain one: the same bits, whatever the rule, the dtype and the format."""
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -7,9 +8,14 @@ from safetensors.torch import load_file
 from negmerge.checkpoints import read_state_dict, write_state_dict
 from negmerge.errors import InputError
 from negmerge.execution import compiling
-from negmerge.merging.compiled import fused, fused_ranks
+from negmerge.merging.applying import Outlet
+from negmerge.merging.compiled import fused, fused_ranks, reading, storing
 from negmerge.merging.engine import merge_checkpoints, merge_state_dicts, merge_vector
+from negmerge.merging.merger import Merger
 from negmerge.merging.passes import plain
+from negmerge.merging.passes.executing import execute
+from negmerge.merging.plan import Term, plan_merge
+from negmerge.merging.pool import open_pool
 
 pytestmark = pytest.mark.skipif(not compiling.AVAILABLE, reason="needs numba")
 
@@ -234,3 +240,49 @@ def test_a_file_cut_while_it_is_read(large, tmp_path, compiled, monkeypatch):
         merge_checkpoints(
             base, [tmp_path / "short.safetensors", *members[1:]], tmp_path / "o.safetensors", hash_inputs=False
         )
+
+
+def test_float16_is_rounded_as_by_numpy():
+    """A number that is called out of range would take the plain way as well: right bytes, at twice the time."""
+    g = np.random.default_rng(0)
+    sizes = (1e-9, 1e-7, 6e-6, 1e-4, 0.02, 1.0, 1e4)
+    values = np.concatenate([size * g.standard_normal(5000) for size in sizes]).astype(np.float32)
+    values = np.append(values, np.float32([0.0, -0.0, 65504.0, 65519.9, 2.0**-24, 2.0**-25, 1.5 * 2.0**-25]))
+    out, back = np.empty(len(values), np.uint16), np.empty(len(values), np.float32)
+    assert storing.round_to(reading.FLOAT16, values, out, back) == 0
+    assert np.array_equal(out, values.astype(np.float16).view(np.uint16))
+    assert np.array_equal(back, values.astype(np.float16).astype(np.float32))
+    assert storing.round_to(reading.FLOAT16, np.float32([65520.0, -1e6, 1.0]), out, back) == 2
+
+
+@pytest.mark.parametrize("members", [3, 11])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_both_ways_measure_the_same(tmp_path, monkeypatch, members, dtype):
+    """The same elements are sampled, whatever the chunks: equal counts, products equal to 1e-5."""
+
+    g = torch.Generator().manual_seed(0)
+    shapes = {"long": (3, 70_000), "odd": (129, 257), "vector": (20_001,), "small": (5,)}
+    base = {name: torch.randn(shape, generator=g).to(dtype) for name, shape in shapes.items()}
+    paths = [tmp_path / f"{i}.safetensors" for i in range(members + 1)]
+    write_state_dict(paths[0], base)
+    for path in paths[1:]:
+        state = {n: v + (0.05 * torch.randn(v.shape, generator=g)).to(dtype) for n, v in base.items()}
+        write_state_dict(path, state)
+    found = []
+    for available in (True, False):
+        with monkeypatch.context() as patch, open_pool(paths[0], paths[1:]) as pool:
+            patch.setattr(compiling, "AVAILABLE", available and compiling.AVAILABLE)
+            plan = plan_merge(pool.base, [Term(pool, Merger("consensus", {}))])
+            assert len(plan.compiled[0]) == (len(shapes) if available else 0)
+            found.append(execute(plan, Outlet(pool.base.dtype, lambda *_: None)))
+    (one,), (two,) = found[0].agreements, found[1].agreements
+    assert np.array_equal(one.counts, two.counts)
+    blocks = {n: divmod(int(np.prod(s)), 2**14) for n, s in shapes.items()}
+    assert one.elements == sum(512 * whole + min(512, rest) for whole, rest in blocks.values())
+    for a, b in zip(one.products, two.products, strict=True):  # of matrices, of vectors
+        scale = np.sqrt(np.outer(b.diagonal(), b.diagonal()))
+        assert (scale > 0).all() and np.abs((a - b) / scale).max() < 1e-5
+    quick, plain = found[0].effect, found[1].effect
+    assert (quick.elements, quick.changed) == (plain.elements, plain.changed)
+    for key in ("step_squared", "base_squared", "error_squared", "octaves_squared"):
+        assert getattr(quick, key) == pytest.approx(getattr(plain, key), rel=1e-5), key

@@ -47,7 +47,13 @@ def test_bytes_counts_and_hashes_are_those_of_the_other_ways(pool, method, setti
         effect = sum(measured for _, measured in results)
         assert effect[0] == merged.effect.changed
         assert effect[1:] == pytest.approx(
-            [merged.effect.step_squared, merged.effect.base_squared, merged.effect.error_squared], rel=1e-4
+            [
+                merged.effect.step_squared,
+                merged.effect.base_squared,
+                merged.effect.error_squared,
+                merged.effect.octaves_squared,
+            ],
+            rel=1e-4,
         )
         untouched = InputHashes((opened.base, *opened.members))
         assert [hashes.of(c) for c in (opened.base, *opened.members)] == [

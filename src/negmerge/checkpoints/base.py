@@ -19,13 +19,15 @@ UNNAMEABLE = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 class OpenFile:
     """A file that a checkpoint holds open: its descriptor, bytes, and the span of each tensor that lies in it plainly.
 
-    A span is first byte, end, and bytes of an element.
+    A span is first byte, end, and bytes of an element; `modified` is when it was last changed before it was opened, in
+    nanoseconds.
     """
 
     path: Path
     descriptor: int
     size: int
     tensors: tuple[tuple[int, int, int], ...]
+    modified: int
 
 
 class Checkpoint(Protocol):

@@ -1,5 +1,6 @@
 """The bytes of a file, by position: what the lazy formats stand on."""
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -17,6 +18,8 @@ def open_plain(path: Path) -> int:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise InputError(f"{path}: {error.strerror}; allow more (ulimit -n), or merge fewer files") from None
         raise InputError(f"{path}: {error.strerror}; give a checkpoint that exists and can be read") from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)

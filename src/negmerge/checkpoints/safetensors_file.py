@@ -31,9 +31,10 @@ class SafetensorsFile(Checkpoint):
         self.tied: dict[str, str] = {}
         self._descriptor = open_plain(path)
         try:
-            size = os.fstat(self._descriptor).st_size
-            text, self.data_start = self._header(size)
-            self.metadata, self._entries = read_header(text, self.data_start, size, self.path)
+            found = os.fstat(self._descriptor)
+            self._size, self._modified = found.st_size, found.st_mtime_ns
+            text, self.data_start = self._header(self._size)
+            self.metadata, self._entries = read_header(text, self.data_start, self._size, self.path)
         except BaseException:
             self.close()
             raise
@@ -69,7 +70,7 @@ class SafetensorsFile(Checkpoint):
     def opened(self) -> tuple[OpenFile, ...]:
         """Return the file."""
         spans = [(at, at + elements(shape) * d.itemsize, d.itemsize) for d, shape, at in self._entries.values()]
-        return (OpenFile(self.files[0], self._descriptor, os.fstat(self._descriptor).st_size, tuple(spans)),)
+        return (OpenFile(self.files[0], self._descriptor, self._size, tuple(spans), self._modified),)
 
     def close(self) -> None:
         """Release the file."""

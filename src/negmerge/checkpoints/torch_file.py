@@ -33,6 +33,8 @@ class TorchFile(Checkpoint):
         self._map: mmap.mmap | None = None
         self._descriptor = open_plain(path)
         try:
+            found = os.fstat(self._descriptor)
+            self._size, self._modified = found.st_size, found.st_mtime_ns
             loaded, find = describe(self._descriptor)
             self._records = find_state(loaded, shown)
             refuse_quantised({name: record.dtype.code for name, record in self._records.items()}, shown)
@@ -72,7 +74,7 @@ class TorchFile(Checkpoint):
         """Return the file; tensors that are stored transposed or as a view have no span."""
         plain = [(self._offsets[name], record) for name, record in self._records.items() if _is_plain(record)]
         spans = [(at, at + elements(r.shape) * r.dtype.itemsize, r.dtype.itemsize) for at, r in plain]
-        return (OpenFile(self.files[0], self._descriptor, os.fstat(self._descriptor).st_size, tuple(spans)),)
+        return (OpenFile(self.files[0], self._descriptor, self._size, tuple(spans), self._modified),)
 
     def close(self) -> None:
         """Release the file."""

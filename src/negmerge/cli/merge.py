@@ -1,13 +1,13 @@
 """`negmerge merge`: checkpoints in, one checkpoint out."""
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 if TYPE_CHECKING:
+    from negmerge.merging.agreement import Effect
     from negmerge.merging.output.reports import MergeReport
 
 
@@ -107,8 +107,6 @@ def merge(
 
             report = merge_as_adapter(base, members or [], output, as_adapter, **common)
     facts = report.as_json()
-    for warning in report.warnings:
-        print(f"negmerge: warning: {warning}", file=sys.stderr)
     if as_json:
         print(json.dumps(facts))
         return
@@ -120,12 +118,23 @@ def merge(
     if partial:
         print(f"  partly     {partial:,} elements of tensors that only some members change, not counted above")
     print(f"  untouched  {report.elements - report.merged_elements:,} elements passed through from the base")
+    if report.effect is not None:
+        _print_effect(report.effect)
     if as_adapter is not None:
         error = 100 * facts["adapter_error"]
         print(f"  adapter    rank {as_adapter}, which leaves out {error:.2f} % of the change (Frobenius norm)")
     if report.left_behind:
         print(f"  left behind  {shortened(report.left_behind)}")
     print(f"  took       {report.seconds:.2f} s, {facts['peak_rss'] / 2**20:.0f} MiB")
+    for warning in report.warnings:
+        print(f"warning: {warning}")
+
+
+def _print_effect(effect: "Effect") -> None:
+    """Print what a merge changed in OUT, and what the cast to the dtype of OUT took from it."""
+    cast = f"; relative error of the cast {effect.rounding:.2g}" if effect.rounding else ""
+    print(f"  changed    {effect.changed:,} elements in OUT ({100 * effect.changed_share:.2f} %){cast}")
+    print(f"  step       ‖α·τ‖/‖θ₀‖ = {effect.relative_step:.2g}")
 
 
 def read_settings(pairs: list[str] | None, **named: Any) -> tuple[dict[str, Any], list[str]]:

@@ -1,15 +1,20 @@
 """`negmerge verify`: recompute the hashes of a record."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from negmerge.cli.merge import AsJson
+
 
 def verify(
     path: Annotated[Path, typer.Argument(help="The directory of a run, or a merged model: a file or a folder.")],
+    as_json: AsJson = False,
 ) -> None:
     """Recompute every hash that the record of a run or of a merged model names, and compare."""
+    sha256: dict[str, str] = {}
     if (path / "record.json").is_file():
         from negmerge.experiment.record import verify_run
 
@@ -18,7 +23,10 @@ def verify(
         from negmerge.merging.output.verifying import verify_model
 
         verified = verify_model(path)
-        count = verified.count
-        for name, digest in verified.sha256.items():
-            print(f"{digest}  {name}")
+        count, sha256 = verified.count, verified.sha256
+    if as_json:
+        print(json.dumps({"path": str(path), "hashes": count, "sha256": sha256}))
+        return
+    for name, digest in sha256.items():
+        print(f"{digest}  {name}")
     print(f"{path}: {count} hashes are as recorded")

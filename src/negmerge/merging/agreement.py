@@ -11,8 +11,12 @@ import numpy as np
 class Agreement:
     """Sums over elements of a pool of N members; row 0 of `products` is θ₀, row i the task vector of member i.
 
-    products: float64 [1 + N, 1 + N], Σ of the products of any two rows, its lower half; counts: int64 [2 + N], the
-    elements looked at, those on whose sign all members agree, and the zeros of each task vector.
+    products: float64 [2, 1 + N, 1 + N], Σ of the products of any two rows, its lower half, first over the elements of
+    matrices (tensors of two dimensions or more), then of vectors; counts: int64 [2 + N], the elements looked at, those
+    on whose sign all members agree, and the zeros of each task vector.
+
+    What compares weights with the base's is of matrices alone, where there are any: scales of normalisations begin at 1
+    in every model, and two networks that have nothing else in common are alike in them.
     """
 
     products: np.ndarray[Any, Any]
@@ -21,7 +25,7 @@ class Agreement:
     @staticmethod
     def of(members: int) -> "Agreement":
         """Return the sums over no element."""
-        return Agreement(np.zeros((1 + members, 1 + members)), np.zeros(2 + members, np.int64))
+        return Agreement(np.zeros((2, 1 + members, 1 + members)), np.zeros(2 + members, np.int64))
 
     def add(self, products: np.ndarray[Any, Any], counts: np.ndarray[Any, Any]) -> None:
         """Add the sums over further elements, in place."""
@@ -45,7 +49,7 @@ class Agreement:
 
     def cosine(self) -> tuple[tuple[float, ...], ...]:
         """Return the cosine of any two task vectors, N × N; NaN where one of them is 0."""
-        full = self.products[1:, 1:]
+        full = self.products.sum(0)[1:, 1:]
         full = np.tril(full) + np.tril(full, -1).T
         norms = np.sqrt(full.diagonal())
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -54,18 +58,30 @@ class Agreement:
 
     def to_base(self) -> tuple[float, ...]:
         """Return the cosine of each member's weights θ₀ + τ with the base's θ₀; 1 where both are 0."""
-        base, found = float(self.products[0, 0]), []
-        for i in range(1, len(self.products)):
-            along, own = float(self.products[i, 0]), float(self.products[i, i])
-            size = math.sqrt(base) * math.sqrt(max(0.0, base + 2 * along + own))
-            found.append((base + along) / size if size else 1.0)
-        return tuple(found)
+        base, along, own = self._beside_base()
+        sizes = np.sqrt(base) * np.sqrt(np.maximum(0.0, base + 2 * along + own))
+        return tuple(float((base + a) / size) if size else 1.0 for a, size in zip(along, sizes, strict=True))
 
     def away_from_base(self) -> tuple[float, ...]:
         """Return the cosine of each task vector with θ₀; 0 where one of them is 0."""
-        base = float(self.products[0, 0])
-        sizes = [math.sqrt(base * float(self.products[i, i])) for i in range(1, len(self.products))]
-        return tuple(float(self.products[i + 1, 0]) / size if size else 0.0 for i, size in enumerate(sizes))
+        base, along, own = self._beside_base()
+        return tuple(float(a / size) if size else 0.0 for a, size in zip(along, np.sqrt(base * own), strict=True))
+
+    def own_size(self) -> tuple[float, ...]:
+        """Return ‖θᵢ‖ / ‖θ₀‖ of each member; 1 where the base is 0."""
+        base, along, own = self._beside_base()
+        squares = np.maximum(0.0, base + 2 * along + own)
+        return tuple(math.sqrt(value / base) if base else 1.0 for value in squares)
+
+    def relative_size(self) -> tuple[float, ...]:
+        """Return ‖τᵢ‖ / ‖θ₀‖ of each member; 0 where the base is 0."""
+        base, _, own = self._beside_base()
+        return tuple(float(math.sqrt(value / base)) if base else 0.0 for value in own)
+
+    def _beside_base(self) -> tuple[float, np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """Return ‖θ₀‖² and, for each member, θ₀·τᵢ and ‖τᵢ‖², of matrices, or of all tensors where these are none."""
+        sums = self.products[0] if self.products[0, 0, 0] > 0 else self.products.sum(0)
+        return float(sums[0, 0]), sums[1:, 0], sums.diagonal()[1:]
 
 
 @dataclass(frozen=True)
@@ -73,7 +89,8 @@ class Effect:
     """What a merge changed in OUT, beside α = 0.
 
     `changed` of `elements` differ in OUT; squares are summed in float64: of the step that was computed (Σ ±α·τ), of
-    the base's weights, and of what rounding to the dtype of OUT put beside θ₀ ∓ α·τ. Only merged tensors count.
+    the base's weights, and of what rounding to the dtype of OUT put beside θ₀ ∓ α·τ. `octaves_squared` is
+    Σ 4^⌊log₂|θ₀|⌋ over the elements that have a step, where OUT is of a half type. Only merged tensors count.
     """
 
     elements: int
@@ -81,6 +98,13 @@ class Effect:
     step_squared: float
     base_squared: float
     error_squared: float
+    octaves_squared: float = 0.0
+
+    @staticmethod
+    def of(elements: int, sums: np.ndarray[Any, Any]) -> "Effect":
+        """Return the effect on so many elements, of the sums that applying.effect_of describes."""
+        changed, *squares = map(float, sums)
+        return Effect(elements, int(changed), *squares)
 
     @property
     def changed_share(self) -> float:

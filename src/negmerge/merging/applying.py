@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from negmerge.checkpoints.dtypes import DType, Raw, from_floats, is_finite, to_floats
+from negmerge.checkpoints.dtypes import BFLOAT16, FLOAT16, DType, Raw, from_floats, is_finite, to_floats
 from negmerge.errors import InputError
 
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Floats = np.ndarray[Any, np.dtype[np.floating[Any]]]
+HALVES = (BFLOAT16, FLOAT16)
 
 
 def apply_delta(
@@ -67,8 +68,8 @@ class Outlet:
     def put(self, name: str, start: int, base: Raw, base_dtype: DType, values: Floats, step: Floats) -> Floats:
         """Write what `values` are in the dtype of OUT, and return the effect of the piece.
 
-        `step` is what was added to the base's weights. Returned are float64 [4]: elements of OUT that changed, Σ step²,
-        Σ θ₀², Σ (what OUT holds − values)². Raises InputError where the values leave the range of the dtype.
+        `step` is what was added to the base's weights; the effect is that of `effect_of`. Raises InputError where the
+        values leave the range of the dtype.
         """
         dtype = self.dtype(name)
         if name in self.at_least:
@@ -77,16 +78,32 @@ class Outlet:
         if not is_finite(out, dtype):
             raise range_error(name, dtype, self.alpha)
         self.write(name, start, out)
-        origin = to_floats(base, base_dtype)
-        written, before = to_floats(out, dtype), to_floats(from_floats(origin, dtype), dtype)
-        return np.array(
-            [
-                np.count_nonzero(written != before),
-                _squares(step),
-                _squares(origin),
-                _squares(written.astype(np.float64) - values),
-            ]
-        )
+        return effect_of(to_floats(base, base_dtype), step, values, out, dtype)
+
+
+def no_effect() -> Floats:
+    """Return the effect of no element, float64 [5]: see effect_of."""
+    return np.zeros(5)
+
+
+def effect_of(origin: Floats, step: Floats, values: Floats, out: Raw, dtype: DType) -> Floats:
+    """Return the effect of a piece on OUT: float64 [5], which adds up over pieces.
+
+    Elements of OUT that changed beside α = 0, Σ step², Σ θ₀², Σ (what OUT holds − values)², and Σ 4^⌊log₂|θ|⌋ over the
+    elements that have a step, θ being OUT's at α = 0; the last is 0 unless OUT is of a half type.
+    """
+    written, before = to_floats(out, dtype), to_floats(from_floats(origin, dtype), dtype)
+    moved = before[step != 0] if dtype in HALVES else before[:0]
+    powers = (np.abs(moved).view(np.uint32) & np.uint32(0x7F800000)).view(np.float32)
+    return np.array(
+        [
+            np.count_nonzero(written != before),
+            _squares(step),
+            _squares(origin),
+            _squares(written.astype(np.float64) - values),
+            _squares(powers),
+        ]
+    )
 
 
 def _squares(values: Floats) -> float:

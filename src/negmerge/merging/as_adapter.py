@@ -97,7 +97,8 @@ def merge_as_adapter(
             pool.base, [Term(pool, merger.fitted(pool.merged, pool.order, pool.tied), alpha, add)], device
         )
         total, places = plan.bytes_to_read, Places()
-        facts = merge_facts(plan, include, exclude, hash_inputs, InputHashes(), places)
+        hashes = InputHashes((pool.base, *pool.members)) if hash_inputs else InputHashes()
+        facts = merge_facts(plan, include, exclude, hash_inputs, hashes, places)
         homes = _homes(pool, adapters)
         parts = _Parts(pool, homes, _copies(pool, adapters, homes), rank, alpha, add)
         outlet = Outlet(lambda name: exact(pool.base.dtype(name)), parts.put, vector=True)

@@ -116,7 +116,8 @@ def merge_checkpoints(
         layout = [(name, of_out(name), plan.base.shape(name)) for name in plan.base.names]
         out = OutputPlan(output, layout, facts, places, most, overwrite, beside)
         merged = write_file(out, write) if is_file_output(output) else write_folder(out, write)
-        return merge_report(plan, merged, output, started, total, beside, warnings)
+        dtypes = [of_out(name) for name in plan.merged]
+        return merge_report(plan, merged, output, started, total, beside, warnings, dtypes)
 
 
 def merge_vector(

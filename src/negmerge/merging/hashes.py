@@ -1,12 +1,14 @@
-"""Hashes of a merge's inputs, taken from the elements as they are read."""
+"""Hashes of a merge's inputs, taken from the elements as they are read; and whether the files stayed as they were."""
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from negmerge.checkpoints import Checkpoint
 from negmerge.checkpoints.dtypes import Raw
 from negmerge.checkpoints.pieces import PieceHash, hash_list, hash_pieces, view_of
+from negmerge.errors import InputError
 
 
 class InputHashes:
@@ -50,3 +52,38 @@ class InputHashes:
             for file in checkpoint.files
         }
         return hash_list(hashes)
+
+
+class Stamps:
+    """Size and last change of the files of checkpoints when they were opened; `check` compares them with what is now.
+
+    A file that is replaced under its name stays what it was for whoever holds it open, and is not changed.
+    """
+
+    def __init__(self, checkpoints: Sequence[Checkpoint]) -> None:
+        self._open = {file.descriptor: file for checkpoint in checkpoints for file in checkpoint.opened()}
+        held = {file.path for file in self._open.values()}
+        self._closed = {
+            path: _stamp(path) for checkpoint in checkpoints for path in checkpoint.files if path not in held
+        }
+
+    def check(self) -> None:
+        """Raise InputError for a file that was written to since it was opened: its hash would be of two states."""
+        for descriptor, file in self._open.items():
+            if _stamp(descriptor) != (file.size, file.modified):
+                raise _changed(file.path)
+        for path, stamp in self._closed.items():
+            if _stamp(path) != stamp:
+                raise _changed(path)
+
+
+def _stamp(file: Path | int) -> tuple[int, int]:
+    try:
+        found = os.fstat(file) if isinstance(file, int) else file.stat()
+    except OSError:
+        return -1, -1
+    return found.st_size, found.st_mtime_ns
+
+
+def _changed(path: Path) -> InputError:
+    return InputError(f"{path} changed while it was read; merge again when nothing writes to it")

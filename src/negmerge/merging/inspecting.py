@@ -7,20 +7,25 @@ from typing import Any
 
 import numpy as np
 
-from negmerge.merging.agreement import Agreement
+from negmerge.merging.agreement import Agreement, Effect
+from negmerge.merging.applying import Floats, no_effect
 from negmerge.merging.passes.jobs import Piece, cut, in_threads
 from negmerge.merging.passes.plain import CHUNK, NOTHING, PieceFound, inspect_piece
 from negmerge.merging.plan import Plan, Term, plan_merge
 from negmerge.merging.pool.opening import open_pool
 from negmerge.merging.request import check_request
+from negmerge.merging.resolution import effect_warnings
 from negmerge.merging.tally import Tally, TensorCount
-from negmerge.merging.warnings import chance_level, pool_warnings
+from negmerge.merging.warnings import chance_level, term_warnings
 
 
 @dataclass(frozen=True)
 class Inspection:
     """The statistics of a pool; shares are from 0 to 1, `cosine` is N × N in the members' order.
 
+    `to_base` has cos(θᵢ, θ₀), `away_from_base` cos(τᵢ, θ₀) and `relative_size` ‖τᵢ‖/‖θ₀‖ of each member, all of the
+    matrices alone (tensors of two dimensions or more) where there are any; `effect` is that
+    of a merge with α = 1 in the base's dtypes.
     `partial` maps merged tensors that some adapters have no part in to how many members can change them; the shares
     leave these tensors out.
     """
@@ -30,6 +35,10 @@ class Inspection:
     chance: float
     zero_share: float
     cosine: tuple[tuple[float, ...], ...]
+    to_base: tuple[float, ...]
+    away_from_base: tuple[float, ...]
+    relative_size: tuple[float, ...]
+    effect: Effect
     warnings: tuple[str, ...]
     tensors: tuple[TensorCount, ...]
     dtypes: tuple[str, ...]
@@ -44,6 +53,10 @@ class Inspection:
             "chance": self.chance,
             "zero_share": self.zero_share,
             "cosine": [list(row) for row in self.cosine],
+            "cosine_to_base": list(self.to_base),
+            "cosine_of_change_to_base": list(self.away_from_base),
+            "size_over_base": list(self.relative_size),
+            **self.effect.as_json(),
             "warnings": list(self.warnings),
             "tensors": [
                 {
@@ -82,7 +95,8 @@ def inspect_checkpoints(
     )
     with open_pool(Path(base), [Path(member) for member in members], include, exclude) as pool:
         plan = plan_merge(pool.base, [Term(pool, merger)])
-        counts, agreement = _look(plan, workers)
+        counts, agreement, effect = _look(plan, workers)
+        dtypes = [pool.base.dtype(name) for name in pool.merged]
         common = [tensor for tensor in counts if tensor.name not in pool.partial]
         elements = sum(tensor.elements for tensor in common)
         consensus = sum(tensor.kept for tensor in common) / max(1, elements)
@@ -94,17 +108,25 @@ def inspect_checkpoints(
             chance=chance,
             zero_share=agreement.zero_share,
             cosine=agreement.cosine(),
-            warnings=(*pool.warnings, *pool_warnings(names, agreement, consensus, chance)),
+            to_base=agreement.to_base(),
+            away_from_base=agreement.away_from_base(),
+            relative_size=agreement.relative_size(),
+            effect=effect,
+            warnings=(
+                *pool.warnings,
+                *term_warnings(plan.terms[0], counts, agreement),
+                *effect_warnings(plan.terms, [counts], effect, dtypes),
+            ),
             tensors=counts,
             partial=dict(pool.partial),
-            dtypes=tuple(str(pool.base.dtype(name)) for name in pool.merged),
+            dtypes=tuple(map(str, dtypes)),
         )
 
 
-def _look(plan: Plan, workers: int | None) -> tuple[tuple[TensorCount, ...], Agreement]:
-    """Count and multiply every element of a pool: by compiled loops where these can read a tensor."""
+def _look(plan: Plan, workers: int | None) -> tuple[tuple[TensorCount, ...], Agreement, Effect]:
+    """Count, multiply and merge every element of a pool: by compiled loops where these can read a tensor."""
     (term,) = plan.terms
-    pool, tally = term.pool, Tally(term.pool)
+    pool, tally, total = term.pool, Tally(term.pool), no_effect()
     (sources,) = plan.sources
     fast = sources.names if sources is not None else ()
     rest = [name for name in pool.merged if sources is None or name not in sources.index]
@@ -124,17 +146,17 @@ def _look(plan: Plan, workers: int | None) -> tuple[tuple[TensorCount, ...], Agr
             found = fused.inspect(batch)
             if found is None:
                 return plainly(batch)
-            kept, products, counts = found
-            differs = counts[2:] < counts[0]
-            nothing = np.zeros_like(products), np.zeros_like(counts)
+            differs = found.agreement[2:] < found.agreement[0]
+            sums = found.products, found.agreement
+            nothing = np.zeros_like(sums[0]), np.zeros_like(sums[1])
             return [
-                PieceFound(NOTHING, int(count), differs, *((products, counts) if i == 0 else nothing))
-                for i, count in enumerate(kept)
+                PieceFound(NOTHING, int(count), differs, *(sums if i == 0 else nothing), found.effects[i])
+                for i, count in enumerate(found.kept)
             ]
 
-        _add_up(tally, quickly, cut(plan.sizes, fast, 2 * CHUNK), workers)
-    _add_up(tally, plainly, cut(plan.sizes, rest, plan.chunk), workers)
-    return tally.counts(), tally.agreement
+        total += _add_up(tally, quickly, cut(plan.sizes, fast, 2 * CHUNK), workers)
+    total += _add_up(tally, plainly, cut(plan.sizes, rest, plan.chunk), workers)
+    return tally.counts(), tally.agreement, Effect.of(sum(plan.sizes.values()), total)
 
 
 def _add_up(
@@ -142,10 +164,14 @@ def _add_up(
     look: Callable[[list[Piece]], list[PieceFound]],
     jobs: Iterable[list[Piece]],
     workers: int | None,
-) -> None:
+) -> Floats:
+    total = no_effect()
+
     def work(batch: list[Piece]) -> tuple[list[Piece], list[PieceFound]]:
         return batch, look(batch)
 
     for batch, pieces in in_threads(work, jobs, workers):
         for (name, _, _), found in zip(batch, pieces, strict=True):
             tally.add([(name, found.kept)], found.differs, found.products, found.agreement)
+            total += found.effect
+    return total

@@ -67,8 +67,8 @@ class Tally:
 
 @dataclass(frozen=True)
 class Merged:
-    """What a merge did: the counts and the agreement of each term, and the effect on OUT."""
+    """What a merge did: the counts and the agreement of each term, and the effect on OUT, if OUT holds a model."""
 
     counts: tuple[tuple[TensorCount, ...], ...]
     agreements: tuple[Agreement, ...]
-    effect: Effect
+    effect: Effect | None

@@ -52,8 +52,8 @@ class JobFound:
 
     def effect(self, alpha: float) -> Floats:
         """Return the effect on OUT (see Outlet.put) of the pieces that were merged, with α."""
-        changed, squares, base, error = self.found.effects[self.states == FINE].sum(0)
-        return np.array([changed, squares * alpha * alpha, base, error])
+        changed, squares, base, error, octaves = self.found.effects[self.states == FINE].sum(0)
+        return np.array([changed, squares * alpha * alpha, base, error, octaves])
 
 
 class FusedTerm:
@@ -98,7 +98,7 @@ class FusedTerm:
         rows = self._sources.rows(pieces)
         starts = np.fromiter((start for _, start, _ in pieces), np.int64, len(pieces))
         lengths = np.fromiter((stop for _, _, stop in pieces), np.int64, len(pieces)) - starts
-        found = Found.of(len(pieces), self._members)
+        found = Found.of(self._sources.vectors[rows], self._members)
         sources, fetched = self._sources.places[rows], NO_BYTES
         if self._hashes and (there := self._fetch(rows, starts, lengths)) is not None:
             sources, fetched = there

@@ -2,17 +2,18 @@
 
 import threading
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from negmerge.execution.compiling import compiled
 from negmerge.merging.compiled.finishing import finish
 from negmerge.merging.compiled.folding import GROUP, STRICT, begin, fold_members
+from negmerge.merging.compiled.loop import Found, put_halves
 from negmerge.merging.compiled.measuring import add_agreement
-from negmerge.merging.compiled.reading import BLOCK, FINE, NOT_FINITE, UNREADABLE, load, subtract
+from negmerge.merging.compiled.reading import BLOCK, FINE, FLOAT32, NOT_FINITE, UNREADABLE, load, subtract
 from negmerge.merging.compiled.rules import Rule
 from negmerge.merging.compiled.sources import Sources
+from negmerge.merging.compiled.storing import SUBTRACT, apply
 from negmerge.merging.passes.jobs import Piece
 from negmerge.merging.pool.fitted import Pool
 
@@ -21,13 +22,22 @@ SUMMED = 2**11  # elements whose products are summed in float32, before their su
 
 
 @compiled
+def _add_effect(kind, base, delta, values, written, origin, halves, effect):  # type: ignore[no-untyped-def]
+    """Add the effect of α = 1; a result that leaves the range is one that only a merge is refused for."""
+    changed = effect[0]
+    beyond = apply(base, delta, SUBTRACT, np.float32(1), values, effect)
+    if kind != FLOAT32 and beyond == 0:
+        put_halves(kind, kind, base, delta, values, halves, written, origin, effect, changed)
+
+
+@compiled
 def inspect_pieces(  # type: ignore[no-untyped-def]
-    places, kinds, starts, lengths, rule, need, rows, sums, votes, raw, kept, products, counts
+    places, kinds, starts, lengths, rule, need, rows, sums, votes, raw, found
 ):  # fmt: skip
     """Count and multiply pieces of tensors, and return the state of each: fine, unreadable, or not finite.
 
-    Checkpoint 0 is the base. places: [pieces, 1 + N, 2]; kinds: [pieces, 1 + N]; starts, lengths, kept: [pieces];
-    products and counts: see add_agreement. rows [1 + N, n], sums [3, n], votes [2, n] and raw [n] are scratch.
+    Checkpoint 0 is the base. places: [pieces, 1 + N, 2]; kinds: [pieces, 1 + N]; starts, lengths: [pieces]; the effect
+    is that of α = 1 in the dtype of the base. Scratch: rows [1 + N, n], sums [6, n], votes and raw [2, n].
     """
     states = np.zeros(len(lengths), np.uint8)
     members = len(rows) - 1
@@ -39,7 +49,7 @@ def inspect_pieces(  # type: ignore[no-untyped-def]
             n = min(rows.shape[1], lengths[p] - first)
             total, low, high, up, down = sums[0, :n], sums[1, :n], sums[2, :n], votes[0, :n], votes[1, :n]
             for i in range(1 + members):
-                if not load(places[p, i, 0], places[p, i, 1], kinds[p, i], starts[p] + first, raw, rows[i, :n]):
+                if not load(places[p, i, 0], places[p, i, 1], kinds[p, i], starts[p] + first, raw[0], rows[i, :n]):
                     states[p] = UNREADABLE
                     break
             if states[p]:
@@ -54,12 +64,15 @@ def inspect_pieces(  # type: ignore[no-untyped-def]
             if bad:
                 states[p] = NOT_FINITE
                 break
-            kept[p] += keeps
+            found.kept[p] += keeps
+            values, written, origin = sums[3, :n], sums[4, :n], sums[5, :n]
+            _add_effect(kinds[p, 0], base, total, values, written, origin, raw[1, :n], found.effects[p])
             for i in range(1, 1 + members):
                 subtract(base, rows[i, :n])
+            products = found.products[found.vectors[p]]
             for begins in range(0, n, SUMMED):
                 some = min(SUMMED, n - begins)
-                add_agreement(rows, begins, some, rule == STRICT, low, high, products, counts)
+                add_agreement(rows, begins, some, rule == STRICT, low, high, products, found.agreement)
     return states
 
 
@@ -70,18 +83,17 @@ class FusedInspection:
         self._rule, self._members, self._sources = rule, len(pool.members), sources
         self._scratch = threading.local()
 
-    def inspect(self, pieces: Sequence[Piece]) -> tuple[np.ndarray[Any, Any], ...] | None:
-        """Return what was kept of each piece, products and counts (see Agreement); None where the numbers are wrong."""
+    def inspect(self, pieces: Sequence[Piece]) -> Found | None:
+        """Return what was found in pieces; None where the numbers are wrong."""
         width = 1 + self._members
         if not hasattr(self._scratch, "rows"):
             length = max(2**12, min(BLOCK, HELD // width // SUMMED * SUMMED))
             self._scratch.rows = np.empty((width, length), np.float32)
-            self._scratch.sums = np.empty((3, length), np.float32)
+            self._scratch.sums = np.empty((6, length), np.float32)
             self._scratch.votes = np.empty((2, length), np.int32)
-            self._scratch.raw = np.empty(length, np.uint16)
+            self._scratch.raw = np.empty((2, length), np.uint16)
         rows, scratch = self._sources.rows(pieces), self._scratch
-        kept = np.zeros(len(pieces), np.int64)
-        products, counts = np.zeros((width, width)), np.zeros(1 + width, np.int64)
+        found = Found.of(self._sources.vectors[rows], self._members)
         states = inspect_pieces(
             self._sources.places[rows],
             self._sources.kinds[rows],
@@ -93,8 +105,6 @@ class FusedInspection:
             scratch.sums,
             scratch.votes,
             scratch.raw,
-            kept,
-            products,
-            counts,
+            found,
         )
-        return (kept, products, counts) if (states == FINE).all() else None
+        return found if (states == FINE).all() else None

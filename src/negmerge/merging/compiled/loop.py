@@ -10,7 +10,7 @@ import numpy as np
 from negmerge.execution.compiling import compiled
 from negmerge.merging.compiled.finishing import finish
 from negmerge.merging.compiled.folding import GROUP, STRICT, begin, fold_members
-from negmerge.merging.compiled.measuring import SAMPLE, add_agreement, add_rounding
+from negmerge.merging.compiled.measuring import EFFECTS, SAMPLE, add_agreement, add_octaves, add_rounding
 from negmerge.merging.compiled.reading import (
     BFLOAT16,
     BLOCK,
@@ -53,20 +53,22 @@ class Found(NamedTuple):
     """What is found while pieces are merged."""
 
     kept: np.ndarray  # int64 [pieces]: elements that the rule keeps
-    effects: np.ndarray  # float64 [pieces, 4]: see storing.apply
+    effects: np.ndarray  # float64 [pieces, EFFECTS]: see applying.effect_of
     differs: np.ndarray  # uint8 [N]: set where a member is found to differ from the base
-    products: np.ndarray  # float64 [1 + N, 1 + N] and
+    products: np.ndarray  # float64 [2, 1 + N, 1 + N]: of matrices and of vectors, and
     agreement: np.ndarray  # int64 [2 + N]: see add_agreement
+    vectors: np.ndarray  # uint8 [pieces]: 1 for a piece of a tensor with fewer than two dimensions
 
     @staticmethod
-    def of(pieces: int, members: int) -> "Found":
+    def of(vectors: np.ndarray, members: int) -> "Found":
         """Return what nothing has been added to."""
         return Found(
-            np.zeros(pieces, np.int64),
-            np.zeros((pieces, 4)),
+            np.zeros(len(vectors), np.int64),
+            np.zeros((len(vectors), EFFECTS)),
             np.zeros(members, np.uint8),
-            np.zeros((1 + members, 1 + members)),
+            np.zeros((2, 1 + members, 1 + members)),
             np.zeros(2 + members, np.int64),
+            vectors,
         )
 
 
@@ -142,11 +144,15 @@ def _fold_group(rule, base, flat, places, count, cutoffs, total, low, high, up, 
 
 
 @compiled
-def _put(kind, base_kind, base, values, out16, written, origin, effect, changed):  # type: ignore[no-untyped-def]
-    """Round values into OUT; the effect is that on what OUT holds. Return how many overflow."""
+def put_halves(kind, base_kind, base, delta, values, out16, written, origin, effect, changed):  # type: ignore[no-untyped-def]
+    """Round values into OUT, and make the effect that on what OUT holds; return how many overflow.
+
+    `changed` is what effect[0] was before the values were applied in float32; written and origin are scratch.
+    """
     bad = write(kind, base_kind, base, values, out16, written, origin)
     effect[0] = changed
     add_rounding(values, written, origin, effect)
+    add_octaves(delta, origin, written, effect)
     return bad
 
 
@@ -201,11 +207,13 @@ def merge_pieces(  # type: ignore[no-untyped-def]
             bad += apply(base, total, operation, alpha, values, effect)
             if kind != FLOAT32:
                 half = out16[2 * at + first : 2 * at + first + n]  # a piece begins where it would in float32
-                bad += _put(kind, kinds[p, 0], base, values, half, floats[5, :n], floats[6, :n], effect, changed)
+                written, origin = floats[5, :n], floats[6, :n]
+                bad += put_halves(kind, kinds[p, 0], base, total, values, half, written, origin, effect, changed)
             if bad:
                 states[p] = NOT_FINITE
                 break
-            add_agreement(sample, 0, min(n, SAMPLE), rule == STRICT, low, high, found.products, found.agreement)
+            products = found.products[found.vectors[p]]
+            add_agreement(sample, 0, min(n, SAMPLE), rule == STRICT, low, high, products, found.agreement)
             found.kept[p] += keeps
         at += lengths[p]
     return states

@@ -9,6 +9,7 @@ import numpy as np
 from negmerge.execution.compiling import compiled
 
 SAMPLE = 512  # elements whose products are summed in float32; in a merge the first of each block of 2^14 are looked at
+EFFECTS = 5  # numbers that say the effect of a piece: see applying.effect_of
 ANY_ORDER = {"reassoc", "nsz", "contract"}
 
 
@@ -50,7 +51,7 @@ def _differing(a, b):  # type: ignore[no-untyped-def]
 
 @compiled
 def add_rounding(values, written, origin, effect):  # type: ignore[no-untyped-def]
-    """Add to effect [4] what rounding to the dtype of OUT makes of a block: elements that changed, and the error.
+    """Add to effect what rounding to the dtype of OUT makes of a block: elements that changed, and the error.
 
     values: what was computed; written: what OUT holds; origin: what it would hold at α = 0. Added to effect[0] is how
     many differ, to effect[3] Σ(written − values)².
@@ -59,6 +60,17 @@ def add_rounding(values, written, origin, effect):  # type: ignore[no-untyped-de
     for first in range(0, len(values), SAMPLE):
         some = slice(first, min(first + SAMPLE, len(values)))
         effect[3] += np.float64(_squared_distance(written[some], values[some]))
+
+
+@compiled
+def add_octaves(delta, origin, scratch, effect):  # type: ignore[no-untyped-def]
+    """Add to effect [4] Σ 4^⌊log₂|θ|⌋ over the elements of OUT before the merge whose δ is not 0."""
+    bits, powers = origin.view(np.uint32), scratch.view(np.uint32)
+    for j in range(len(delta)):  # a float without its sign and its fraction is the power of two
+        powers[j] = bits[j] & np.uint32(0x7F800000) if delta[j] != 0 else np.uint32(0)
+    for first in range(0, len(delta), SAMPLE):
+        some = scratch[first : min(first + SAMPLE, len(delta))]
+        effect[4] += np.float64(_product(some, some))
 
 
 @compiled

@@ -37,6 +37,7 @@ class Sources:
         self.names = tuple(name for name, fine in zip(names, readable.tolist(), strict=True) if fine)
         self.index = {name: i for i, name in enumerate(self.names)}
         self.widths = np.where(self.kinds == reading.FLOAT32, 4, 2)
+        self.vectors = np.array([len(pool.base.shape(name)) < 2 for name in self.names], np.uint8)
 
     def rows(self, pieces: Sequence[Piece]) -> Array:
         """Return the rows of the arrays where the tensors of pieces stand."""

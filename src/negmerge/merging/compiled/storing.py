@@ -76,7 +76,8 @@ def _round_to_float16(values, out, back):  # type: ignore[no-untyped-def]
     for j in range(len(values)):
         size = bits[j] & np.uint32(0x7FFFFFFF)
         # The exponent's bias is 15, not 127: (15 − 127)·2²³ modulo 2³². Halfway goes to the even neighbour.
-        usual = (size + (np.uint32(0xC8000FFF) + ((size >> np.uint32(13)) & np.uint32(1)))) >> np.uint32(13)
+        # numba adds in 64 bits, so the modulo is taken by hand.
+        usual = np.uint32(size + np.uint32(0xC8000FFF) + ((size >> np.uint32(13)) & np.uint32(1))) >> np.uint32(13)
         tiny = wide[j] - np.uint32(0x3F000000)
         rounded = tiny if size < np.uint32(0x38800000) else usual
         bad += (size >= np.uint32(0x47800000)) | (rounded >= np.uint32(0x7C00))

@@ -3,21 +3,23 @@
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from negmerge import __version__
 from negmerge.checkpoints import Checkpoint
 from negmerge.checkpoints.pieces import hash_bytes, placeholder
 from negmerge.checkpoints.writing import Layout, in_file_order
-from negmerge.merging.hashes import InputHashes
+from negmerge.merging.hashes import InputHashes, Stamps
 from negmerge.merging.merger import Merger
 from negmerge.merging.output.weights import FilePlan
 from negmerge.merging.plan import Plan, Term
 
 KEY = "negmerge"
-# Where the hub's cache keeps a model: its owner, its name, and the commit.
-SNAPSHOT = re.compile(r"models--(?P<owner>[^/]+?)--(?P<name>[^/]+)/snapshots/(?P<commit>[^/]+)")
+# Where the hub's cache keeps a model: its owner and name, and the commit.
+SNAPSHOT = re.compile(r"models--(?P<repository>[^/]+)/snapshots/(?P<commit>[^/]+)")
+MOST_LINKS = 40
 
 
 class Places:
@@ -26,6 +28,11 @@ class Places:
     def __init__(self) -> None:
         self._finds: dict[str, Callable[[], str]] = {}
         self._found: dict[str, str] = {}
+        self._checks: list[Callable[[], None]] = []
+
+    def check_after(self, check: Callable[[], None]) -> None:
+        """Have `check` called once all hashes are found; it raises what makes them void."""
+        self._checks.append(check)
 
     def new(self, find: Callable[[], str]) -> str:
         """Return the place of a hash that `find` will give."""
@@ -38,6 +45,8 @@ class Places:
         for text, find in self._finds.items():
             if text not in self._found:
                 self._found[text] = find()
+        for check in self._checks:
+            check()
         return self._found
 
     def filled(self, text: str) -> str:
@@ -57,10 +66,13 @@ def merge_facts(
 ) -> dict[str, Any]:
     """Return what a merge does with which inputs, as it stands in the record and on the card.
 
-    Hashes of inputs have places, which are filled once the inputs were read; there are none where none are taken.
+    Hashes of inputs have places, which are filled once the inputs were read; there are none where none are taken. An
+    input that was written to meanwhile is refused then.
     """
+    inputs = [plan.base]
 
     def of_input(checkpoint: Checkpoint) -> dict[str, Any]:
+        inputs.append(checkpoint)
         facts = {"name": input_name(checkpoint), "bytes": sum(file.stat().st_size for file in checkpoint.files)}
         return {**facts, "hash": places.new(lambda: hashes.of(checkpoint))} if hashed else facts
 
@@ -77,9 +89,9 @@ def merge_facts(
         }
 
     shared = {"include": list(include), "exclude": list(exclude), "base": of_input(plan.base)}
-    if len(plan.terms) == 1:
-        return {**shared, **of_term(plan.terms[0])}
-    return {**shared, "terms": [of_term(term) for term in plan.terms]}
+    terms = [of_term(term) for term in plan.terms]
+    places.check_after(Stamps(inputs).check)
+    return {**shared, **terms[0]} if len(terms) == 1 else {**shared, "terms": terms}
 
 
 def method_facts(merger: Merger) -> dict[str, Any]:
@@ -93,13 +105,22 @@ def input_name(checkpoint: Checkpoint) -> str:
     given = checkpoint.path.as_posix()
     if "@" in given and not checkpoint.path.exists():
         return given
+    for place in _ways(checkpoint.path):
+        if cached := SNAPSHOT.search(f"{place}/"):
+            return f"{cached['repository'].replace('--', '/')}@{cached['commit']}"
     resolved = checkpoint.path.resolve()
-    cached = SNAPSHOT.search(f"{checkpoint.path.absolute()}/") or SNAPSHOT.search(f"{resolved}/")
-    if cached:
-        owner = cached["owner"].replace("--", "/")
-        return f"{owner}/{cached['name']}@{cached['commit']}"
     # A name may hold bytes that are no text, which no header can.
     return os.fsencode(f"{resolved.parent.name}/{resolved.name}").decode(errors="replace")
+
+
+def _ways(path: Path) -> Iterator[Path]:
+    """Yield a path and where its links lead, one after the other: files in the hub's cache are links themselves."""
+    for _ in range(MOST_LINKS):
+        yield path.absolute()
+        yield path.parent.resolve() / path.name
+        if not path.is_symlink():
+            return
+        path = path.parent / path.readlink()
 
 
 def metadata(

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from negmerge.checkpoints.base import elements
+from negmerge.checkpoints.dtypes import DType
 from negmerge.execution.memory import peak_rss
 from negmerge.merging.agreement import Effect
 from negmerge.merging.output.beside import Beside
 from negmerge.merging.passes.jobs import OnBytes
 from negmerge.merging.plan import Plan
+from negmerge.merging.resolution import effect_warnings
 from negmerge.merging.tally import Merged, TensorCount
+from negmerge.merging.warnings import term_warnings
 
 OnEvent = Callable[[dict[str, Any]], None]
 
@@ -24,7 +27,7 @@ class MergeReport:
 
     `left_behind` names what of the base's folder is not in OUT, if OUT is a folder; a folder's name ends in a slash.
     `elements` are those of the base, tied tensors once. `common_elements` and `common_kept` leave out the merged
-    tensors that some adapters have no part in.
+    tensors that some adapters have no part in. `effect` is None where OUT is an adapter, whose change is not applied.
     """
 
     output: Path
@@ -39,7 +42,7 @@ class MergeReport:
     seconds: float
     bytes_read: int
     tensors: tuple[TensorCount, ...]
-    effect: Effect
+    effect: Effect | None
     warnings: tuple[str, ...] = ()
     left_behind: tuple[str, ...] = ()
 
@@ -65,7 +68,7 @@ class MergeReport:
             "bytes_read": self.bytes_read,
             "peak_rss": peak_rss(),
             "left_behind": list(self.left_behind),
-            **self.effect.as_json(),
+            **(self.effect.as_json() if self.effect is not None else {}),
             "warnings": list(self.warnings),
         }
 
@@ -112,10 +115,12 @@ def merge_report(
     total: int,
     beside: Beside | None = None,
     warnings: Sequence[str] = (),
+    dtypes: Sequence[DType] = (),
 ) -> MergeReport:
     """Return the report of a merge that began at `started` of time.perf_counter() and read `total` bytes.
 
-    `warnings` are those of the writing, beside those of the pools and of what lies beside the weights.
+    `warnings` are those of the writing, beside those of the pools, of the effect on OUT, whose merged tensors have
+    `dtypes`, and of what lies beside the weights.
     """
     counts = [count for term in merged.counts for count in term]
     partial = {name for term in plan.terms for name in term.pool.partial}
@@ -136,11 +141,21 @@ def merge_report(
         effect=merged.effect,
         warnings=(
             *(line for term in plan.terms for line in term.pool.warnings),
+            *_odd(plan, merged, dtypes),
             *(beside.warnings if beside is not None else ()),
             *warnings,
         ),
         left_behind=beside.left_behind if beside is not None else (),
     )
+
+
+def _odd(plan: Plan, merged: Merged, dtypes: Sequence[DType]) -> list[str]:
+    """Return the warnings of each term, by its number where there are several, and of the effect on OUT."""
+    found = []
+    for i, (term, counts, agreement) in enumerate(zip(plan.terms, merged.counts, merged.agreements, strict=True)):
+        label = f"term {i + 1}: " if len(plan.terms) > 1 else ""
+        found += [label + line for line in term_warnings(term, counts, agreement)]
+    return found + effect_warnings(plan.terms, merged.counts, merged.effect, dtypes)
 
 
 def byte_counter(on_event: OnEvent | None, total: int) -> OnBytes | None:

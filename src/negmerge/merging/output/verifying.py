@@ -63,36 +63,63 @@ def _verify_folder(folder: Path) -> tuple[list[str], int, list[Path]]:
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         raise InputError(f"{folder} holds no .safetensors; give a run directory or a merged model")
-    record = _record_of(weights[0], folder)
-    if "weights" not in record:  # written before records were of the whole folder
+    records = {file.name: own for file in weights if (own := read_record(file)) is not None}
+    if not records:
+        raise InputError(f"{folder} carries no record of negmerge; give a run directory or a merged model")
+    if not any("weights" in record for record in records.values()):  # written before records were of the whole folder
         found = [_differences(file, _record_of(file, file)) for file in weights]
         return [line for lines, _ in found for line in lines], sum(count for _, count in found), weights
+    there = sorted(file for file in folder.rglob("*") if file.is_file())
+    names = [file.relative_to(folder).as_posix() for file in there]
+    hashes = {name: hash_pieces(folder / name) for name in names if folder / name not in weights}
+    record, spokesman = _record_of_most(records, hashes, folder)
     problems, count = [], 0
     listed, beside = record["weights"], record["beside"]
-    if not isinstance(listed, dict) or not isinstance(beside, dict):
-        raise InputError(f"{folder} carries no whole record of negmerge; give a merged model")
-    for name, hashes in listed.items():
-        if not (folder / name).is_file():
-            problems.append(f"{name} is missing")
-            continue
-        if _record_of(folder / name, folder / name) != record:
-            problems.append(f"{name} is of another merge: its record differs from that of {weights[0].name}")
-            continue
-        lines, compared = _differences(folder / name, hashes)
-        problems += lines
-        count += compared
+    for name, expected in listed.items():
+        if name not in records:
+            there_is = folder / name in weights
+            problems.append(f"{name} {'carries no record: it was replaced' if there_is else 'is missing'}")
+        elif records[name] != record:
+            problems.append(f"{name} is of another merge: its record differs from that of {spokesman}")
+        else:
+            lines, compared = _differences(folder / name, expected)
+            problems += lines
+            count += compared
     for name, expected in beside.items():
-        if not (folder / name).is_file():
+        if name not in hashes:
             problems.append(f"{name} is missing")
-        elif hash_pieces(folder / name) != expected:
+        elif hashes[name] != expected:
             problems.append(f"{name} was changed")
         else:
             count += 1
-    there = sorted(file for file in folder.rglob("*") if file.is_file())
     known = {*listed, *beside}
-    names = [file.relative_to(folder).as_posix() for file in there]
     problems += [f"{name} was added" for name in names if name not in known and not _is_hidden(name)]
     return problems, count, there
+
+
+def _record_of_most(
+    records: Mapping[str, dict[str, Any]], hashes: Mapping[str, str], folder: Path
+) -> tuple[dict[str, Any], str]:
+    """Return the record that most shards carry (of two, the one that the files beside fit) and the first such shard.
+
+    Raises InputError for records that do not list the files of a folder.
+    """
+
+    def support(record: Mapping[str, Any]) -> tuple[int, int]:
+        beside = record["beside"]
+        return list(records.values()).count(dict(record)), sum(hashes.get(name) == beside[name] for name in beside)
+
+    of_folders = {name: record for name, record in records.items() if "weights" in record}
+    for record in of_folders.values():
+        weights, beside = record["weights"], record.get("beside")
+        if not (
+            isinstance(weights, dict)
+            and isinstance(beside, dict)
+            and all(isinstance(w, dict) for w in weights.values())
+        ):
+            raise InputError(f"{folder} carries no whole record of negmerge; give a merged model")
+    name = max(of_folders, key=lambda name: support(of_folders[name]))
+    return of_folders[name], name
 
 
 def _is_hidden(name: str) -> bool:

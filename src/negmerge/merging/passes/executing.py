@@ -9,7 +9,7 @@ import numpy as np
 
 from negmerge.checkpoints.dtypes import exact, to_floats
 from negmerge.merging.agreement import Effect
-from negmerge.merging.applying import Floats, Outlet, add_step
+from negmerge.merging.applying import Floats, Outlet, add_step, no_effect
 from negmerge.merging.hashes import InputHashes
 from negmerge.merging.passes.collecting import collect
 from negmerge.merging.passes.jobs import OnBytes, Piece, cut, in_threads
@@ -56,7 +56,7 @@ def execute(
     ]
     run = _Run(plan, ways, outlet, hashes, on_bytes)
     tallies = [Tally(term.pool) for term in plan.terms]
-    effect = np.zeros(4)
+    effect = no_effect()
     for names, chunk, work in run.parts():
         for result in in_threads(work, cut(plan.sizes, names, chunk), workers):
             for tally, finds in zip(tallies, result.terms, strict=True):
@@ -66,7 +66,7 @@ def execute(
     return Merged(
         tuple(tally.counts() for tally in tallies),
         tuple(tally.agreement for tally in tallies),
-        Effect(sum(plan.sizes.values()), int(effect[0]), *map(float, effect[1:])),
+        None if outlet.vector else Effect.of(sum(plan.sizes.values()), effect),
     )
 
 
@@ -138,7 +138,7 @@ class _Run:
 
     def _sum_up(self, batch: list[Piece]) -> _JobResult:
         found: tuple[list[Found], ...] = tuple([] for _ in self.plan.terms)
-        effect = np.zeros(4)
+        effect = no_effect()
         for piece in batch:
             effect += self._sum_piece(piece, found)
             self._tell(piece)
@@ -146,7 +146,7 @@ class _Run:
 
     def _on_device(self, term: "DeviceTerm", batch: list[Piece]) -> _JobResult:
         finds: list[Found] = []
-        effect = np.zeros(4)
+        effect = no_effect()
         for piece in batch:
             found, more = term.merge_whole(piece, self.outlet)
             finds.append(([(piece[0], found.kept)], found.differs, found.products, found.agreement))
@@ -190,7 +190,7 @@ class _Run:
                 delta = delta * weights.astype(delta.dtype)
             if self.outlet.vector:
                 self.outlet.write(name, start, delta.astype(exact(dtype).stored, copy=False))
-                return np.zeros(4)
+                return no_effect()
             values = add_step(values, delta, term.alpha, term.add)
         with np.errstate(over="ignore", invalid="ignore"):
             return self.outlet.put(name, start, base, dtype, values, values - origin)

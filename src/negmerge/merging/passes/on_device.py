@@ -17,7 +17,7 @@ from negmerge.checkpoints.adapter import BoundAdapter
 from negmerge.checkpoints.dtypes import exact
 from negmerge.checkpoints.memory import stored
 from negmerge.checkpoints.plain_file import read_into
-from negmerge.merging.applying import Floats, Outlet, range_error
+from negmerge.merging.applying import HALVES, Floats, Outlet, range_error
 from negmerge.merging.hashes import InputHashes
 from negmerge.merging.method import Place
 from negmerge.merging.passes.jobs import Piece
@@ -52,7 +52,7 @@ class DeviceTerm:
             return PieceFound(merged.cpu().numpy(), *found)
 
     def merge_whole(self, piece: Piece, outlet: Outlet) -> tuple[PieceFound, Floats]:
-        """Compute θ₀ ∓ α·τ of a piece, write it, and return what was found and the effect (see Outlet.put).
+        """Compute θ₀ ∓ α·τ of a piece, write it, and return what was found and the effect (see effect_of).
 
         Raises InputError for NaN or Inf, and where the result leaves the range of the dtype of OUT.
         """
@@ -65,19 +65,22 @@ class DeviceTerm:
             dtype = outlet.dtype(name)
             out = values.to(dtype.torch)
             written, before = out.to(base.dtype), base.to(dtype.torch).to(base.dtype)
+            moved = before[step != 0] if dtype in HALVES else before[:0]
+            powers = (moved.float().abs().view(torch.int32) & 0x7F800000).view(torch.float32)
             measured = torch.stack(
                 [
                     torch.count_nonzero(written != before).double(),
                     step.double().square().sum(),
                     base.double().square().sum(),
                     (written.double() - values.double()).square().sum(),
+                    powers.double().square().sum(),
                     torch.count_nonzero(~torch.isfinite(out)).double(),
                 ]
             ).cpu()
-            if measured[4]:
+            if measured[5]:
                 raise range_error(name, dtype, self._term.alpha)
             outlet.write(name, start, stored(self._to_host(out)))
-            return PieceFound(NOTHING, *found), measured[:4].numpy()
+            return PieceFound(NOTHING, *found), measured[:5].numpy()
 
     def _merged(self, piece: Piece, base: Tensor, deltas: Tensor) -> tuple[Tensor, tuple[int, Any, Any, Any]]:
         name, start, _ = piece
@@ -98,7 +101,9 @@ class DeviceTerm:
             ]
         )
         differs = (deltas != 0).any(1).cpu().numpy()
-        return merged, (kept, differs, (rows @ rows.T).tril().cpu().numpy(), counts.cpu().numpy())
+        products = np.zeros((2, len(rows), len(rows)))
+        products[int(len(self._term.pool.base.shape(name)) < 2)] = (rows @ rows.T).tril().cpu().numpy()
+        return merged, (kept, differs, products, counts.cpu().numpy())
 
     def _deltas(self, piece: Piece) -> tuple[Tensor, Tensor]:
         """Return the base's elements and the task vectors [N, n] of a piece on the device, in the dtype of the sums."""

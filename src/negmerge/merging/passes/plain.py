@@ -1,17 +1,17 @@
 """The plain way: task vectors of a piece as one array [N, n], merged by the method's own function in torch."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from negmerge.checkpoints.adapter import BoundAdapter
 from negmerge.checkpoints.base import elements
-from negmerge.checkpoints.dtypes import exact, is_finite, to_floats
+from negmerge.checkpoints.dtypes import exact, from_floats, is_finite, to_floats
 from negmerge.checkpoints.pieces import ELEMENTS
 from negmerge.errors import InputError
-from negmerge.merging.applying import Floats
+from negmerge.merging.applying import Floats, add_step, effect_of, no_effect
 from negmerge.merging.hashes import InputHashes
 from negmerge.merging.method import Place
 from negmerge.merging.passes.jobs import OnBytes, Piece, cut, in_threads
@@ -32,13 +32,17 @@ NOTHING: Floats = np.empty(0, np.float32)
 
 @dataclass(frozen=True)
 class PieceFound:
-    """What a merged piece is, τ, and what was found in it: see Tally.add."""
+    """What a merged piece is, τ, and what was found in it: see Tally.add.
+
+    `effect` is that of α = 1 (see applying.effect_of), where the pool is inspected.
+    """
 
     delta: Floats
     kept: int
     differs: Array
     products: Array
     agreement: Array
+    effect: Array = field(default_factory=no_effect)
 
 
 def chunk_of(members: int, device: str = "cpu") -> int:
@@ -61,11 +65,13 @@ def merge_piece(term: "Term", piece: Piece, statistics: "Statistics", device: st
     found = None if statistic is None else torch.from_numpy(np.asarray(statistic))
     delta, kept = term.merger.merge(torch.from_numpy(deltas), device, Place(name, start), found)
     sampled = _sampled(start, stop)
-    return PieceFound(delta.numpy(), kept, np.any(deltas != 0, axis=1), *_agreement(base[sampled], deltas[:, sampled]))
+    vector = len(term.pool.base.shape(name)) < 2
+    agreement = _agreement(base[sampled], deltas[:, sampled], vector)
+    return PieceFound(delta.numpy(), kept, np.any(deltas != 0, axis=1), *agreement)
 
 
 def inspect_piece(term: "Term", piece: Piece) -> PieceFound:
-    """Count what a method keeps of a piece of a tensor, and multiply all its elements.
+    """Count what a method keeps of a piece of a tensor, multiply all its elements, and measure the effect of α = 1.
 
     Raises InputError, naming file and tensor, for NaN or Inf.
     """
@@ -73,17 +79,25 @@ def inspect_piece(term: "Term", piece: Piece) -> PieceFound:
 
     name, start, stop = piece
     base, deltas = read_deltas(term.pool, name, start, stop)
-    _, kept = term.merger.merge(torch.from_numpy(deltas), "cpu", Place(name, start))
-    return PieceFound(NOTHING, kept, np.any(deltas != 0, axis=1), *_agreement(base, deltas))
+    delta, kept = term.merger.merge(torch.from_numpy(deltas), "cpu", Place(name, start))
+    dtype = term.pool.base.dtype(name)
+    values = add_step(base, delta.numpy(), 1.0, add=False)
+    out = from_floats(values, dtype)
+    # What leaves the range is refused by a merge, not here.
+    effect = effect_of(base, delta.numpy(), values, out, dtype) if is_finite(out, dtype) else no_effect()
+    agreement = _agreement(base, deltas, len(term.pool.base.shape(name)) < 2)
+    return PieceFound(NOTHING, kept, np.any(deltas != 0, axis=1), *agreement, effect)
 
 
-def _agreement(base: Array, deltas: Array) -> tuple[Array, Array]:
-    """Return products and counts of elements of a pool: see Agreement."""
+def _agreement(base: Array, deltas: Array, vector: bool) -> tuple[Array, Array]:
+    """Return products and counts of elements of a matrix, or of a vector, of a pool: see Agreement."""
     rows = np.concatenate([base[None], deltas]).astype(np.float64)
     signs = np.sign(rows[1:])
     agreeing = int(np.count_nonzero(np.abs(signs.sum(0)) == len(deltas)))
     zeros = np.count_nonzero(signs == 0, axis=1)
-    return np.tril(np.einsum("ik,jk->ij", rows, rows)), np.array([rows.shape[1], agreeing, *zeros], np.int64)
+    products = np.zeros((2, len(rows), len(rows)))
+    products[int(vector)] = np.tril(np.einsum("ik,jk->ij", rows, rows))
+    return products, np.array([rows.shape[1], agreeing, *zeros], np.int64)
 
 
 def _sampled(start: int, stop: int) -> Array:

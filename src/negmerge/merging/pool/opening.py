@@ -9,6 +9,7 @@ from pathlib import Path
 
 from negmerge.checkpoints import Checkpoint, find, open_adapter
 from negmerge.checkpoints.adapter import Adapter, is_adapter
+from negmerge.checkpoints.open_files import allow_open_files
 from negmerge.checkpoints.opening import open_found
 from negmerge.errors import InputError
 from negmerge.merging.pool.copies import refuse_copies
@@ -26,6 +27,7 @@ def open_pool(
     them takes longer than reading it. Raises InputError for a member given twice, for the base given as a member, and
     as `fit_pool` does.
     """
+    allow_open_files()
     places = [find(Path(member)) for member in members]
     keys = [str(shown if place != shown else place.resolve()) for place, shown in places]
     order = sorted(range(len(places)), key=keys.__getitem__)
