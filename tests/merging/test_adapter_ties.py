@@ -13,6 +13,7 @@ from negmerge.errors import InputError
 from negmerge.merging.as_adapter import merge_as_adapter
 from negmerge.merging.engine import merge_checkpoints
 from negmerge.merging.inspecting import inspect_checkpoints
+from pools import of_the_fit
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
@@ -26,7 +27,6 @@ SAVED = {
     "factors of the head": {"target_modules": ["q_proj", "lm_head"]},
     "factors beside a saved head": {"target_modules": ["q_proj", "embed_tokens"], "modules_to_save": ["lm_head"]},
 }
-from pools import of_the_fit
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from negmerge.checkpoints import write_state_dict
 from negmerge.errors import InputError
 from negmerge.merging.engine import merge_checkpoints, merge_state_dicts
 from negmerge.merging.inspecting import inspect_checkpoints
+from pools import of_the_fit
 
 NAN = float("nan")
 # Tensors that never merge, as transformers, timm and torch save them in some versions only.
@@ -30,7 +31,6 @@ CHANGES = {
     "has another dtype": lambda value: value.double() + 1,
     "has NaN": lambda value: torch.full(value.shape, NAN),
 }
-from pools import of_the_fit
 
 
 def members_of(base, count=2):

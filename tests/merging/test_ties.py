@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from negmerge.errors import InputError
 from negmerge.merging.engine import merge_checkpoints, merge_state_dicts, merge_vector
 from negmerge.merging.inspecting import inspect_checkpoints
+from pools import of_the_fit
 
 transformers = pytest.importorskip("transformers")
 
@@ -29,7 +30,6 @@ MODELS = {
         "BartForConditionalGeneration",
     ),
 }  # fmt: skip
-from pools import of_the_fit
 
 
 def made(family, seed):
