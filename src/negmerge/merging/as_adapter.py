@@ -28,9 +28,9 @@ from negmerge.merging.output.weights import FilePlan, WeightsWriter
 from negmerge.merging.passes.executing import execute
 from negmerge.merging.plan import Term, plan_merge
 from negmerge.merging.pool import Pool, open_pool
+from negmerge.merging.pool.ties import groups
 from negmerge.merging.request import check_request
 from negmerge.merging.tally import Merged
-from negmerge.merging.pool.ties import groups
 
 PREFIX = "base_model.model."
 

@@ -13,7 +13,7 @@ from negmerge.errors import InputError, listing
 from negmerge.execution import compiling
 from negmerge.merging.merger import Merger
 from negmerge.merging.passes.collecting import first_reads
-from negmerge.merging.passes.plain import chunk_of
+from negmerge.merging.passes.plain import chunk_of, piece_width
 from negmerge.merging.pool import Pool
 from negmerge.merging.pool.ties import groups
 
@@ -32,6 +32,10 @@ class Term:
     alpha: float = 1.0
     add: bool = False
     weights: Checkpoint | None = None
+
+    def width(self, name: str) -> int:
+        """Bytes of one element of a tensor in all checkpoints of the term."""
+        return piece_width(self.pool, name) + (0 if self.weights is None else self.weights.dtype(name).itemsize)
 
 
 @dataclass(frozen=True)
@@ -79,8 +83,8 @@ class Plan:
         for term, compiled in zip(self.terms, self.compiled, strict=True):
             more = first_reads(term.pool, term.merger, self.chunk, compiled)
             for name in term.pool.merged:
-                width = sum(c.dtype(name).itemsize for c in (term.pool.base, *term.pool.members))
-                total += self.sizes[name] * width * (1 + more.get(name, 0))
+                again = piece_width(term.pool, name) * more.get(name, 0)
+                total += self.sizes[name] * (term.width(name) + again)
         return total
 
 

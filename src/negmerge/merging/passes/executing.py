@@ -10,9 +10,10 @@ from negmerge.checkpoints.dtypes import exact, to_floats
 from negmerge.merging.agreement import Effect
 from negmerge.merging.applying import Floats, Outlet, add_step
 from negmerge.merging.hashes import InputHashes
+from negmerge.merging.importance import read_importance
 from negmerge.merging.passes.collecting import collect
 from negmerge.merging.passes.jobs import OnBytes, Piece, cut, in_threads
-from negmerge.merging.passes.plain import NO_HASHES, PieceFound, merge_piece, piece_width
+from negmerge.merging.passes.plain import NO_HASHES, PieceFound, merge_piece
 from negmerge.merging.plan import Plan, Statistics, Term
 from negmerge.merging.tally import Merged, Tally
 
@@ -60,7 +61,7 @@ def execute(
 
     def tell(name: str, count: int) -> None:
         if on_bytes:
-            on_bytes(count * sum(piece_width(t.pool, name) for t in plan.terms if name in t.pool.merged_set))
+            on_bytes(count * sum(t.width(name) for t in plan.terms if name in t.pool.merged_set))
 
     def sum_up(batch: list[Piece]) -> _JobResult:
         found: tuple[list[tuple[str, PieceFound]], ...] = tuple([] for _ in plan.terms)
@@ -144,7 +145,7 @@ def _sum_piece(
         pieces.append((name, merged))
         delta = merged.delta
         if term.weights is not None:
-            delta = delta * to_floats(term.weights.raw(name, start, stop), term.weights.dtype(name)).astype(delta.dtype)
+            delta = delta * read_importance(term.weights, name, start, stop, hashes).astype(delta.dtype, copy=False)
         if outlet.vector:
             outlet.write(name, start, delta.astype(exact(dtype).stored, copy=False))
             return np.zeros(4)

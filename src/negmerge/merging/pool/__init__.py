@@ -2,6 +2,6 @@
 
 from negmerge.merging.pool.fitted import Pool
 from negmerge.merging.pool.fitting import fit_pool
-from negmerge.merging.pool.opening import open_pool
+from negmerge.merging.pool.opening import OpenTerms, TermFiles, open_pool, open_terms
 
-__all__ = ["Pool", "fit_pool", "open_pool"]
+__all__ = ["OpenTerms", "Pool", "TermFiles", "fit_pool", "open_pool", "open_terms"]
