@@ -71,8 +71,8 @@ def unknown(key: str, known: Iterable[str]) -> str:
 
 
 def shown(value: Any) -> str:
-    """Return a refused value as a message shows it, cut short where it is long."""
-    text = repr(value)
+    """Return a refused value as a message shows it, on one line and cut short where it is long."""
+    text = " ".join(repr(value).splitlines())
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 

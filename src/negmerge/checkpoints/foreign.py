@@ -70,6 +70,9 @@ def refuse_quantised(codes: Mapping[str, object], shown: Path) -> None:
 
     They are known by their dtype (fp8 and narrower), or by integers with the companions that each format gives them.
     """
+    kinds = {code for code in codes.values() if isinstance(code, str)}
+    if not any(code in INTEGERS or code.startswith(NARROW) for code in kinds):
+        return
     for name, code in codes.items():
         if not isinstance(code, str):
             continue

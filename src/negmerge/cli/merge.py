@@ -127,7 +127,7 @@ def merge(
         elif dtype != "base" or max_shard_size is not None:
             raise InputError("--as-adapter writes float32 factors in one file; leave --dtype and --max-shard-size out")
         else:
-            from negmerge.merging.as_adapter import merge_as_adapter
+            from negmerge.merging.as_adapter import merge_as_adapter  # imports torch
 
             report = merge_as_adapter(base, members or [], output, as_adapter, **common)
     facts = report.as_json()

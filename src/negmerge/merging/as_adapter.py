@@ -27,7 +27,8 @@ from negmerge.merging.output.reports import AdapterReport, OnEvent, byte_counter
 from negmerge.merging.output.weights import FilePlan, WeightsWriter
 from negmerge.merging.passes.executing import execute
 from negmerge.merging.plan import Term, plan_merge
-from negmerge.merging.pool import Pool, open_pool
+from negmerge.merging.pool.fitted import Pool
+from negmerge.merging.pool.opening import open_pool
 from negmerge.merging.pool.ties import groups
 from negmerge.merging.request import check_request
 from negmerge.merging.tally import Merged
@@ -92,7 +93,9 @@ def merge_as_adapter(
     check_output(output, [base, *paths], overwrite)
     with open_pool(base, paths, include, exclude) as pool:
         adapters = _adapters(pool)
-        plan = plan_merge(pool.base, [Term(pool, merger.fitted(pool.merged, pool.order), alpha, add)], device)
+        plan = plan_merge(
+            pool.base, [Term(pool, merger.fitted(pool.merged, pool.order, pool.tied), alpha, add)], device
+        )
         total, places = plan.bytes_to_read, Places()
         facts = merge_facts(plan, include, exclude, hash_inputs, InputHashes(), places)
         homes = _homes(pool, adapters)

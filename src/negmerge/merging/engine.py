@@ -13,7 +13,8 @@ from negmerge.merging.output.reports import MergeReport, OnEvent, VectorReport
 from negmerge.merging.output.weights import FilePlan, written_weights
 from negmerge.merging.passes.executing import execute
 from negmerge.merging.plan import Term, plan_merge
-from negmerge.merging.pool import TermFiles, fit_pool, open_terms
+from negmerge.merging.pool.fitting import fit_pool
+from negmerge.merging.pool.opening import TermFiles, open_terms
 from negmerge.merging.request import check_request
 from negmerge.merging.writing import MergeRequest, TermRequest, plan_terms, write_merge
 
@@ -185,7 +186,7 @@ def merge_state_dicts(
     check_state_dicts(base, members)
     opened = [StateDict(member, Path(f"members[{i}]")) for i, member in enumerate(members)]
     pool = fit_pool(StateDict(base, Path("base")), opened, include, exclude, buffers)
-    plan = plan_merge(pool.base, [Term(pool, merger.fitted(pool.merged, pool.order), alpha, add)])
+    plan = plan_merge(pool.base, [Term(pool, merger.fitted(pool.merged, pool.order, pool.tied), alpha, add)])
     result = {name: tensor.detach().clone() for name, tensor in base.items()}
     flat = {name: torch.empty(base[name].numel(), dtype=base[name].dtype) for name in (*plan.merged, *plan.tied)}
 

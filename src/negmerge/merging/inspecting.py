@@ -11,7 +11,7 @@ from negmerge.merging.agreement import Agreement
 from negmerge.merging.passes.jobs import Piece, cut, in_threads
 from negmerge.merging.passes.plain import CHUNK, NOTHING, PieceFound, inspect_piece
 from negmerge.merging.plan import Plan, Term, plan_merge
-from negmerge.merging.pool import open_pool
+from negmerge.merging.pool.opening import open_pool
 from negmerge.merging.request import check_request
 from negmerge.merging.tally import Tally, TensorCount
 from negmerge.merging.warnings import chance_level, pool_warnings

@@ -42,6 +42,7 @@ class Merger:
         self._common: dict[str, Any] = {}
         self._special: list[_Special] = []
         self._known: dict[str, MergeSettings] = {}
+        self._names: dict[str, list[str]] = {}  # of tied tensors, by the name that merges
         wrong = [*self._split(settings), *self._wrong_values(), *self._wrong_scope()]
         if seed and not self.random:
             wrong.append("it draws nothing, so it takes no seed; leave --seed out")
@@ -58,7 +59,8 @@ class Merger:
         """Return the settings for one tensor; for the name "" those that hold where no pattern matches."""
         name = name if self._special else ""
         if name not in self._known:
-            special = {item.key: item.value for item in self._special if name and item.pattern.search(name)}
+            own = self._names.get(name, [name] if name else [])
+            special = {item.key: item.value for item in self._special if any(map(item.pattern.search, own))}
             self._known[name] = checked(self.method.settings, {**self._common, **special}, f"method {self.name}")
         return self._known[name]
 
@@ -75,22 +77,32 @@ class Merger:
             found[key][1].append(name)
         return list(found.values())
 
-    def fitted(self, names: Sequence[str], order: Sequence[int]) -> Merger:
+    def fitted(self, names: Sequence[str], order: Sequence[int], tied: Mapping[str, str] | None = None) -> Merger:
         """Return the method for a pool: its lists for the members put in the pool's order.
 
-        Raises InputError for settings that do not fit so many members, and a pattern that is found in no name.
+        `tied` maps further names of tensors to the one of `names`; a pattern finds a tensor by any of them. Raises
+        InputError for settings that do not fit so many members, and a pattern that is found in no name.
         """
         for item in self._special:
-            if not any(item.pattern.search(name) for name in names):
+            if not any(item.pattern.search(name) for name in (*names, *(tied or ()))):
                 example = f", such as {names[0]!r}" if names else ""
                 label = f"{item.key}[{item.pattern.pattern}]"
                 raise InputError(f"{label} matches none of the {len(names)} merged names{example}")
-        self.check_members(len(order), names)
+        self._knowing(tied).check_members(len(order), names)
         changed = dict(self.settings)
         for key, values in self.settings.items():
             if key.partition("[")[0] in self.method.settings.per_member() and values is not None:
                 changed[key] = [values[i] for i in order]
-        return Merger(self.name, changed, self.seed)
+        return Merger(self.name, changed, self.seed)._knowing(tied)
+
+    def _knowing(self, tied: Mapping[str, str] | None) -> Merger:
+        """Return the same method, which knows the further names of tied tensors."""
+        if not tied:
+            return self
+        found = Merger(self.name, self.settings, self.seed)
+        for name, first in tied.items():
+            found._names.setdefault(first, [first]).append(name)
+        return found
 
     def check_members(self, members: int, names: Iterable[str] = ()) -> None:
         """Raise InputError where the settings of a tensor do not fit a pool of so many members.

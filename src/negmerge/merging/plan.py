@@ -14,7 +14,7 @@ from negmerge.execution import compiling
 from negmerge.merging.merger import Merger
 from negmerge.merging.passes.collecting import first_reads
 from negmerge.merging.passes.plain import chunk_of, piece_width
-from negmerge.merging.pool import Pool
+from negmerge.merging.pool.fitted import Pool
 from negmerge.merging.pool.ties import groups
 
 Write = Callable[[str, int, Raw], None]

@@ -18,7 +18,7 @@ from negmerge.merging.mergekit import from_mergekit, is_mergekits
 from negmerge.merging.merger import Merger
 from negmerge.merging.output.kept_recipe import HEAD
 from negmerge.merging.output.reports import MergeReport, OnEvent
-from negmerge.merging.pool import TermFiles
+from negmerge.merging.pool.opening import TermFiles
 from negmerge.merging.request import wrong_arguments
 from negmerge.merging.writing import MergeRequest, TermRequest, write_merge
 from negmerge.parsing import dump_yaml, parse_yaml

@@ -9,7 +9,7 @@ import numpy as np
 from negmerge.checkpoints.base import elements
 from negmerge.errors import InputError
 from negmerge.merging.agreement import Agreement, Effect
-from negmerge.merging.pool import Pool
+from negmerge.merging.pool.fitted import Pool
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from negmerge.merging.output.weights import WeightsWriter, parse_size
 from negmerge.merging.passes.executing import execute
 from negmerge.merging.passes.plain import CHUNK
 from negmerge.merging.plan import Plan, Term, plan_merge
-from negmerge.merging.pool import OpenTerms, TermFiles, open_terms
+from negmerge.merging.pool.opening import OpenTerms, TermFiles, open_terms
 from negmerge.merging.tally import Merged
 
 
@@ -119,7 +119,7 @@ def write_merge(request: MergeRequest) -> MergeReport:
 def plan_terms(opened: OpenTerms, terms: Sequence[TermRequest], device: str) -> Plan:
     """Plan the merge of opened terms, their lists for the members in the order of the pools."""
     planned = [
-        Term(pool, term.merger.fitted(pool.merged, pool.order), term.alpha, term.add, weights)
+        Term(pool, term.merger.fitted(pool.merged, pool.order, pool.tied), term.alpha, term.add, weights)
         for term, pool, weights in zip(terms, opened.pools, opened.weights, strict=True)
     ]
     return plan_merge(opened.base, planned, device)

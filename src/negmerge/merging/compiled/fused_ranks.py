@@ -13,7 +13,7 @@ from negmerge.merging.compiled.sources import Sources
 from negmerge.merging.passes.jobs import OnBytes, Piece, cut, in_threads
 from negmerge.merging.passes.plain import CHUNK, Array, piece_width, read_deltas
 from negmerge.merging.passes.ranking import RankSearch
-from negmerge.merging.pool import Pool
+from negmerge.merging.pool.fitted import Pool
 
 PIECE = 2**21  # elements in a job that only counts, for the counts are added up once for each job
 

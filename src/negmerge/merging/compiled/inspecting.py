@@ -14,7 +14,7 @@ from negmerge.merging.compiled.reading import FINE, NOT_FINITE, UNREADABLE, load
 from negmerge.merging.compiled.rules import Rule
 from negmerge.merging.compiled.sources import Sources
 from negmerge.merging.passes.jobs import Piece
-from negmerge.merging.pool import Pool
+from negmerge.merging.pool.fitted import Pool
 
 ROWS = 2**12  # elements of every member that are held at a time
 

@@ -10,7 +10,7 @@ from negmerge.checkpoints.dtypes import BFLOAT16, FLOAT16, FLOAT32
 from negmerge.merging.compiled import reading
 from negmerge.merging.compiled.reading import fetch_pieces
 from negmerge.merging.passes.jobs import Piece
-from negmerge.merging.pool import Pool
+from negmerge.merging.pool.fitted import Pool
 
 KINDS = {FLOAT32: reading.FLOAT32, BFLOAT16: reading.BFLOAT16, FLOAT16: reading.FLOAT16}
 Array = np.ndarray[Any, Any]

@@ -39,8 +39,8 @@ class MergeReport:
     """What a merge did. `seconds` from opening the inputs to the rename; `bytes_read` and `peak_rss` in bytes.
 
     `left_behind` names what of the base's folder is not in OUT, if OUT is a folder; a folder's name ends in a slash.
-    `elements` are those of the base, tied tensors once; `kept` is counted in every term. `common_elements` and `common_kept` leave out the merged
-    tensors that some adapters have no part in.
+    `elements` are those of the base, tied tensors once; `kept` is counted in every term. `common_elements` and
+    `common_kept` leave out the merged tensors that some adapters have no part in.
     """
 
     output: Path

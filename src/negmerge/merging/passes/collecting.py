@@ -11,7 +11,7 @@ from negmerge.merging.merger import Merger
 from negmerge.merging.passes.jobs import OnBytes
 from negmerge.merging.passes.plain import Array, visit_deltas
 from negmerge.merging.passes.ranking import RankSearch
-from negmerge.merging.pool import Pool
+from negmerge.merging.pool.fitted import Pool
 
 
 def collect(

@@ -15,7 +15,7 @@ from negmerge.merging.applying import Floats
 from negmerge.merging.hashes import InputHashes
 from negmerge.merging.method import Place
 from negmerge.merging.passes.jobs import OnBytes, Piece, cut, in_threads
-from negmerge.merging.pool import Pool
+from negmerge.merging.pool.fitted import Pool
 
 if TYPE_CHECKING:
     from negmerge.merging.plan import Statistics, Term

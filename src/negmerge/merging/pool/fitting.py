@@ -149,7 +149,7 @@ def _with_all_names(
     """Return the base with all its ties and the heads that it implies, and these heads, each with its embedding."""
     full = [member for member in members if not isinstance(member, Adapter)]
     tied = ties_by_value(base, full, ties_by_name(base, config))
-    implied = implied_heads(base, tied, members, config)
+    implied = implied_heads(base, tied, members, config, patterns.wanted)
     heads = {head: own for head, own in implied.items() if patterns.wanted(head)}
     return Aliased(base, heads, tied), heads
 
@@ -207,12 +207,13 @@ def _fitted(
     """Return all models under the base's names. Raises InputError that lists what does not fit."""
     problems = [(found.parts[0][0], line) for found in untied for line in found.problems]
     known = frozenset(base.names) | frozenset(heads)
+    shapes = {name: base.shape(name) for name in merged}
     fitted = {}
     for key, member in models.items():
         if not isinstance(member, BoundAdapter):
             problems += _extra(member, known, patterns, config)
             member = _under_tied_names(member, merged, tied)
-            problems += _misfits(base, member, merged)
+            problems += _misfits(base, member, shapes)
         fitted[key] = member
     if problems:
         if line := next(
@@ -248,16 +249,16 @@ def _under_tied_names(member: Checkpoint, merged: Sequence[str], tied: Mapping[s
     return Aliased(member, alias) if alias else member
 
 
-def _misfits(base: Checkpoint, member: Checkpoint, merged: Sequence[str]) -> list[tuple[str, str]]:
+def _misfits(base: Checkpoint, member: Checkpoint, shapes: Mapping[str, tuple[int, ...]]) -> list[tuple[str, str]]:
     """Return a name and a line for each merged tensor that a member lacks, or has in another shape or kind."""
     has = frozenset(member.names)
     found = []
-    for name in merged:
+    for name, shape in shapes.items():
         if name not in has:
             found.append((name, f"{member.path}: {name} is missing"))
-        elif member.shape(name) != base.shape(name):
-            shapes = f"{list(member.shape(name))}, in the base {list(base.shape(name))}"
-            found.append((name, f"{member.path}: {name} has shape {shapes}"))
+        elif member.shape(name) != shape:
+            own = list(member.shape(name))
+            found.append((name, f"{member.path}: {name} has shape {own}, in the base {list(shape)}"))
         elif not member.dtype(name).is_floating_point:
             found.append((name, f"{member.path}: {name} is {member.dtype(name)}, in the base {base.dtype(name)}"))
     return found

@@ -77,6 +77,8 @@ class Patterns:
 
     def wanted(self, *names: str) -> bool:
         """Return whether a tensor is wanted; all its `names` count, as tied names are one tensor."""
+        if not self._include and not self._exclude:
+            return True
         return any(self.included(name) for name in names) and not any(self.excluded(name) for name in names)
 
 

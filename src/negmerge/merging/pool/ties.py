@@ -128,11 +128,12 @@ def implied_heads(
     tied: Mapping[str, str],
     members: Sequence[Checkpoint | Adapter],
     config: Mapping[str, Any] | None,
+    wanted: Callable[[str], bool] = lambda _: True,
 ) -> dict[str, str]:
     """Return the heads that a tied base does not store but members name or move apart, each with its embedding.
 
-    An adapter that saves the embedding as a whole moves it apart from the head. Raises InputError where the name of
-    that head cannot be known.
+    An adapter that saves the embedding as a whole moves it apart from the head, where the embedding is `wanted`. Raises
+    InputError where the name of that head cannot be known.
     """
     if not ties_words(config):
         return {}
@@ -158,7 +159,7 @@ def implied_heads(
     for member in members:
         if isinstance(member, Adapter):
             whole = {places.of(key) for key, form in member.named.items() if form == "whole"}
-            for name in [name for name in free if name in whole and name not in heads.values()]:
+            for name in [name for name in free if name in whole and wanted(name) and name not in heads.values()]:
                 head = _looked_up(member, name, base, config)
                 if head is not None:
                     heads[head] = name
