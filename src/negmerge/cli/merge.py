@@ -103,6 +103,8 @@ def merge(
         "method": method,
         "alpha": alpha,
         "add": add,
+        "origin": origin,
+        "weights": weights,
         "include": include or (),
         "exclude": exclude or (),
         "seed": seed,
@@ -113,17 +115,17 @@ def merge(
     }
     if wrong:
         shape = {"dtype": dtype, "max_shard_size": max_shard_size, "rank": as_adapter}
-        more = {"origin": origin, "weights": weights, "buffers": buffers, "members": members or []}
+        more = {"buffers": buffers, "members": members or []}
         _refuse(wrong, chosen, {**common, **shape, **more})
     common["settings"] = chosen
     with _Bar() as bar:
         common["on_event"] = bar.listen
         report: MergeReport
         if as_adapter is None:
-            common |= {"origin": origin, "weights": weights, "buffers": buffers}
-            report = merge_checkpoints(
-                base, members or [], output, dtype=dtype, max_shard_size=max_shard_size, **common
-            )
+            common |= {"dtype": dtype, "max_shard_size": max_shard_size, "buffers": buffers}
+            report = merge_checkpoints(base, members or [], output, **common)
+        elif buffers != "keep":
+            raise InputError("--as-adapter holds no running statistics; leave --buffers out")
         elif dtype != "base" or max_shard_size is not None:
             raise InputError("--as-adapter writes float32 factors in one file; leave --dtype and --max-shard-size out")
         else:
@@ -146,6 +148,10 @@ def merge(
     if as_adapter is not None:
         error = 100 * facts["adapter_error"]
         print(f"  adapter    rank {as_adapter}, which leaves out {error:.2f} % of the change (Frobenius norm)")
+        if whole := facts["adapter_whole"]:
+            print(f"  whole      {shortened(whole)}")
+        if lost := facts["adapter_left_out"]:
+            print(f"  left out   {100 * facts['adapter_left_out_share']:.2f} % of ‖τ‖²: {shortened(lost)}")
     if report.left_behind:
         print(f"  left behind  {shortened(report.left_behind)}")
     print(f"  took       {report.seconds:.2f} s, {facts['peak_rss'] / 2**20:.0f} MiB")

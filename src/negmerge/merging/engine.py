@@ -14,7 +14,7 @@ from negmerge.merging.output.weights import FilePlan, written_weights
 from negmerge.merging.passes.executing import execute
 from negmerge.merging.plan import Term, plan_merge
 from negmerge.merging.pool.fitting import fit_pool
-from negmerge.merging.pool.opening import TermFiles, open_terms
+from negmerge.merging.pool.opening import open_terms, term_files
 from negmerge.merging.request import check_request
 from negmerge.merging.writing import MergeRequest, TermRequest, plan_terms, write_merge
 
@@ -97,17 +97,6 @@ def merge_checkpoints(
             overwrite,
             on_event,
         )
-    )
-
-
-def term_files(
-    members: Sequence[Path | str], origin: Path | str | None = None, weights: Path | str | None = None
-) -> TermFiles:
-    """Return the files of a term as paths."""
-    return TermFiles(
-        [Path(member) for member in members],
-        None if origin is None else Path(origin),
-        None if weights is None else Path(weights),
     )
 
 

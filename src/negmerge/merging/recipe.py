@@ -18,15 +18,13 @@ from negmerge.merging.mergekit import from_mergekit, is_mergekits
 from negmerge.merging.merger import Merger
 from negmerge.merging.output.kept_recipe import HEAD
 from negmerge.merging.output.reports import MergeReport, OnEvent
-from negmerge.merging.pool.opening import TermFiles
+from negmerge.merging.pool.opening import AnyPath, term_files
 from negmerge.merging.request import wrong_arguments
 from negmerge.merging.writing import MergeRequest, TermRequest, write_merge
 from negmerge.parsing import dump_yaml, parse_yaml
 
 LIMIT = 10_000_000  # bytes of a recipe that are believed
 BARE_MINUS = re.compile(r"^\s*(?:-\s+)?sign:\s*-\s*(#.*)?$", re.MULTILINE)
-
-AnyPath = str | os.PathLike[str]
 
 
 class TermSchema(BaseModel):
@@ -158,11 +156,7 @@ def _check_term(term: Any) -> TermRequest:
         raise MistakesError("", [*wrong, *mistakes_of(error)]) from None
     if wrong:
         raise MistakesError("", wrong)
-    files = TermFiles(
-        [Path(member) for member in found.members],
-        None if found.origin is None else Path(found.origin),
-        None if found.weights is None else Path(found.weights),
-    )
+    files = term_files(found.members, found.origin, found.weights)
     return TermRequest(files, merger, float(found.alpha), found.sign == "+")
 
 

@@ -73,8 +73,18 @@ def _error_lines(facts: Mapping[str, Any], errors: Mapping[str, float]) -> list[
         f"The change was factored to rank {facts['adapter_rank']}. What that leaves out, relative to the change in the "
         f"Frobenius norm: {100 * facts['adapter_error']:.2f} % in all.",
         "",
+        *_left_out_lines(facts),
         "| tensor | left out |",
         "|---|---|",
         *(f"| `{name}` | {100 * error:.2f} % |" for name, error in errors.items()),
         "",
     ]
+
+
+def _left_out_lines(facts: Mapping[str, Any]) -> list[str]:
+    names = facts.get("adapter_left_out")
+    if not names:
+        return []
+    listed = ", ".join(f"`{name}`" for name in names)
+    share = 100 * facts["adapter_left_out_share"]
+    return [f"PEFT has no place for {listed}: this {share:.2f} % of the squared change is left out whole.", ""]

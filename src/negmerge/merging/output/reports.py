@@ -89,14 +89,27 @@ class MergeReport:
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterReport(MergeReport):
-    """What a merge to an adapter did: its rank, and its error relative to the change in the Frobenius norm."""
+    """What a merge to an adapter did: its rank, and its error relative to the change in the Frobenius norm.
+
+    `whole` are tensors that are not factored; `left_out` those that PEFT has no place for, with their share of ‖τ‖².
+    """
 
     rank: int
     error: float
+    whole: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    left_out_share: float = 0.0
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as `negmerge merge --json` prints it."""
-        return {**super().as_json(), "adapter_rank": self.rank, "adapter_error": self.error}
+        return {
+            **super().as_json(),
+            "adapter_rank": self.rank,
+            "adapter_error": self.error,
+            "adapter_whole": list(self.whole),
+            "adapter_left_out": list(self.left_out),
+            "adapter_left_out_share": self.left_out_share,
+        }
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import gc
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from negmerge.merging.pool.copies import refuse_copies
 from negmerge.merging.pool.fitted import Pool
 from negmerge.merging.pool.fitting import Trained, fit_pools, fit_weights
 
+AnyPath = str | os.PathLike[str]
 Found = tuple[Path, Path]  # where a checkpoint lies, and how messages name it
 
 
@@ -31,6 +33,15 @@ class TermFiles:
     def all(self) -> list[Path]:
         """Every path of the term."""
         return [*self.members, *(path for path in (self.origin, self.weights) if path is not None)]
+
+
+def term_files(members: Sequence[AnyPath], origin: AnyPath | None = None, weights: AnyPath | None = None) -> TermFiles:
+    """Return the files of a term as paths."""
+    return TermFiles(
+        [Path(member) for member in members],
+        None if origin is None else Path(origin),
+        None if weights is None else Path(weights),
+    )
 
 
 @dataclass(frozen=True)
