@@ -1,17 +1,32 @@
 """Files that appear whole or not at all."""
 
+import ctypes
 import errno
 import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from negmerge.errors import InputError, NegmergeError
 
 # What a disk answers when it is full, or has turned read-only or bad, and what a name that has become a folder gives.
 WHILE_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EISDIR, errno.ENOTEMPTY)
+
+
+BEGIN_WRITING = 2  # SYNC_FILE_RANGE_WRITE of sync_file_range(2)
+
+
+def _found_sync_file_range() -> Any:
+    """Return sync_file_range of the C library, which Linux has."""
+    found = getattr(ctypes.CDLL(None), "sync_file_range", None)
+    if found is not None:
+        found.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
+    return found
+
+
+_sync_file_range = _found_sync_file_range()
 
 
 class NotWrittenError(NegmergeError):
@@ -76,6 +91,12 @@ def write_bytes_atomic(path: Path, data: bytes) -> None:
     """Write a small file whole or not at all."""
     with atomic_write(path) as file:
         file.write(data)
+
+
+def begin_write_back(descriptor: int) -> None:
+    """Have the disk begin to write what was written to a file, without waiting; without effect off Linux."""
+    if _sync_file_range is not None:
+        _sync_file_range(descriptor, 0, 0, BEGIN_WRITING)
 
 
 def sync_folder(folder: Path) -> None:

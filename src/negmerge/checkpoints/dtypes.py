@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 Raw = np.ndarray[Any, Any]  # elements as they are stored
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # each exists once: compared and hashed by identity
 class DType:
     """An element type: torch's name for it, safetensors' code, and the numpy dtype that holds its elements."""
 

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from negmerge.checkpoints.base import is_name
@@ -65,14 +65,17 @@ def refuse_ending(file: Path, shown: Path) -> None:
         raise InputError(f"{shown} is {ENDINGS[file.suffix]}")
 
 
+def may_be_quantised(codes: Iterable[object]) -> bool:
+    """Whether there are dtypes among those of a file, as safetensors writes them, in which quantised weights come."""
+    kinds = {code for code in codes if isinstance(code, str)}
+    return any(code in INTEGERS or code.startswith(NARROW) for code in kinds)
+
+
 def refuse_quantised(codes: Mapping[str, object], shown: Path) -> None:
     """Raise InputError where tensors are quantised weights; `codes` maps names to dtypes as safetensors writes them.
 
     They are known by their dtype (fp8 and narrower), or by integers with the companions that each format gives them.
     """
-    kinds = {code for code in codes.values() if isinstance(code, str)}
-    if not any(code in INTEGERS or code.startswith(NARROW) for code in kinds):
-        return
     for name, code in codes.items():
         if not isinstance(code, str):
             continue

@@ -16,7 +16,7 @@ from pydantic_core import from_json
 
 from negmerge.checkpoints.base import UNNAMEABLE, elements, is_name
 from negmerge.checkpoints.dtypes import BY_CODE, DType
-from negmerge.checkpoints.foreign import refuse_quantised
+from negmerge.checkpoints.foreign import may_be_quantised, refuse_quantised
 from negmerge.errors import InputError
 
 METADATA = "__metadata__"
@@ -43,7 +43,8 @@ def read_header(text: bytes, start: int, size: int, path: Path) -> tuple[Mapping
     if len(max(header, key=len, default="")) > 1000 or UNNAMEABLE.search("".join(header)):
         odd = next(name for name in header if not is_name(name))
         raise broken(path, f"no tensor can be named {odd!r:.80}")
-    refuse_quantised({name: e.get("dtype") for name, e in header.items() if isinstance(e, dict)}, path)
+    if may_be_quantised(entry.get("dtype") if isinstance(entry, dict) else None for entry in header.values()):
+        refuse_quantised({name: e.get("dtype") for name, e in header.items() if isinstance(e, dict)}, path)
     entries = _entries_at_once(header, start, size - start)
     return metadata, _entries_one_by_one(header, start, size - start, path) if entries is None else entries
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from negmerge.checkpoints.atomic import atomic_write
+from negmerge.checkpoints.atomic import atomic_write, begin_write_back
 from negmerge.checkpoints.base import elements
 from negmerge.checkpoints.dtypes import DType, Raw, of_torch
 from negmerge.checkpoints.memory import stored
@@ -16,6 +16,8 @@ from negmerge.checkpoints.pieces import PieceHash, view_of
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+WRITE_BACK = 2**24  # bytes after which the disk is told to begin, so that the last sync has little to wait for
 
 Layout = Sequence[tuple[str, DType, tuple[int, ...]]]
 
@@ -44,6 +46,7 @@ class SafetensorsWriter:
         text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
         text += b" " * (-len(text) % 8)
         self.data_start = 8 + len(text)
+        self._dirty = 0
         self._write(len(text).to_bytes(8, "little") + text, 0)
         size = self.data_start + at
         os.ftruncate(self._descriptor, size)
@@ -81,6 +84,10 @@ class SafetensorsWriter:
         done = 0
         while done < len(data):
             done += os.pwrite(self._descriptor, data[done:], offset + done)
+        self._dirty += len(data)
+        if self._dirty >= WRITE_BACK:  # two threads may both begin: nothing is lost by it
+            self._dirty = 0
+            begin_write_back(self._descriptor)
 
 
 def in_file_order(layout: Layout) -> Layout:

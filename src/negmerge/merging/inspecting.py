@@ -105,19 +105,20 @@ def _look(plan: Plan, workers: int | None) -> tuple[tuple[TensorCount, ...], Agr
     """Count and multiply every element of a pool: by compiled loops where these can read a tensor."""
     (term,) = plan.terms
     pool, tally = term.pool, Tally(term.pool)
-    fast = [name for name in pool.merged if name in plan.compiled[0]]
-    rest = [name for name in pool.merged if name not in plan.compiled[0]]
+    (sources,) = plan.sources
+    fast = sources.names if sources is not None else ()
+    rest = [name for name in pool.merged if sources is None or name not in sources.index]
 
     def plainly(batch: list[Piece]) -> list[PieceFound]:
         return [inspect_piece(term, piece) for piece in batch]
 
-    if fast:
+    if sources is not None:
         from negmerge.merging.compiled.inspecting import FusedInspection
         from negmerge.merging.compiled.rules import rule_of
 
         rule = rule_of(term.merger, len(pool.members))
         assert rule is not None
-        fused = FusedInspection(pool, rule, fast)
+        fused = FusedInspection(pool, rule, sources)
 
         def quickly(batch: list[Piece]) -> list[PieceFound]:
             found = fused.inspect(batch)

@@ -122,14 +122,17 @@ class Merger:
         import torch
 
         where = "cpu" if device == "mps" and deltas.dtype == torch.float64 else device  # mps has no float64
-        found = self.method.merge(
-            deltas.to(where),
-            self.at(place.tensor),
-            Place(place.tensor, place.start, self.seed),
-            None if statistic is None else statistic.to(where),
-        )
-        kept = deltas.shape[1] if found.mask is None else int(torch.count_nonzero(found.mask))
-        return found.delta.cpu(), kept
+        given = None if statistic is None else statistic.to(where)
+        merged, kept = self.merge_there(deltas.to(where), place, given)
+        return merged.cpu(), kept
+
+    def merge_there(self, deltas: Tensor, place: Place, statistic: Tensor | None) -> tuple[Tensor, int]:
+        """Return the merged delta [n], on the device of the deltas [N, n], and how many elements were kept."""
+        import torch
+
+        own = Place(place.tensor, place.start, self.seed)
+        found = self.method.merge(deltas, self.at(place.tensor), own, statistic)
+        return found.delta, deltas.shape[1] if found.mask is None else int(torch.count_nonzero(found.mask))
 
     def _typed(self, label: str, value: Any) -> Any:
         """Return the value of a setting as the method's `Settings` hold it."""

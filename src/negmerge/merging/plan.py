@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,10 +12,13 @@ from negmerge.checkpoints.dtypes import Raw
 from negmerge.errors import InputError, listing
 from negmerge.execution import compiling
 from negmerge.merging.merger import Merger
-from negmerge.merging.passes.collecting import first_reads
-from negmerge.merging.passes.plain import chunk_of, piece_width
+from negmerge.merging.passes.collecting import first_reads, ranked
+from negmerge.merging.passes.plain import chunk_of
 from negmerge.merging.pool.fitted import Pool
 from negmerge.merging.pool.ties import groups
+
+if TYPE_CHECKING:
+    from negmerge.merging.compiled.sources import Sources
 
 Write = Callable[[str, int, Raw], None]
 
@@ -33,25 +36,22 @@ class Term:
     add: bool = False
     weights: Checkpoint | None = None
 
-    def width(self, name: str) -> int:
-        """Bytes of one element of a tensor in all checkpoints of the term."""
-        return piece_width(self.pool, name) + (0 if self.weights is None else self.weights.dtype(name).itemsize)
-
 
 @dataclass(frozen=True)
 class Plan:
     """A merge: θ = base + Σ terms, for the names in `merged`; all others pass through from the base.
 
-    `tied` maps the further names of merged tensors to the one in `merged`; `compiled` are the names of each term that
-    the compiled loops read; `fused` is true where the merge is one term on its own base, which these loops compute to
-    the end.
+    `tied` maps the further names of merged tensors to the one in `merged`. `sources` says for each term where the
+    compiled loops find the tensors that they can read; None where its method has no loops. `sizes` are the elements of
+    each merged tensor, `widths` the bytes that all checkpoints together hold for one of them.
     """
 
     base: Checkpoint
     terms: tuple[Term, ...]
     merged: tuple[str, ...]
-    compiled: tuple[frozenset[str], ...]
+    sources: "tuple[Sources | None, ...]"
     sizes: Mapping[str, int]
+    widths: tuple[Mapping[str, int], ...]
     tied: Mapping[str, str]
     passed: tuple[str, ...]
     device: str = "cpu"
@@ -74,17 +74,18 @@ class Plan:
     @property
     def chunk(self) -> int:
         """How many elements of a tensor the plain way merges at a time."""
-        return chunk_of(sum(len(term.pool.members) for term in self.terms))
+        return chunk_of(sum(len(term.pool.members) for term in self.terms), self.device)
 
     @property
     def bytes_to_read(self) -> int:
         """Bytes of all checkpoints that the merge reads, those of its first passes included."""
         total = 0
-        for term, compiled in zip(self.terms, self.compiled, strict=True):
-            more = first_reads(term.pool, term.merger, self.chunk, compiled)
-            for name in term.pool.merged:
-                again = piece_width(term.pool, name) * more.get(name, 0)
-                total += self.sizes[name] * (term.width(name) + again)
+        for term, sources, widths in zip(self.terms, self.sources, self.widths, strict=True):
+            more = first_reads(term.pool, term.merger, self.chunk, sources.names if sources else ())
+            of_weights = term.weights.dtype if term.weights is not None else None
+            for name, width in widths.items():
+                again = width - (of_weights(name).itemsize if of_weights else 0)
+                total += self.sizes[name] * (width + again * more.get(name, 0))
         return total
 
 
@@ -103,22 +104,34 @@ def plan_merge(base: Checkpoint, terms: Sequence[Term], device: str = "cpu") -> 
         base,
         tuple(terms),
         merged,
-        tuple(_compiled_names(term, device) for term in terms),
+        tuple(_sources(term, device) for term in terms),
         {name: elements(base.shape(name)) for name in merged},
+        tuple(_widths(term) for term in terms),
         tied,
         tuple(name for name in base.names if name not in wanted and name not in tied),
         device,
     )
 
 
-def _compiled_names(term: Term, device: str) -> frozenset[str]:
-    """Return the names that the compiled loops merge or search, for a method that has such loops."""
-    if device != "cpu" or not compiling.AVAILABLE:
-        return frozenset()
-    from negmerge.merging.compiled.rules import has_loop
-    from negmerge.merging.compiled.sources import readable
+def _sources(term: Term, device: str) -> "Sources | None":
+    """Return where the compiled loops find the tensors of a term, for a method that has such loops.
 
-    return frozenset(readable(term.pool)) if has_loop(term.merger) else frozenset()
+    On a device they only search the magnitudes that a method wants to know first.
+    """
+    if (device != "cpu" and not ranked(term.merger)) or not compiling.AVAILABLE:
+        return None
+    from negmerge.merging.compiled.rules import has_loop
+    from negmerge.merging.compiled.sources import Sources
+
+    return Sources(term.pool) if has_loop(term.merger) else None
+
+
+def _widths(term: Term) -> dict[str, int]:
+    pool = term.pool
+    widths = [0] * len(pool.merged)
+    for checkpoint in (pool.base, *pool.members, *([] if term.weights is None else [term.weights])):
+        widths = [w + checkpoint.dtype(name).itemsize for w, name in zip(widths, pool.merged, strict=True)]
+    return dict(zip(pool.merged, widths, strict=True))
 
 
 def _check_weights(weights: Checkpoint, pool: Pool) -> None:

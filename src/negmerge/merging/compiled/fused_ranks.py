@@ -22,11 +22,10 @@ class FusedRanks:
     """Finds magnitudes at ranks of the task vectors of a pool, in compiled loops, in tensors that these can read."""
 
     def __init__(
-        self, pool: Pool, names: Sequence[str], workers: int | None = None, on_bytes: OnBytes | None = None
+        self, pool: Pool, sources: Sources, workers: int | None = None, on_bytes: OnBytes | None = None
     ) -> None:
-        self._pool, self._workers, self._on_bytes = pool, workers, on_bytes
-        self._sizes = {name: elements(pool.base.shape(name)) for name in names}
-        self._sources = Sources(pool, names)
+        self._pool, self._sources, self._workers, self._on_bytes = pool, sources, workers, on_bytes
+        self._sizes = {name: elements(pool.base.shape(name)) for name in sources.names}
         self._scratch = threading.local()
 
     def select(self, ranks: Mapping[str, Sequence[int]]) -> dict[str, Array]:
@@ -38,8 +37,7 @@ class FusedRanks:
             found = np.zeros((len(batch), members, width), np.float32)
             longest = max(stop for _, _, stop in batch)
             states = select_whole(
-                sources.descriptors[rows],
-                sources.offsets[rows],
+                sources.places[rows],
                 sources.kinds[rows],
                 np.array([stop for _, _, stop in batch], np.int64),
                 np.array([ranks[name] for name, _, _ in batch], np.int64),
@@ -81,8 +79,7 @@ class FusedRanks:
             name, start, stop = piece
             row = self._sources.index[name]
             state = count_digits(
-                self._sources.descriptors[row],
-                self._sources.offsets[row],
+                self._sources.places[row],
                 self._sources.kinds[row],
                 start,
                 stop - start,

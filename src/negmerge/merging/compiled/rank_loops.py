@@ -3,16 +3,10 @@
 import numpy as np
 
 from negmerge.execution.compiling import compiled
-from negmerge.merging.compiled.reading import FINE, NOT_FINITE, UNREADABLE, load
+from negmerge.merging.compiled.reading import FINE, NOT_FINITE, UNREADABLE, load, subtract
 
 INFINITE = np.uint32(0x7F800000)  # bits of a magnitude from here on are Inf and NaN
 MAGNITUDE = np.uint32(0x7FFFFFFF)
-
-
-@compiled
-def _subtract(base, member):  # type: ignore[no-untyped-def]
-    for j in range(len(base)):
-        member[j] -= base[j]
 
 
 @compiled
@@ -27,11 +21,11 @@ def _count(bits, known, high, low, mask, counts):  # type: ignore[no-untyped-def
 
 
 @compiled
-def count_digits(descriptors, offsets, kinds, start, length, known, high, low, floats, raw, counts):  # type: ignore[no-untyped-def]
+def count_digits(places, kinds, start, length, known, high, low, floats, raw, counts):  # type: ignore[no-untyped-def]
     """Count one digit of the magnitudes of a piece of every task vector, and return the state.
 
     The digit has the bits from `low` up to `high`; counted are those whose bits from `high` on are known[i, query].
-    Checkpoint 0 is the base. descriptors, offsets, kinds: [1 + N]; known: [N, queries]; counts: int32 [N, queries,
+    Checkpoint 0 is the base. places: [1 + N, 2], kinds: [1 + N]; known: [N, queries]; counts: int32 [N, queries,
     2^(high − low)], added to; floats [2, block] and raw [block] are scratch.
     """
     mask = np.uint32((1 << (high - low)) - 1)
@@ -39,12 +33,12 @@ def count_digits(descriptors, offsets, kinds, start, length, known, high, low, f
     for first in range(0, length, block):
         n = min(block, length - first)
         base, member = floats[0, :n], floats[1, :n]
-        if not load(descriptors[0], offsets[0], kinds[0], start + first, raw, base):
+        if not load(places[0, 0], places[0, 1], kinds[0], start + first, raw, base):
             return UNREADABLE
-        for i in range(1, len(descriptors)):
-            if not load(descriptors[i], offsets[i], kinds[i], start + first, raw, member):
+        for i in range(1, len(kinds)):
+            if not load(places[i, 0], places[i, 1], kinds[i], start + first, raw, member):
                 return UNREADABLE
-            _subtract(base, member)
+            subtract(base, member)
             bits = member.view(np.uint32)
             for q in range(known.shape[1]):
                 if _count(bits, np.uint32(known[i - 1, q]), np.uint32(high), np.uint32(low), mask, counts[i - 1, q]):
@@ -53,21 +47,21 @@ def count_digits(descriptors, offsets, kinds, start, length, known, high, low, f
 
 
 @compiled
-def select_whole(descriptors, offsets, kinds, lengths, ranks, base, member, raw, found):  # type: ignore[no-untyped-def]
+def select_whole(places, kinds, lengths, ranks, base, member, raw, found):  # type: ignore[no-untyped-def]
     """Find the magnitudes at ranks of whole tensors that fit the scratch, and return the state of each.
 
-    descriptors, offsets, kinds: [tensors, 1 + N]; lengths: [tensors]; ranks: [tensors, R], 1 is the largest; found:
-    float32 [tensors, N, R]; base, member (float32) and raw (uint16) are scratch as long as the longest tensor.
+    places: [tensors, 1 + N, 2], kinds: [tensors, 1 + N]; lengths: [tensors]; ranks: [tensors, R], 1 is the largest;
+    found: float32 [tensors, N, R]; base, member (float32) and raw (uint16) are scratch as long as the longest tensor.
     """
     states = np.zeros(len(lengths), np.uint8)
     for t in range(len(lengths)):
         n = lengths[t]
         origin, values = base[:n], member[:n]
-        if not load(descriptors[t, 0], offsets[t, 0], kinds[t, 0], 0, raw, origin):
+        if not load(places[t, 0, 0], places[t, 0, 1], kinds[t, 0], 0, raw, origin):
             states[t] = UNREADABLE
             continue
-        for i in range(1, descriptors.shape[1]):
-            if not load(descriptors[t, i], offsets[t, i], kinds[t, i], 0, raw, values):
+        for i in range(1, kinds.shape[1]):
+            if not load(places[t, i, 0], places[t, i, 1], kinds[t, i], 0, raw, values):
                 states[t] = UNREADABLE
                 break
             bad = False

@@ -7,7 +7,9 @@ import numpy as np
 from negmerge.execution.compiling import AVAILABLE, compiled
 
 if AVAILABLE:
+    from llvmlite import ir
     from numba import types
+    from numba.extending import intrinsic
 
 BLOCK = 2**14  # elements: nine float32 blocks of this length fit the second-level cache
 FLOAT32, BFLOAT16, FLOAT16 = 0, 1, 2
@@ -16,6 +18,24 @@ FINE, UNREADABLE, NOT_FINITE = 0, 1, 2
 if AVAILABLE:
     _pread: Any = types.ExternalFunction("pread", types.intp(types.int32, types.intp, types.intp, types.int64))
     _memcpy: Any = types.ExternalFunction("memcpy", types.intp(types.intp, types.intp, types.intp))
+
+
+wide: Any = None
+if AVAILABLE:
+
+    @intrinsic
+    def _wide(typing_context: Any, value: Any) -> Any:
+        """Return a float32 as it is, and the bits of a bfloat16 (uint16) as the float32 that they stand for."""
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            if signature.args[0] == types.float32:
+                return arguments[0]
+            bits = builder.zext(arguments[0], ir.IntType(32))
+            return builder.bitcast(builder.shl(bits, ir.Constant(ir.IntType(32), 16)), ir.FloatType())
+
+        return types.float32(value), generate
+
+    wide = _wide
 
 
 @compiled
@@ -34,26 +54,38 @@ def _fetch(descriptor, offset, address, count):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def load(descriptor, offset, kind, first, raw, values):  # type: ignore[no-untyped-def]
-    """Read elements of one checkpoint, from element `first` on, as float32 into `values`; False where they end."""
-    count = len(values)
-    if kind == FLOAT32:
-        return _fetch(descriptor, offset + 4 * first, values.ctypes.data, 4 * count)
-    if not _fetch(descriptor, offset + 2 * first, raw.ctypes.data, 2 * count):
-        return False
+def read_raw(descriptor, offset, first, out):  # type: ignore[no-untyped-def]
+    """Read elements of one checkpoint, from element `first` on, as they are stored; False where they end."""
+    width = out.itemsize
+    return _fetch(descriptor, offset + width * first, out.ctypes.data, width * len(out))
+
+
+@compiled
+def widen(kind, raw, values):  # type: ignore[no-untyped-def]
+    """Turn the bits of bfloat16 or float16 (uint16) into float32."""
     bits = values.view(np.uint32)
     if kind == BFLOAT16:
-        for j in range(count):
+        for j in range(len(raw)):
             bits[j] = np.uint32(raw[j]) << np.uint32(16)
-        return True
+        return
     scale = np.float32(2.0**112)  # moves the exponent of a half to that of a float; exact, denormals included
-    for j in range(count):
+    for j in range(len(raw)):
         half = np.uint32(raw[j])
         bits[j] = (half & np.uint32(0x7FFF)) << np.uint32(13)
         values[j] *= scale
         if (half & np.uint32(0x7C00)) == np.uint32(0x7C00):
             values[j] = np.inf
         bits[j] |= (half & np.uint32(0x8000)) << np.uint32(16)
+
+
+@compiled
+def load(descriptor, offset, kind, first, raw, values):  # type: ignore[no-untyped-def]
+    """Read elements of one checkpoint, from element `first` on, as float32 into `values`; False where they end."""
+    if kind == FLOAT32:
+        return read_raw(descriptor, offset, first, values)
+    if not read_raw(descriptor, offset, first, raw[: len(values)]):
+        return False
+    widen(kind, raw[: len(values)], values)
     return True
 
 
@@ -68,3 +100,10 @@ def fetch_pieces(descriptors, offsets, counts, addresses):  # type: ignore[no-un
             if not _fetch(descriptors[p, i], offsets[p, i], addresses[p, i], counts[p, i]):
                 return False
     return True
+
+
+@compiled
+def subtract(base, member):  # type: ignore[no-untyped-def]
+    """Turn a member's elements into those of its task vector."""
+    for j in range(len(base)):
+        member[j] -= base[j]

@@ -13,46 +13,45 @@ from negmerge.merging.passes.jobs import Piece
 from negmerge.merging.pool.fitted import Pool
 
 KINDS = {FLOAT32: reading.FLOAT32, BFLOAT16: reading.BFLOAT16, FLOAT16: reading.FLOAT16}
+NOWHERE, UNKNOWN = (-3, 0), 255
 Array = np.ndarray[Any, Any]
 
 
-def readable(pool: Pool) -> list[str]:
-    """Return the merged names that every checkpoint can point at, in a dtype that the loops read."""
-    names = list(pool.merged)
-    for checkpoint in (pool.base, *pool.members):
-        names = [n for n in names if checkpoint.dtype(n) in KINDS and checkpoint.locate(n) is not None]
-    return names
-
-
 class Sources:
-    """Tensors of a pool by their place in `names`; arrays [tensors, 1 + N], checkpoint 0 is the base."""
+    """The merged tensors of a pool that the loops can read: arrays [tensors, 1 + N], checkpoint 0 is the base.
 
-    def __init__(self, pool: Pool, names: Sequence[str]) -> None:
-        self.index = {name: i for i, name in enumerate(names)}
+    A tensor is readable where every checkpoint can point at its plain bytes, in a dtype that the loops know.
+    `places` is [tensors, 1 + N, 2]: an open file, or −1 for memory, and where the tensor begins there.
+    """
+
+    def __init__(self, pool: Pool) -> None:
         checkpoints: tuple[Checkpoint, ...] = (pool.base, *pool.members)
-        places = [[checkpoint.locate(name) or (-1, 0) for name in names] for checkpoint in checkpoints]
-        located = np.array(places, np.int64).reshape(len(checkpoints), len(names), 2)
-        self.descriptors = np.ascontiguousarray(located[:, :, 0].T)
-        self.offsets = np.ascontiguousarray(located[:, :, 1].T)
-        kinds = [[KINDS[checkpoint.dtype(name)] for name in names] for checkpoint in checkpoints]
-        self.kinds = np.ascontiguousarray(np.array(kinds, np.uint8).reshape(len(checkpoints), len(names)).T)
+        names = pool.merged
+        located = [[checkpoint.locate(name) or NOWHERE for name in names] for checkpoint in checkpoints]
+        kinds = [[KINDS.get(checkpoint.dtype(name), UNKNOWN) for name in names] for checkpoint in checkpoints]
+        places = np.array(located, np.int64).reshape(len(checkpoints), len(names), 2).transpose(1, 0, 2)
+        known = np.array(kinds, np.uint8).reshape(len(checkpoints), len(names)).T
+        readable = ((known != UNKNOWN) & (places[:, :, 0] != NOWHERE[0])).all(1)
+        self.places = np.ascontiguousarray(places[readable])
+        self.kinds = np.ascontiguousarray(known[readable])
+        self.names = tuple(name for name, fine in zip(names, readable.tolist(), strict=True) if fine)
+        self.index = {name: i for i, name in enumerate(self.names)}
         self.widths = np.where(self.kinds == reading.FLOAT32, 4, 2)
 
     def rows(self, pieces: Sequence[Piece]) -> Array:
         """Return the rows of the arrays where the tensors of pieces stand."""
         return np.fromiter((self.index[name] for name, _, _ in pieces), np.int64, len(pieces))
 
-    def fetch(self, rows: Array, pieces: Sequence[Piece], buffer: Array) -> tuple[Array, Array] | None:
-        """Read the bytes of pieces of every checkpoint into a buffer (uint8).
+    def fetch(self, rows: Array, starts: Array, lengths: Array, buffer: Array) -> tuple[Array, Array] | None:
+        """Read the bytes of pieces of every checkpoint into a buffer (uint8), each aligned to 64 bytes.
 
         Returned are their places in the buffer and their lengths, [pieces, 1 + N]; None where a file ends before.
         """
-        starts = np.array([[start] for _, start, _ in pieces], np.int64)
-        lengths = np.array([[stop - start] for _, start, stop in pieces], np.int64)
         widths = self.widths[rows]
-        counts = lengths * widths
-        ends = np.cumsum((counts + 63) // 64 * 64).reshape(counts.shape)  # aligned for whatever reads them
+        counts = lengths[:, None] * widths
+        ends = np.cumsum((counts + 63) // 64 * 64).reshape(counts.shape)
         places = ends - (counts + 63) // 64 * 64
-        addresses = places + buffer.ctypes.data
-        whole = fetch_pieces(self.descriptors[rows], self.offsets[rows] + starts * widths, counts, addresses)
+        found = self.places[rows]
+        offsets = found[:, :, 1] + starts[:, None] * widths
+        whole = fetch_pieces(found[:, :, 0].copy(), offsets, counts, places + buffer.ctypes.data)
         return (places, counts) if whole else None

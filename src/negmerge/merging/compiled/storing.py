@@ -3,22 +3,46 @@
 import numpy as np
 
 from negmerge.execution.compiling import compiled
+from negmerge.merging.compiled.measuring import SAMPLE
 from negmerge.merging.compiled.reading import BFLOAT16
 
 DELTA, SUBTRACT, ADD = 0, 1, 2
 
 
-@compiled
-def apply(base, delta, operation, alpha, values):  # type: ignore[no-untyped-def]
-    """Set values to δ, θ₀ − α·δ or θ₀ + α·δ, and return how many of them are not finite."""
-    bad = 0
-    if operation == DELTA:
-        values[:] = delta
-        return bad
+@compiled(fastmath={"reassoc"})
+def _subtract(base, delta, alpha, values):  # type: ignore[no-untyped-def]
+    # The flag lets the two sums run in any order; no other operation here is a chain of sums.
+    bad, changed = 0, 0
+    squares, origin = np.float32(0), np.float32(0)
     for j in range(len(base)):
         step = delta[j] * alpha
-        values[j] = base[j] + step if operation == ADD else base[j] - step
-        bad += not (abs(values[j]) < np.inf)
+        value = base[j] - step
+        values[j] = value
+        bad += not (abs(value) < np.inf)
+        changed += value != base[j]
+        squares += delta[j] * delta[j]
+        origin += base[j] * base[j]
+    return bad, changed, squares, origin
+
+
+@compiled
+def apply(base, delta, operation, alpha, values, effect):  # type: ignore[no-untyped-def]
+    """Set values to δ, θ₀ − α·δ or θ₀ + α·δ, and return how many of them are not finite.
+
+    To effect [4] is added, but for δ: how many elements changed in float32, Σδ², Σθ₀².
+    """
+    if operation == DELTA:
+        values[:] = delta
+        return 0
+    signed = -alpha if operation == ADD else alpha  # θ₀ − (−α)·δ has the bits of θ₀ + α·δ
+    bad = 0
+    for first in range(0, len(base), SAMPLE):
+        some = slice(first, min(first + SAMPLE, len(base)))
+        wrong, changed, squares, origin = _subtract(base[some], delta[some], signed, values[some])
+        bad += wrong
+        effect[0] += changed
+        effect[1] += np.float64(squares)
+        effect[2] += np.float64(origin)
     return bad
 
 
@@ -59,10 +83,10 @@ def _round_to_float16(values, out, back):  # type: ignore[no-untyped-def]
         out[j] = np.uint16(rounded | ((bits[j] >> np.uint32(16)) & np.uint32(0x8000)))
     scale = np.float32(2.0**112)  # moves the exponent of a half to that of a float; exact, denormals included
     for j in range(len(values)):
-        stored = np.uint32(out[j])
-        wide[j] = (stored & np.uint32(0x7FFF)) << np.uint32(13)
+        kept = np.uint32(out[j])
+        wide[j] = (kept & np.uint32(0x7FFF)) << np.uint32(13)
         back[j] *= scale
-        wide[j] |= (stored & np.uint32(0x8000)) << np.uint32(16)
+        wide[j] |= (kept & np.uint32(0x8000)) << np.uint32(16)
     return bad
 
 

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,17 +14,20 @@ from negmerge.merging.passes.plain import Array, visit_deltas
 from negmerge.merging.passes.ranking import RankSearch
 from negmerge.merging.pool.fitted import Pool
 
+if TYPE_CHECKING:
+    from negmerge.merging.compiled.sources import Sources
+
 
 def collect(
     pool: Pool,
     merger: Merger,
     chunk: int,
-    compiled: Collection[str] = (),
+    sources: "Sources | None" = None,
     device: str = "cpu",
     workers: int | None = None,
     on_bytes: OnBytes | None = None,
 ) -> dict[str, Array]:
-    """Return the `statistic` of each tensor that needs one, by name; `compiled` are those that compiled
+    """Return the `statistic` of each tensor that needs one, by name; `sources` has those that compiled
     loops read, `chunk` is how many elements the merge computes at a time.
 
     A tensor that comes in one chunk may have none: the method sees all of it. With scope="model" each has that of the
@@ -35,13 +39,14 @@ def collect(
         return _shares(pool, merger, chunk, device, workers, on_bytes)
     searches = _searches(pool, merger, chunk)
     selected: dict[str, Array] = {}
-    if compiled:
+    if sources is not None:
+        compiled = sources.index
         from negmerge.merging.compiled.fused_ranks import FusedRanks
 
-        fast = FusedRanks(pool, [name for name in pool.merged if name in compiled], workers, on_bytes)
+        fast = FusedRanks(pool, sources, workers, on_bytes)
         if merger.scope == "tensor":
             fast.count({name: search for name, search in searches.items() if name in compiled})
-            small = [name for name in pool.merged if name in compiled and name not in searches]
+            small = [name for name in sources.names if name not in searches]
             selected = fast.select({name: _ranks(pool, merger, name) for name in small})
         elif all(name in compiled for name in searches):
             fast.count(searches)

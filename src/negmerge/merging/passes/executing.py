@@ -1,8 +1,9 @@
 """Executing a plan: every merged tensor is computed once, piece by piece, and handed to where it goes."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,20 +14,25 @@ from negmerge.merging.hashes import InputHashes
 from negmerge.merging.importance import read_importance
 from negmerge.merging.passes.collecting import collect
 from negmerge.merging.passes.jobs import OnBytes, Piece, cut, in_threads
-from negmerge.merging.passes.plain import NO_HASHES, PieceFound, merge_piece
+from negmerge.merging.passes.plain import NO_HASHES, Array, PieceFound, merge_piece
 from negmerge.merging.plan import Plan, Statistics, Term
 from negmerge.merging.tally import Merged, Tally
 
 if TYPE_CHECKING:
-    from negmerge.merging.compiled.fused import FusedTerm, JobFound
+    from negmerge.merging.compiled.fused import FusedTerm
+    from negmerge.merging.compiled.sources import Sources
+    from negmerge.merging.passes.on_device import DeviceTerm
+
+
+Found = tuple[Sequence[tuple[str, int]], Array, Array, Array]  # what Tally.add takes
 
 
 @dataclass(frozen=True)
 class _JobResult:
-    """What a job found: of each term its pieces, by name, and the effect on OUT (see Outlet.put)."""
+    """What a job found: of each term what its tally adds, and the effect on OUT (see Outlet.put)."""
 
-    terms: tuple[list[tuple[str, PieceFound]], ...]
-    effect: Floats = field(default_factory=lambda: np.zeros(4))
+    terms: tuple[list[Found], ...]
+    effect: Floats
 
 
 def execute(
@@ -42,54 +48,26 @@ def execute(
     Raises InputError for whatever is wrong in the numbers of the inputs.
     """
     statistics = [
-        collect(term.pool, term.merger, plan.chunk, compiled, plan.device, workers, on_bytes)
-        for term, compiled in zip(plan.terms, plan.compiled, strict=True)
+        collect(term.pool, term.merger, plan.chunk, sources, plan.device, workers, on_bytes)
+        for term, sources in zip(plan.terms, plan.sources, strict=True)
     ]
     ways = [
-        _Way(term, compiled, found, plan.device, hashes)
-        for term, compiled, found in zip(plan.terms, plan.compiled, statistics, strict=True)
+        _Way(term, sources, found, plan.device, hashes)
+        for term, sources, found in zip(plan.terms, plan.sources, statistics, strict=True)
     ]
+    run = _Run(plan, ways, outlet, hashes, on_bytes)
     tallies = [Tally(term.pool) for term in plan.terms]
     effect = np.zeros(4)
-
-    def take(results: Iterable[_JobResult]) -> None:
-        for result in results:
-            for tally, pieces in zip(tallies, result.terms, strict=True):
-                for name, found in pieces:
-                    tally.add([(name, found.kept)], found.differs, found.products, found.agreement)
-            effect[:] += result.effect
-
-    def tell(name: str, count: int) -> None:
-        if on_bytes:
-            on_bytes(count * sum(t.width(name) for t in plan.terms if name in t.pool.merged_set))
-
-    def sum_up(batch: list[Piece]) -> _JobResult:
-        found: tuple[list[tuple[str, PieceFound]], ...] = tuple([] for _ in plan.terms)
-        total = np.zeros(4)
-        for piece in batch:
-            total += _sum_piece(plan, ways, piece, outlet, hashes, found)
-            tell(piece[0], piece[2] - piece[1])
-        return _JobResult(found, total)
-
-    done: set[str] = set()
-    if plan.fused:
-        way = ways[0]
-        for fused in way.fused:
-            names = [name for name in fused.names if name not in outlet.at_least and fused.stores(name, outlet)]
-
-            def merge_whole(batch: list[Piece], fused: "FusedTerm" = fused) -> _JobResult:
-                out, job = fused.merge(batch, outlet)
-                return _hand_over(plan, ways, batch, out, job, outlet, hashes, tell)
-
-            take(in_threads(merge_whole, cut(plan.sizes, names, fused.chunk), workers))
-            done.update(names)
-    rest = [name for name in plan.merged if name not in done]
-    take(in_threads(sum_up, cut(plan.sizes, rest, plan.chunk), workers))
-    elements = sum(plan.sizes.values())
+    for names, chunk, work in run.parts():
+        for result in in_threads(work, cut(plan.sizes, names, chunk), workers):
+            for tally, finds in zip(tallies, result.terms, strict=True):
+                for found in finds:
+                    tally.add(*found)
+            effect += result.effect
     return Merged(
         tuple(tally.counts() for tally in tallies),
         tuple(tally.agreement for tally in tallies),
-        Effect(elements, int(effect[0]), *map(float, effect[1:])),
+        Effect(sum(plan.sizes.values()), int(effect[0]), *map(float, effect[1:])),
     )
 
 
@@ -97,25 +75,32 @@ class _Way:
     """How the pieces of a term are merged: by a compiled loop where there is one for a tensor, else plainly."""
 
     def __init__(
-        self, term: Term, compiled: frozenset[str], statistics: Statistics, device: str, hashes: InputHashes
+        self, term: Term, sources: "Sources | None", statistics: Statistics, device: str, hashes: InputHashes
     ) -> None:
         self.term, self.statistics = term, statistics
         self._device, self._hashes = device, hashes
         self.fused: list[FusedTerm] = []
-        if compiled:
+        self.device: DeviceTerm | None = None
+        if device.startswith("cuda"):
+            from negmerge.merging.passes import on_device
+
+            self.device = on_device.DeviceTerm(term, statistics, device, hashes)
+        elif sources is not None and device == "cpu":
             from negmerge.merging.compiled.fused import fused_terms
 
-            names = [name for name in term.pool.merged if name in compiled]
-            self.fused = fused_terms(term, names, statistics, hashes)
+            self.fused = fused_terms(term, sources, statistics, hashes)
         self._of = {name: fused for fused in self.fused for name in fused.names}
 
     def merge(self, piece: Piece) -> PieceFound:
         """Return τ of a piece and what was found."""
+        if self.device is not None:
+            return self.device.merge(piece)
         fused = self._of.get(piece[0])
         if fused is not None:
             out, job = fused.merge([piece], None)
             if job.is_fine(0):
-                return job.piece(0, out[: 4 * (piece[2] - piece[1])].view(np.float32).copy())
+                delta = out[: 4 * (piece[2] - piece[1])].view(np.float32).copy()
+                return PieceFound(delta, job.kept([piece])[0][1], *job.agreement)
         return self.merge_plainly(piece)
 
     def merge_plainly(self, piece: Piece) -> PieceFound:
@@ -123,60 +108,95 @@ class _Way:
         return merge_piece(self.term, piece, self.statistics, self._device, self._hashes)
 
 
-def _sum_piece(
-    plan: Plan,
-    ways: Sequence[_Way],
-    piece: Piece,
-    outlet: Outlet,
-    hashes: InputHashes,
-    found: tuple[list[tuple[str, PieceFound]], ...],
-    plainly: bool = False,
-) -> Floats:
-    """Compute a piece of OUT term by term, write it, and return its effect; what terms find is appended to `found`."""
-    name, start, stop = piece
-    base, dtype = hashes.read(plan.base, name, start, stop), plan.base.dtype(name)
-    origin = to_floats(base, dtype)
-    values = origin
-    for way, pieces in zip(ways, found, strict=True):
-        term = way.term
-        if name not in term.pool.merged_set:
-            continue
-        merged = way.merge_plainly(piece) if plainly else way.merge(piece)
-        pieces.append((name, merged))
-        delta = merged.delta
-        if term.weights is not None:
-            delta = delta * read_importance(term.weights, name, start, stop, hashes).astype(delta.dtype, copy=False)
-        if outlet.vector:
-            outlet.write(name, start, delta.astype(exact(dtype).stored, copy=False))
-            return np.zeros(4)
-        values = add_step(values, delta, term.alpha, term.add)
-    with np.errstate(over="ignore", invalid="ignore"):
-        return outlet.put(name, start, base, dtype, values, values - origin)
+Part = tuple[Sequence[str], int, Callable[[list[Piece]], _JobResult]]  # tensors, elements of a job, the work
 
 
-def _hand_over(
-    plan: Plan,
-    ways: Sequence[_Way],
-    batch: list[Piece],
-    out: np.ndarray[Any, Any],
-    job: "JobFound",
-    outlet: Outlet,
-    hashes: InputHashes,
-    tell: Any,
-) -> _JobResult:
-    """Write the pieces that a compiled loop computed to the end; the plain way takes those that it could not."""
-    found: tuple[list[tuple[str, PieceFound]], ...] = ([],)
-    effect = np.zeros(4)
-    at = 0
-    for i, (name, start, stop) in enumerate(batch):
-        count = stop - start
-        if job.is_fine(i):
-            dtype = exact(plan.base.dtype(name)) if outlet.vector else outlet.dtype(name)
-            outlet.write(name, start, out[4 * at : 4 * at + count * dtype.itemsize].view(dtype.stored))
-            found[0].append((name, job.piece(i)))
-            effect += job.effect(i, plan.terms[0].alpha)
-        else:
-            effect += _sum_piece(plan, ways, (name, start, stop), outlet, hashes, found, plainly=True)
-        tell(name, count)
-        at += count
-    return _JobResult(found, effect)
+@dataclass(frozen=True)
+class _Run:
+    """The work of a plan: which tensors are computed by which way, and each way's job."""
+
+    plan: Plan
+    ways: Sequence["_Way"]
+    outlet: Outlet
+    hashes: InputHashes
+    on_bytes: OnBytes | None
+
+    def parts(self) -> Iterator[Part]:
+        """Yield the tensors of each way: to the end on a device or by a compiled loop, else term by term."""
+        done: dict[str, None] = {}
+        for names, chunk, work in self._whole() if self.plan.fused else ():
+            own = [name for name in names if name not in self.outlet.at_least]
+            yield own, chunk, work
+            done.update(dict.fromkeys(own))
+        yield [name for name in self.plan.merged if name not in done], self.plan.chunk, self._sum_up
+
+    def _whole(self) -> Iterator[Part]:
+        (way,) = self.ways
+        if way.device is not None and not self.outlet.vector:
+            yield self.plan.merged, self.plan.chunk, partial(self._on_device, way.device)
+        for fused in way.fused:
+            yield fused.stored_names(self.outlet), fused.chunk, partial(self._by_loop, fused)
+
+    def _sum_up(self, batch: list[Piece]) -> _JobResult:
+        found: tuple[list[Found], ...] = tuple([] for _ in self.plan.terms)
+        effect = np.zeros(4)
+        for piece in batch:
+            effect += self._sum_piece(piece, found)
+            self._tell(piece)
+        return _JobResult(found, effect)
+
+    def _on_device(self, term: "DeviceTerm", batch: list[Piece]) -> _JobResult:
+        finds: list[Found] = []
+        effect = np.zeros(4)
+        for piece in batch:
+            found, more = term.merge_whole(piece, self.outlet)
+            finds.append(([(piece[0], found.kept)], found.differs, found.products, found.agreement))
+            effect += more
+            self._tell(piece)
+        return _JobResult((finds,), effect)
+
+    def _by_loop(self, term: "FusedTerm", batch: list[Piece]) -> _JobResult:
+        """Merge by a compiled loop; the plain way takes the pieces that it could not."""
+        out, job = term.merge(batch, self.outlet)
+        found: tuple[list[Found], ...] = ([(job.kept(batch), *job.agreement)],)
+        effect = job.effect(self.plan.terms[0].alpha)
+        at = 0
+        for i, piece in enumerate(batch):
+            name, start, stop = piece
+            if job.is_fine(i):
+                dtype = exact(self.plan.base.dtype(name)) if self.outlet.vector else self.outlet.dtype(name)
+                size = (stop - start) * dtype.itemsize
+                self.outlet.write(name, start, out[4 * at : 4 * at + size].view(dtype.stored))
+            else:
+                effect = effect + self._sum_piece(piece, found, plainly=True)
+            self._tell(piece)
+            at += stop - start
+        return _JobResult(found, effect)
+
+    def _sum_piece(self, piece: Piece, found: tuple[list[Found], ...], plainly: bool = False) -> Floats:
+        """Compute a piece of OUT term by term, write it, and return its effect; what terms find goes to `found`."""
+        name, start, stop = piece
+        base, dtype = self.hashes.read(self.plan.base, name, start, stop), self.plan.base.dtype(name)
+        origin = to_floats(base, dtype)
+        values = origin
+        for way, finds in zip(self.ways, found, strict=True):
+            term = way.term
+            if name not in term.pool.merged_set:
+                continue
+            merged = way.merge_plainly(piece) if plainly else way.merge(piece)
+            finds.append(([(name, merged.kept)], merged.differs, merged.products, merged.agreement))
+            delta = merged.delta
+            if term.weights is not None:
+                weights = read_importance(term.weights, name, start, stop, self.hashes)
+                delta = delta * weights.astype(delta.dtype, copy=False)
+            if self.outlet.vector:
+                self.outlet.write(name, start, delta.astype(exact(dtype).stored, copy=False))
+                return np.zeros(4)
+            values = add_step(values, delta, term.alpha, term.add)
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self.outlet.put(name, start, base, dtype, values, values - origin)
+
+    def _tell(self, piece: Piece) -> None:
+        if self.on_bytes is not None:
+            name, start, stop = piece
+            self.on_bytes((stop - start) * sum(widths.get(name, 0) for widths in self.plan.widths))

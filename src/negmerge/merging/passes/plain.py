@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from negmerge.merging.plan import Statistics, Term
 
 CHUNK = 2**18  # elements of one member in a job: 1 MiB of float32
+CHUNK_ON_DEVICE = 2**20
 MEMBERS_IN_FULL = 8  # with more members the chunks get shorter, so that memory stays the same
 SAMPLED, EVERY = 512, 2**14  # of each 2^14 elements of a tensor the first 512 say how the members agree
 
@@ -40,10 +41,11 @@ class PieceFound:
     agreement: Array
 
 
-def chunk_of(members: int) -> int:
+def chunk_of(members: int, device: str = "cpu") -> int:
     """Return how many elements of a tensor a job of the plain way has: whole pieces of the hash, one at least."""
-    chunk = CHUNK * MEMBERS_IN_FULL // max(MEMBERS_IN_FULL, members)
-    return chunk if CHUNK < ELEMENTS else max(1, chunk // ELEMENTS) * ELEMENTS
+    full = CHUNK if device == "cpu" else CHUNK_ON_DEVICE
+    chunk = full * MEMBERS_IN_FULL // max(MEMBERS_IN_FULL, members)
+    return chunk if full < ELEMENTS else max(1, chunk // ELEMENTS) * ELEMENTS
 
 
 def merge_piece(term: "Term", piece: Piece, statistics: "Statistics", device: str, hashes: InputHashes) -> PieceFound:
@@ -105,11 +107,12 @@ def read_deltas(pool: Pool, name: str, start: int, stop: int, hashes: InputHashe
                 values = to_floats(hashes.read(member, name, start, stop), member.dtype(name))
                 np.subtract(values.astype(base.dtype, copy=False), base, out=deltas[i])
     if not np.isfinite(deltas).all() or not np.isfinite(base).all():
-        _blame(pool, name, start, stop)
+        refuse_infinite(pool, name, start, stop)
     return base, deltas
 
 
-def _blame(pool: Pool, name: str, start: int, stop: int) -> None:
+def refuse_infinite(pool: Pool, name: str, start: int, stop: int) -> NoReturn:
+    """Raise InputError that names the checkpoint whose piece of a tensor holds NaN or Inf, or the overflow."""
     for checkpoint in (pool.base, *pool.members):
         if not is_finite(checkpoint.raw(name, start, stop), checkpoint.dtype(name)):
             raise InputError(f"{checkpoint.path}: tensor {name} holds NaN or Inf; a diverged run cannot be merged")
