@@ -93,6 +93,7 @@ def fit_pools(
             config_changes=next((found.config_changes for found in untied if found.config_changes), {}),
             partial=_partial(own, members),
             notes=() if i else tuple(note for found in untied for note in found.notes),
+            start="the base" if term.origin is None else "its origin",
         )
         pools.append(pool)
     return full, pools
