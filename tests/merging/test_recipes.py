@@ -293,6 +293,9 @@ def test_every_mistake_is_a_line(models):
         ("base: b\nbase: c\n", "'base' stands twice"),
         ("base: base.safetensors\nterms: []\n", "terms is empty: give at least one"),
         ("base: base.safetensors\n", "terms is missing: the summands"),
+        ("base: base.safetensors\nterms: {members: [a]}\n", "terms must be a list, got .*: the summands"),
+        ("base: b\nterms: [{members: [a], settings: 3}]\n", "settings must be a mapping of names to values, got 3"),
+        ("base: b\nterms: [{members: [a], weights: [1]}]\n", "weights must be a path, got .*; numbers for members are"),
         (
             "base: base.safetensors\nterms: [{members: [none.safetensors]}]\n",
             "none.safetensors: no such file or folder",

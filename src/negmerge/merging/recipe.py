@@ -38,7 +38,7 @@ class TermSchema(BaseModel):
     settings: Mapping[str, Any] = Field(default_factory=dict, description="of the method")
     sign: Literal["+", "-"] = Field("-", description="added to the base, or subtracted, in quotes")
     alpha: float = Field(1.0, description="scale of the term")
-    weights: AnyPath | None = Field(None, description="a file of importance weights")
+    weights: AnyPath | None = Field(None, description="a file of importance weights; numbers for members are settings")
     seed: int = Field(0, description="of the methods that draw at random")
 
 
