@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from negmerge.merging.averaging import divided
 from negmerge.merging.method import WHOLE, Merged, MergeSettings, Place
 from negmerge.merging.trimming import Density, Scope, kept_of, kth_magnitudes
 
@@ -59,7 +60,7 @@ def merge(deltas: Tensor, settings: Settings, place: Place = WHOLE, statistic: T
         crumbs = (size >= lowest) & (size <= highest)
         total += torch.where(crumbs, delta, 0.0)
         kept |= crumbs
-    return Merged(total / len(deltas), kept)
+    return Merged(divided(total, len(deltas)), kept)
 
 
 def ranks(count: int, settings: Settings) -> tuple[int, ...]:

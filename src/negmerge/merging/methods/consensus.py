@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
+from negmerge.merging.averaging import divided
 from negmerge.merging.method import WHOLE, Merged, MergeSettings, Place
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def merge(deltas: Tensor, settings: Settings, place: Place = WHOLE, statistic: T
     if settings.mean == "all":
         for delta in deltas:
             total += delta
-        total /= len(deltas)
+        total = divided(total, len(deltas))
     else:
         count = torch.zeros_like(total)
         for delta in deltas:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from negmerge.merging.averaging import divided
 from negmerge.merging.drawing import coins
 from negmerge.merging.electing import disjoint_mean, elect
 from negmerge.merging.method import WHOLE, Merged, MergeSettings, Place
@@ -51,7 +52,7 @@ def merge(deltas: Tensor, settings: Settings, place: Place = WHOLE, statistic: T
 
     members, count = deltas.shape
     drawn = torch.stack([coins(place, i, count, settings.density) for i in range(members)]).to(deltas.device)
-    sparse = torch.where(drawn, deltas / settings.density if settings.rescale else deltas, 0.0)
+    sparse = torch.where(drawn, divided(deltas, settings.density) if settings.rescale else deltas, 0.0)
     if settings.mean == "elected":
         return Merged(*disjoint_mean(sparse, elect(sparse, "mass")))
     return Merged(uniform.mean(sparse), drawn.any(0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from negmerge.merging.averaging import divided
 from negmerge.merging.method import WHOLE, Merged, MergeSettings, Place
 from negmerge.merging.methods import uniform
 
@@ -44,6 +45,6 @@ def merge(deltas: Tensor, settings: Settings, place: Place = WHOLE, statistic: T
         spread = torch.zeros_like(mean)
         for delta in deltas:
             spread += (delta / mean - 1.0).square()
-        factor = (1.0 - spread / (members * (members - 1))).clamp_(min=0.0)
+        factor = (1.0 - divided(spread, members * (members - 1))).clamp_(min=0.0)
         mean = torch.where(mean == 0.0, 0.0, mean * factor)
     return Merged(mean, mean != 0.0)

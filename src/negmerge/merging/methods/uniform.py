@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from negmerge.merging.averaging import divided
 from negmerge.merging.method import WHOLE, Merged, MergeSettings, Place
 
 if TYPE_CHECKING:
@@ -40,4 +41,4 @@ def mean(deltas: Tensor) -> Tensor:
     total = torch.zeros_like(deltas[0])
     for delta in deltas:
         total += delta
-    return total / len(deltas)
+    return divided(total, len(deltas))
