@@ -68,8 +68,8 @@ class SeedRun:
             self.reference,
         )
         policies = [config.buffers, *(method.buffers for method in config.methods)]
-        if any(isinstance(p, Recalibrate) for p in policies) and not has_statistics(material.classifier.build()):
-            raise InputError(f"buffers: {config.model.family} has no running statistics to recalibrate; use keep")
+        if any(p not in (None, "keep") for p in policies) and not has_statistics(material.classifier.build()):
+            raise InputError(f"buffers: {config.model.family} has no running statistics to change; use keep")
 
     def finish(self) -> Finished:
         """Do whatever is not done, in order, and return all results."""
