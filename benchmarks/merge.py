@@ -29,7 +29,8 @@ from negmerge.checkpoints import open_checkpoint
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE.parent / "docs" / "results"
-FLOOR, OURS, COMMAND = "floor", "consensus", "command"
+FLOOR, OURS, HASHED, BLAKE3 = "floor", "consensus", "hashed", "blake3"
+COMMANDS = {"command": ["--no-hash"], "command-hashed": []}
 
 
 @dataclass
@@ -53,8 +54,11 @@ def contenders(case: Case, peers: Path | None) -> list[Contender]:
     found = [
         Contender(FLOOR, "floor: read every byte, write the output, sync it"),
         Contender(OURS, "**negmerge** consensus, `--no-hash`"),
-        Contender(COMMAND, "the whole command `negmerge merge --no-hash`, from the start of Python"),
-        Contender("hashed", "negmerge consensus, inputs hashed"),
+        Contender(HASHED, "negmerge consensus, inputs hashed (the default)"),
+        Contender("command", "the whole command `negmerge merge --no-hash`, from the start of Python"),
+        Contender("command-hashed", "the whole command `negmerge merge`, from the start of Python"),
+        Contender("inspect", "negmerge inspect"),
+        Contender(BLAKE3, "BLAKE3 alone of as many bytes as the inputs have, from the cache, all threads"),
     ]
     if case.name == "clip":
         found += [
@@ -75,9 +79,9 @@ def run(contender: Contender, case: Case, folder: Path, threads: int, peers: Pat
     base, *members = (str(path) for path in files_of(case, folder, contender.ending))
     output = result_of(contender, case, folder)
     shutil.rmtree(output, ignore_errors=True) if output.is_dir() else output.unlink(missing_ok=True)
-    if contender.name == COMMAND:
+    if contender.name in COMMANDS:
         words = [str(Path(sys.executable).parent / "negmerge"), "merge", base, *members, "-o", str(output), "--json"]
-        words += ["--workers", str(threads), "--no-hash"]
+        words += ["--workers", str(threads), *COMMANDS[contender.name]]
     else:
         python = str(peers) if contender.name.startswith("mergekit") else sys.executable
         words = [python, str(HERE / "merge_contenders.py"), contender.name, str(threads), str(output), base, *members]
@@ -88,7 +92,7 @@ def run(contender: Contender, case: Case, folder: Path, threads: int, peers: Pat
     if done.returncode:
         raise SystemExit(f"{contender.name} failed:\n{done.stderr[-2000:]}")
     facts = json.loads(done.stdout.strip().splitlines()[-1])
-    seconds = wall if contender.name == COMMAND else facts["seconds"]
+    seconds = wall if contender.name in COMMANDS else facts["seconds"]
     contender.runs.append({"seconds": seconds, "peak_rss": facts["peak_rss"]})
 
 
@@ -119,7 +123,7 @@ def measure(case: Case, folder: Path, repeats: int, threads: int, peers: Path | 
         rows.append(facts)
     for line in lines:
         output = result_of(line, case, folder)
-        shutil.rmtree(output) if output.is_dir() else output.unlink()
+        shutil.rmtree(output) if output.is_dir() else output.unlink(missing_ok=True)
     return {"case": case.name, "text": case.text, "parameters": case.parameters, "repeats": repeats, "rows": rows}
 
 
@@ -149,6 +153,9 @@ def table(result: dict[str, Any]) -> str:
             f"| {row['text']} | {len(seconds)} | {median[row['name']]:.2f} | {min(seconds):.2f} – {max(seconds):.2f} "
             f"| {median[row['name']] / median[FLOOR]:.2f} | {faster} | {peak:,.0f} |"
         )
+    if HASHED in median:
+        hashing = (median[HASHED] - median[OURS]) / median[BLAKE3]
+        lines += ["", f"Hashing added {median[HASHED] - median[OURS]:.2f} s: {hashing:.2f} × BLAKE3 alone."]
     equal = [f"{r['text']}: {r['differs']:.1e}" for r in result["rows"] if "differs" in r]
     if equal:
         lines += ["", f"Largest difference of any weight to negmerge's result: {'; '.join(equal)}."]

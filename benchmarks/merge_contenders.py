@@ -1,4 +1,4 @@
-"""What `merge.py` compares: negmerge, the floor of reading and writing, the loop of the published notebook, mergekit.
+"""What `merge.py` compares: negmerge, the floor of reading and writing, BLAKE3, the published loop, mergekit.
 
     python merge_contenders.py NAME THREADS OUT BASE MEMBER...
 
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 CHUNK = 2**20
+HASHED = 2**18  # bytes that are hashed at a time
 
 
 def floor(base: Path, members: list[Path], output: Path, threads: int) -> None:
@@ -40,6 +41,28 @@ def floor(base: Path, members: list[Path], output: Path, threads: int) -> None:
     os.fsync(target)
     for descriptor in (*files, target):
         os.close(descriptor)
+
+
+def blake3_rate(base: Path, members: list[Path], output: Path, threads: int) -> None:
+    """Hash as many bytes as all files have, on all threads, from a buffer that stays in the cache."""
+    from blake3 import blake3
+
+    pieces = sum(path.stat().st_size for path in (base, *members)) // HASHED
+
+    def work(part: int) -> None:
+        buffer = bytes(HASHED)
+        for _ in range(part, pieces, threads):
+            blake3(buffer).digest()
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(work, range(threads)))
+
+
+def inspect(base: Path, members: list[Path], output: Path, threads: int) -> None:
+    """What the command `negmerge inspect` does, without its imports."""
+    from negmerge.merging.inspecting import inspect_checkpoints
+
+    inspect_checkpoints(base, members, workers=threads)
 
 
 def published_loop(base: Path, members: list[Path], output: Path, threads: int) -> None:
@@ -91,16 +114,20 @@ def negmerge(method: str, base: Path, members: list[Path], output: Path, threads
 
 def load_loops(method: str) -> None:
     """Load the compiled loops of a method by merging ten numbers."""
-    import torch
+    import numpy as np
 
-    from negmerge.checkpoints import write_state_dict
+    from negmerge.checkpoints import SafetensorsWriter, atomic_write
+    from negmerge.checkpoints.dtypes import FLOAT32
+    from negmerge.merging.inspecting import inspect_checkpoints
 
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder, f"{i}.safetensors") for i in range(3)]
         for i, file in enumerate(files):
-            write_state_dict(file, {"w": torch.full((10,), float(i))})
+            with atomic_write(file) as opened:
+                SafetensorsWriter(opened, [("w", FLOAT32, (10,))]).write("w", 0, np.full(10, i, np.float32))
         for hashed in (False, True):
             negmerge(method, files[0], files[1:], Path(folder, f"out-{hashed}.safetensors"), 1, hashed)
+        inspect_checkpoints(files[0], files[1:], workers=1)
 
 
 CONTENDERS: dict[str, Any] = {
@@ -109,7 +136,9 @@ CONTENDERS: dict[str, Any] = {
     "from-pt": partial(negmerge, "consensus"),
     "uniform": partial(negmerge, "uniform"),
     "ties": partial(negmerge, "ties"),
+    "inspect": inspect,
     "floor": floor,
+    "blake3": blake3_rate,
     "published-loop": published_loop,
     "mergekit-task-arithmetic": partial(mergekit, "task_arithmetic"),
     "mergekit-ties": partial(mergekit, "ties"),
@@ -126,18 +155,19 @@ def remove(output: Path) -> None:
 
 
 WARM_ENOUGH = 20  # seconds of a run that make no difference to the next
-OURS = ("consensus", "hashed", "from-pt", "uniform", "ties")
+OURS = {"consensus": "consensus", "hashed": "consensus", "from-pt": "consensus", "uniform": "uniform", "ties": "ties"}
+OURS["inspect"] = "consensus"
 
 
 def main() -> None:
     name, threads = sys.argv[1], int(sys.argv[2])
     output, base, *members = (Path(word) for word in sys.argv[3:])
-    if name != "floor":
+    if name == "from-pt":
         import torch  # noqa: F401
     if name.startswith("mergekit"):
         import mergekit.scripts.merge_raw_pytorch  # noqa: F401
     if name in OURS:
-        load_loops(CONTENDERS[name].args[0])
+        load_loops(OURS[name])
     # The second time counts: a virtual machine's memory is slow when it is touched first, by as much as a merge takes.
     for _ in range(2):
         remove(output)

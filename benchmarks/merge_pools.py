@@ -55,12 +55,17 @@ def small_shapes() -> dict[str, tuple[int, ...]]:
     return {f"layers.{i}.weight": (100, 100) for i in range(3000)}
 
 
+def few_shapes() -> dict[str, tuple[int, ...]]:
+    return {f"layers.{i}.weight": (340, 1000) for i in range(10)}
+
+
 CASES = {
     case.name: case
     for case in (
         Case("clip", "N = 8, 113 M fp32", 8, clip_shapes(), torch_files=True),
         Case("clip-30", "N = 30, 113 M fp32", 30, clip_shapes()),
         Case("small", "N = 8, 3,000 tensors of 10,000 fp32", 8, small_shapes()),
+        Case("few", "N = 8, 3.4 M fp32 (122 MB in all)", 8, few_shapes()),
         Case("bf16", "N = 8, 113 M bf16", 8, clip_shapes(), torch.bfloat16),
     )
 }

@@ -93,8 +93,8 @@ def pool_warnings(
         )
     if not found and share < NEAR_CHANCE * level:
         found.append(
-            f"unstable-signs: consensus {100 * share:.1f} % is near the {100 * level:.1f} % of independent signs; "
-            "train the members longer, or at rates that do not diverge"
+            f"unstable-signs: consensus {100 * share:.1f} % is not clearly above the {100 * level:.1f} % "
+            "of independent signs; train the members longer, or at rates that do not diverge"
         )
     return found
 
