@@ -146,7 +146,9 @@ class Config(Strict):
     seeds: list[int] = Field(default_factory=lambda: [0], min_length=1, description="one run for each")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where models run")
     compute: ComputeConfig = Field(default_factory=ComputeConfig, description="layout, precision and compilation")
-    workers: int | None = Field(None, ge=1, description="members trained at a time; all cores unless given")
+    workers: int | None = Field(
+        None, ge=1, description="models trained at a time, in processes of their own; all cores unless given"
+    )
     threads: int | None = Field(None, ge=1, description="threads of base, reference and evaluation; all cores if unset")
     model: ModelConfig
     data: DataConfig

@@ -173,6 +173,7 @@ class Selector:
                     scores = _nothing_right(aim)
                 known[key] = scores
                 spent += time.perf_counter() - started
+                curve_file.parent.mkdir(parents=True, exist_ok=True)
                 write_bytes_atomic(curve_file, json.dumps(known).encode())
                 write_bytes_atomic(seconds_file, json.dumps(spent).encode())
                 tell(alpha, scores)

@@ -122,7 +122,8 @@ class SeedRun:
                 self._import(part.checkpoint, self.place.path / name)
             else:
                 jobs.append(self.job(name, self.place.path / name, rows, self.train_settings(part)))
-        self.train(jobs, threads=max(1, self.threads // max(1, len(jobs))), workers=len(jobs))
+        workers = min(len(jobs), self.config.workers or len(jobs))
+        self.train(jobs, threads=max(1, self.threads // max(1, len(jobs))), workers=workers)
 
     def _seconds(self, name: str) -> dict[str, Any]:
         """Return the training time of base or reference; nothing is known of one that was given."""
