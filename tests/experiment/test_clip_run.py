@@ -4,14 +4,11 @@ import hashlib
 import json
 from pathlib import Path
 
-import datasets
 import numpy as np
 import pytest
 import torch
-import yaml
-from PIL import Image
 
-from clip_example import save_tiny_clip
+from clip_example import save_colours, save_tiny_clip, tiny_run
 from negmerge.checkpoints import read_state_dict
 from negmerge.data.rules import ValidationRule
 from negmerge.data.splits import hold_out, load_split
@@ -25,38 +22,13 @@ from negmerge.experiment.record import verify_run
 from negmerge.experiment.rundir import RunDir
 from negmerge.experiment.two_sources import side_by_side
 
-TINY = """
-name: tiny
-workers: 1
-threads: 1
-device: cpu
-model: {family: clip, path: CLIP, templates: ["the {}", "a photo of {}."]}
-data:
-  forget: {source: digits}
-  retain: {source: cifar10, path: COLOURS}
-base: {pretrained: true}
-pool:
-  train: {optimizer: adamw, batch_size: 32, epochs: 9, steps: 12, warmup_steps: 2, clip: 1.0, accumulate: 2}
-  grid: {lr: [1.0e-4, 5.0e-4], augment: [none, rand-m3-n1]}
-methods: [consensus, uniform, best-single, greedy, ties, magmax]
-selection: {floor_on: validation}
-evaluation: {membership: [], most: 300}
-"""
-
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory):
     """A CLIP, and a table in CIFAR-10's form whose classes are colours."""
     folder = tmp_path_factory.mktemp("clip-run")
     save_tiny_clip(folder / "clip")
-    names = "airplane automobile bird cat deer dog frog horse ship truck"
-    draw = np.random.default_rng(0)
-    for part, rows in (("train", 200), ("test", 60)):
-        labels = [i % 10 for i in range(rows)]
-        pixels = [(draw.integers(0, 40, (16, 16, 3)) + 20 * np.array([n, 9 - n, 5])).clip(0, 255) for n in labels]
-        features = {"img": datasets.Image(), "label": datasets.ClassLabel(names=names.split())}
-        rows = {"img": [Image.fromarray(p.astype(np.uint8)) for p in pixels], "label": labels}
-        datasets.Dataset.from_dict(rows, features=datasets.Features(features)).to_parquet(folder / f"{part}.parquet")
+    save_colours(folder)
     return folder
 
 
@@ -66,7 +38,7 @@ def cache(places, monkeypatch):
 
 
 def config(places, **changes):
-    raw = yaml.safe_load(TINY.replace("CLIP", str(places / "clip")).replace("COLOURS", str(places)))
+    raw = tiny_run("tiny", places / "clip", places)
     for key, value in changes.items():
         raw[key] = {**raw.get(key, {}), **value} if isinstance(value, dict) else value
     return check_config(raw)
