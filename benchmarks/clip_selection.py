@@ -22,12 +22,12 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from negmerge.checkpoints import read_state_dict
-from negmerge.evaluation import apply_vector
 from negmerge.execution import torch_threads
 from negmerge.experiment.config import check_config
 from negmerge.experiment.prepare import prepare
 from negmerge.experiment.rundir import RunDir
 from negmerge.experiment.stages import SeedRun
+from negmerge.selection.negated_model import apply_vector
 
 
 class Encoded(Dataset):

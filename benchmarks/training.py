@@ -26,8 +26,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from negmerge.experiment.choices import ComputeConfig
 from negmerge.experiment.prepare import choose_device
-from negmerge.models._classifier import Classifier
-from negmerge.models._pixels import CIFAR
+from negmerge.tasks.image_classification.classifier import Classifier
+from negmerge.tasks.image_classification.pixels import CIFAR
 from negmerge.training import TrainSettings
 from negmerge.training.images import ImageBatches, fit_images, resident
 

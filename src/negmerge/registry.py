@@ -14,9 +14,9 @@ from types import ModuleType
 from negmerge.errors import InputError, nearest
 
 PACKAGES = {
-    "methods": ("negmerge.merging.methods", "negmerge.unlearning"),
-    "sources": ("negmerge.data.sources",),
-    "families": ("negmerge.models",),
+    "methods": ("negmerge.merging.methods", "negmerge.unlearning.methods"),
+    "sources": ("negmerge.tasks.image_classification.sources",),
+    "families": ("negmerge.tasks.image_classification.families", "negmerge.tasks.zero_shot.families"),
 }
 
 

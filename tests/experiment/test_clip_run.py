@@ -10,8 +10,6 @@ import torch
 
 from clip_example import save_colours, save_tiny_clip, tiny_run
 from negmerge.checkpoints import read_state_dict
-from negmerge.data.rules import ValidationRule
-from negmerge.data.splits import hold_out, load_split
 from negmerge.errors import InputError
 from negmerge.experiment import prepare as prepare_module
 from negmerge.experiment.config import check_config, load_config
@@ -21,6 +19,8 @@ from negmerge.experiment.prepare import prepare
 from negmerge.experiment.record import verify_run
 from negmerge.experiment.rundir import RunDir
 from negmerge.experiment.two_sources import side_by_side
+from negmerge.requests.rules import ValidationRule
+from negmerge.requests.splits import hold_out, load_split
 
 
 @pytest.fixture(scope="module")

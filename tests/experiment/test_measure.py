@@ -6,16 +6,16 @@ import pytest
 import torch
 
 from negmerge.checkpoints import write_state_dict
-from negmerge.data.store import Store
-from negmerge.evaluation import predict
 from negmerge.experiment import measure
 from negmerge.experiment.config import check_config
 from negmerge.experiment.measure import IN_TEST, IN_TRAIN, Bench
 from negmerge.experiment.pipeline import run
 from negmerge.experiment.plan import plan
 from negmerge.experiment.prepare import load_data
-from negmerge.metrics import accuracy
-from negmerge.models._classifier import Classifier
+from negmerge.scores import accuracy
+from negmerge.tasks.image_classification.classifier import Classifier
+from negmerge.tasks.image_classification.inference import predict
+from negmerge.tasks.image_classification.store import Store
 
 TINY = {
     "name": "tiny",

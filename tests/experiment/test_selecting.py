@@ -7,14 +7,14 @@ import torch
 import yaml
 
 from negmerge.checkpoints import read_state_dict
-from negmerge.data.splits import load_split
-from negmerge.data.store import Store
 from negmerge.errors import InputError
-from negmerge.evaluation import predict
 from negmerge.experiment.config import check_config
 from negmerge.experiment.pipeline import run
-from negmerge.metrics import accuracy, holdout_distance, membership_svc_confidence
-from negmerge.models._classifier import Classifier
+from negmerge.requests.splits import load_split
+from negmerge.scores import accuracy, holdout_distance, membership_svc_confidence
+from negmerge.tasks.image_classification.classifier import Classifier
+from negmerge.tasks.image_classification.inference import predict
+from negmerge.tasks.image_classification.store import Store
 from negmerge.training import derive_seed
 
 RANDOM = {

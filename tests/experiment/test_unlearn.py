@@ -128,7 +128,7 @@ def test_match_reference_chooses_the_smallest_gap_to_the_twin(memorised):
         x, y = data.tensors
         return 100 * float((module(x).argmax(1) == y).float().mean())
 
-    from negmerge.metrics import membership_svc_confidence
+    from negmerge.scores import membership_svc_confidence
 
     def attack(module):
         pairs = [(module(data.tensors[0]).detach(), data.tensors[1]) for data in (retain, unseen, forget)]

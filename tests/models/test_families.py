@@ -7,9 +7,9 @@ from pydantic import ValidationError
 from negmerge import registry
 from negmerge.checkpoints import read_state_dict, write_state_dict
 from negmerge.errors import InputError
-from negmerge.evaluation import predict
-from negmerge.metrics import accuracy
-from negmerge.models._classifier import Classifier
+from negmerge.scores import accuracy
+from negmerge.tasks.image_classification.classifier import Classifier
+from negmerge.tasks.image_classification.inference import predict
 
 FAMILIES = registry.names("families")
 SMALL = {"swin": {"image_size": 32, "window_size": 4, "width": 12, "depths": [1, 1], "heads": [1, 2]}}
@@ -218,7 +218,7 @@ def test_resnet18_has_the_usual_tensor_names():
 
 
 def test_the_shortcut_without_weights_by_hand():
-    from negmerge.models.cifar_resnet import Padding
+    from negmerge.tasks.image_classification.families.cifar_resnet import Padding
 
     x = torch.arange(32.0).reshape(1, 2, 4, 4)
     out = Padding(1, 2)(x)

@@ -8,10 +8,10 @@ from pydantic import ValidationError
 from torch import nn
 
 from negmerge.checkpoints import read_state_dict
-from negmerge.data.sources import digits
-from negmerge.data.store import Store
 from negmerge.errors import InputError, NegmergeError
-from negmerge.models._classifier import Classifier
+from negmerge.tasks.image_classification.classifier import Classifier
+from negmerge.tasks.image_classification.sources import digits
+from negmerge.tasks.image_classification.store import Store
 from negmerge.training import TrainSettings, derive_seed, fit
 from negmerge.training import job as job_module
 from negmerge.training.images import ImageBatches, resident

@@ -5,8 +5,8 @@ import torch
 
 from negmerge import registry
 from negmerge.checkpoints import read_state_dict
-from negmerge.unlearning import salun, sisa
-from negmerge.unlearning._gradients import mean_gradient, row_losses, trained_parameters
+from negmerge.unlearning.gradients import mean_gradient, row_losses, trained_parameters
+from negmerge.unlearning.methods import salun, sisa
 
 # Settings under which a method shows what it is for, then bounds in percent: forget at most, retain at least.
 EXPECTED = [

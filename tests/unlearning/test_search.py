@@ -15,8 +15,9 @@ from negmerge.errors import InputError, NegmergeError
 from negmerge.experiment.judging import Judge
 from negmerge.experiment.methods import check_settings, describe, needs_of, run_method
 from negmerge.selection import Point, Selection, rank_models
-from negmerge.unlearning import SHARED, Outcome, greedy
-from negmerge.unlearning._search import candidates, search_ranges, unlearn_searched
+from negmerge.unlearning.context import SHARED, Outcome
+from negmerge.unlearning.methods import greedy
+from negmerge.unlearning.search import candidates, search_ranges, unlearn_searched
 
 
 class Settings(BaseModel):
@@ -208,7 +209,7 @@ def test_greedy_takes_what_improves(make_context, monkeypatch):
         return Outcome(vector=context.directory / name, selection=selection, seconds={"merge": 1.0, "selection": 2.0})
 
     monkeypatch.setattr(greedy, "negate", negate)
-    monkeypatch.setattr("negmerge.unlearning._singles.negate", negate)
+    monkeypatch.setattr("negmerge.unlearning.singles.negate", negate)
     outcome = greedy.unlearn(context, greedy.Settings())
     assert outcome.facts == {"taken": [b, c], "taken_members": 2}
     assert outcome.selection.scores["forget"] == 8.0

@@ -8,7 +8,6 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from negmerge import registry
-from negmerge.data.rules import ForgetRule, RetainRule, ValidationRule
 from negmerge.errors import InputError, listing, nearest
 from negmerge.experiment.choices import (
     Buffers,
@@ -20,6 +19,7 @@ from negmerge.experiment.choices import (
     checked_buffers,
 )
 from negmerge.experiment.two_sources import side_by_side
+from negmerge.requests.rules import ForgetRule, RetainRule, ValidationRule
 from negmerge.training import TrainSettings
 
 __all__ = ["Buffers", "Config", "Recalibrate", "SelectionConfig", "check_config", "load_config"]

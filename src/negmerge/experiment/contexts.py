@@ -12,7 +12,7 @@ from negmerge.experiment.judging import Judge
 from negmerge.selection import Selection
 from negmerge.training import TrainSettings, derive_seed
 from negmerge.training.job import TrainingJob
-from negmerge.unlearning import Context, Outcome, TrainingData, TrainingTask
+from negmerge.unlearning.context import Context, Outcome, TrainingData, TrainingTask
 
 if TYPE_CHECKING:
     from negmerge.experiment.stages import SeedRun

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from negmerge.errors import InputError
-from negmerge.metrics import accuracy, average_gap, holdout_distance, membership_svc_confidence
+from negmerge.scores import accuracy, average_gap, holdout_distance, membership_svc_confidence
 from negmerge.training import derive_seed
 
 ATTACK_ROWS = 2000

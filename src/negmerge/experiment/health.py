@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from negmerge.data.store import Store
-from negmerge.evaluation import predict_parts
-from negmerge.metrics import accuracy
-from negmerge.models._classifier import Classifier
+from negmerge.scores import accuracy
+from negmerge.tasks.image_classification.classifier import Classifier
+from negmerge.tasks.image_classification.inference import predict_parts
+from negmerge.tasks.image_classification.store import Store
 
 
 def pool_health(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from negmerge.experiment.selecting import Selector
 from negmerge.selection import rank_models
-from negmerge.unlearning import Rank
+from negmerge.unlearning.context import Rank
 
 
 @dataclass(frozen=True)

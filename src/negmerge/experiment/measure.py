@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from negmerge.data.splits import Split
-from negmerge.data.store import Store
-from negmerge.evaluation import predict_parts
-from negmerge.metrics import accuracy, membership_svc_confidence, per_class_accuracy
-from negmerge.models._classifier import Classifier
+from negmerge.requests.splits import Split
+from negmerge.scores import accuracy, membership_svc_confidence, per_class_accuracy
+from negmerge.tasks.image_classification.classifier import Classifier
+from negmerge.tasks.image_classification.inference import predict_parts
+from negmerge.tasks.image_classification.store import Store
 from negmerge.training import derive_seed
 
 IN_TRAIN = ("retain", "forget", "validation", "validation_forget")

@@ -10,9 +10,9 @@ from pydantic import ValidationError
 from negmerge import registry
 from negmerge.errors import InputError, NegmergeError
 from negmerge.merging.merger import Merger, check_names, method_settings
-from negmerge.unlearning import Context, Outcome
-from negmerge.unlearning._negation import negate
-from negmerge.unlearning._search import candidates, search_ranges, unlearn_searched
+from negmerge.unlearning.context import Context, Outcome
+from negmerge.unlearning.negation import negate
+from negmerge.unlearning.search import candidates, search_ranges, unlearn_searched
 
 
 @dataclass(frozen=True)

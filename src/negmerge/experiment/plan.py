@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 
-from negmerge.data.splits import Split
-from negmerge.evaluation import predict
 from negmerge.execution import torch_threads
 from negmerge.experiment.choices import SelectionConfig
 from negmerge.experiment.config import Config
 from negmerge.experiment.prepare import Material, choose_device, load_data, make_classifier
 from negmerge.experiment.workload import workload
-from negmerge.models._classifier import Classifier
+from negmerge.requests.splits import Split
+from negmerge.tasks.image_classification.classifier import Classifier
+from negmerge.tasks.image_classification.inference import predict
 from negmerge.training import TrainSettings
 from negmerge.training.images import fit_images
 from negmerge.training.pool import expand_grid

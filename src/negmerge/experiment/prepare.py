@@ -8,16 +8,15 @@ from typing import Any
 import torch
 
 from negmerge import registry
-from negmerge.data import Source
-from negmerge.data.images import join_sources
-from negmerge.data.named import NamedSet
-from negmerge.data.splits import Split, draw_split, load_split, save_split, split_from_file
-from negmerge.data.store import Store
 from negmerge.errors import InputError
 from negmerge.experiment.config import Config, DataConfig, ModelConfig
 from negmerge.experiment.record import file_entry
 from negmerge.experiment.rundir import RunDir
-from negmerge.models._classifier import Classifier
+from negmerge.requests.splits import Split, draw_split, load_split, save_split, split_from_file
+from negmerge.tasks.image_classification.classifier import Classifier
+from negmerge.tasks.image_classification.images import Source, join_sources
+from negmerge.tasks.image_classification.named import NamedSet
+from negmerge.tasks.image_classification.store import Store
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from negmerge.experiment.methods import describe, needs_of
 from negmerge.experiment.prepare import Material
 from negmerge.experiment.stages import Finished
 from negmerge.experiment.warnings import curve_warnings, health_warnings, leave_one_out_warnings, pool_warnings
-from negmerge.metrics import average_gap
+from negmerge.scores import average_gap
 
 GAP_NUMBERS = ("retain", "forget", "test", "membership")
 

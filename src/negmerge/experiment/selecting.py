@@ -11,14 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from negmerge.checkpoints import write_bytes_atomic
-from negmerge.data.splits import Split
-from negmerge.data.store import Store
 from negmerge.errors import DivergedError, InputError
-from negmerge.evaluation import NegatedModel, predict_parts, recalibrate
 from negmerge.experiment.choices import Buffers, Recalibrate, SelectionConfig
-from negmerge.metrics import accuracy, average_gap, holdout_distance, membership_svc_confidence
-from negmerge.models._classifier import Classifier
+from negmerge.requests.splits import Split
+from negmerge.scores import accuracy, average_gap, holdout_distance, membership_svc_confidence
 from negmerge.selection import OBJECTIVES, Selection, choose_alpha
+from negmerge.selection.buffers import recalibrate
+from negmerge.selection.negated_model import NegatedModel
+from negmerge.tasks.image_classification.classifier import Classifier
+from negmerge.tasks.image_classification.inference import predict_parts
+from negmerge.tasks.image_classification.store import Store
 from negmerge.training import derive_seed
 
 ATTACK_ROWS = 2000  # members and as many non-members; the reported attack takes up to 10,000, at 20 times the cost

@@ -10,7 +10,6 @@ import torch
 
 from negmerge.checkpoints import read_state_dict, write_state_dict
 from negmerge.errors import InputError
-from negmerge.evaluation import apply_vector, has_statistics
 from negmerge.execution import run_jobs
 from negmerge.experiment.choices import Buffers, Recalibrate
 from negmerge.experiment.config import BaseConfig, Config, MethodConfig, ReferenceConfig
@@ -22,11 +21,13 @@ from negmerge.experiment.prepare import Material
 from negmerge.experiment.rundir import RunDir, read_json, write_json
 from negmerge.experiment.selecting import Selector
 from negmerge.merging.statistics import inspect_checkpoints
+from negmerge.selection.buffers import has_statistics
+from negmerge.selection.negated_model import apply_vector
 from negmerge.training import TrainSettings, derive_seed
 from negmerge.training.job import TrainingJob
 from negmerge.training.job import train as train_job
 from negmerge.training.pool import expand_grid
-from negmerge.unlearning import Outcome
+from negmerge.unlearning.context import Outcome
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from negmerge.data.rules import RetainRule
+from negmerge.requests.rules import RetainRule
 
 
 def side_by_side(data: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:

@@ -15,13 +15,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from negmerge.checkpoints import hash_file, write_bytes_atomic, write_state_dict
 from negmerge.errors import InputError
-from negmerge.evaluation import NegatedModel
 from negmerge.experiment.config import PoolConfig, SelectionConfig
 from negmerge.experiment.datasets import classifier_scores, move, own_scores
 from negmerge.experiment.methods import check_settings
 from negmerge.merging.engine import merge_vector
 from negmerge.merging.merger import draws
 from negmerge.selection import Selection, choose_alpha
+from negmerge.selection.negated_model import NegatedModel
 from negmerge.training import derive_seed, fit
 from negmerge.training.pool import Member, expand_grid
 

@@ -9,7 +9,7 @@ from negmerge.experiment.choices import describe_buffers
 from negmerge.experiment.config import Config
 from negmerge.experiment.methods import describe, needs_of
 from negmerge.training import TrainSettings
-from negmerge.unlearning._search import candidates, search_ranges
+from negmerge.unlearning.search import candidates, search_ranges
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from negmerge.data.augment import augment
-from negmerge.models._classifier import Classifier
+from negmerge.tasks.image_classification.augmentation import augment
+from negmerge.tasks.image_classification.classifier import Classifier
 from negmerge.training.loop import Epoch, fit
 from negmerge.training.settings import TrainSettings, derive_seed
 

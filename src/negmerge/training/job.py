@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from negmerge.checkpoints import write_bytes_atomic, write_state_dict
-from negmerge.data.store import Store
 from negmerge.errors import NegmergeError
-from negmerge.models._classifier import Classifier
+from negmerge.tasks.image_classification.classifier import Classifier
+from negmerge.tasks.image_classification.store import Store
 from negmerge.training.images import fit_images
 from negmerge.training.progress import Progress
 from negmerge.training.settings import TrainSettings, derive_seed

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from negmerge.data.augment import parse_augmentation
+from negmerge.tasks.image_classification.augmentation import parse_augmentation
 
 
 class TrainSettings(BaseModel):

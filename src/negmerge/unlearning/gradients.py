@@ -1,0 +1,38 @@
+"""Gradients at fixed weights over many rows: the model in evaluation mode, images as they are."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from negmerge.unlearning.context import TrainingData
+
+RowLosses = Callable[[Tensor], Iterable[Tensor]]  # rows → their losses, [b] at a time
+
+ROWS = 250  # rows in one pass; sums are taken in this order, so it is part of the result's last bits
+
+
+def trained_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters that training changes, in the model's order."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def row_losses(data: TrainingData, model: nn.Module, rows: Tensor) -> Iterator[Tensor]:
+    """Yield the cross-entropy of each row, [b] at a time, with a graph to differentiate; one batch lives at a time."""
+    model.eval()
+    for part in rows.split(ROWS):
+        images, labels = data.images(part)
+        labels = labels.to(data.device)
+        logits = data.classifier.logits(model, data.classifier.prepare(images.to(data.device)))
+        yield functional.cross_entropy(data.classifier.narrow(logits, labels), labels, reduction="none")
+
+
+def mean_gradient(losses: RowLosses, parameters: Sequence[nn.Parameter], rows: Tensor) -> list[Tensor]:
+    """Return the gradient of the mean of `losses(rows)`, a tensor for each parameter."""
+    total = [torch.zeros_like(parameter) for parameter in parameters]
+    for part in losses(rows):
+        gradients = torch.autograd.grad(part.sum(), parameters)
+        for sum_, gradient in zip(total, gradients, strict=True):
+            sum_ += gradient
+    return [sum_ / len(rows) for sum_ in total]
