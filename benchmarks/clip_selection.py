@@ -104,9 +104,13 @@ def measure(args) -> dict:
         started = time.perf_counter()
         run, vector = make_run(args, Path(temporary) / "run")
         prepared = time.perf_counter() - started
-        selector, classifier = run.selector, run.material.classifier
-        table = selector.store.table("train")
-        sets = {name: Encoded(*table.take(rows), classifier) for name, rows in selector.parts.items()}
+        selector, task = run.selector, run.material.task
+        classifier, table = task.classifier, task.tables.both()
+        sets = {
+            name: Encoded(*table.take(rows), classifier)
+            for name, rows in selector.parts.items()
+            if name in ("forget", "retain")
+        }
         assert set(read_state_dict(vector)) == set(classifier.build().state_dict())
         rounds = []
         for number in range(args.rounds):

@@ -23,9 +23,10 @@ from negmerge import registry
 from negmerge.checkpoints import atomic_write, write_bytes_atomic
 from negmerge.requests.rules import ValidationRule
 from negmerge.requests.splits import hold_out
+from negmerge.seeding import derive_seed
 from negmerge.tasks.image_classification.augmentation import augment
 from negmerge.tasks.image_classification.images import ImageSet
-from negmerge.training import TrainSettings, derive_seed, fit
+from negmerge.training import TrainSettings, fit
 from negmerge.training.loop import Epoch
 
 AUGMENT = {"cifar10": "crop+flip", "mnist": "crop2"}  # a digit in the mirror is another sign

@@ -4,12 +4,14 @@ The name is the file's, with dashes. Listing imports nothing; a module is import
 A plug-in declares an entry point in the group `negmerge.KIND` (for example `negmerge.methods`).
 """
 
+import dataclasses
 import functools
 import importlib
 import importlib.util
 import pkgutil
 from importlib import metadata
 from types import ModuleType
+from typing import Any, TypeVar
 
 from negmerge.errors import InputError, nearest
 
@@ -18,6 +20,9 @@ PACKAGES = {
     "sources": ("negmerge.tasks.image_classification.sources",),
     "families": ("negmerge.tasks.image_classification.families", "negmerge.tasks.zero_shot.families"),
 }
+SINGULAR = {"methods": "method", "sources": "source", "families": "family"}
+
+Contents = TypeVar("Contents")
 
 
 @functools.cache  # reading what is installed takes 10 ms
@@ -50,6 +55,23 @@ def load(kind: str, name: str) -> ModuleType:
     """
     places = _locations(kind)
     if name not in places:
-        singular = {"methods": "method", "sources": "source", "families": "family"}[kind]
-        raise InputError(f"unknown {singular} {name!r}{nearest(name, places)}; `negmerge list {kind}` shows them all")
+        raise InputError(
+            f"unknown {SINGULAR[kind]} {name!r}{nearest(name, places)}; `negmerge list {kind}` shows them all"
+        )
     return importlib.import_module(places[name])
+
+
+def read(kind: str, name: str, contents: type[Contents]) -> Contents:
+    """Return what a registered module holds as a dataclass `contents`, whose defaults stand for what it leaves out.
+
+    Each field is a name in the module. Raises InputError for an unknown name, and for a module that lacks a field
+    without a default.
+    """
+    module = load(kind, name)
+    fields = dataclasses.fields(contents)  # type: ignore[arg-type]
+    found: dict[str, Any] = {field.name: getattr(module, field.name) for field in fields if hasattr(module, field.name)}
+    required = (field.name for field in fields if field.default is field.default_factory is dataclasses.MISSING)
+    missing = [field for field in required if field not in found]
+    if missing:
+        raise InputError(f"{SINGULAR[kind]} {name!r} ({module.__file__}) lacks {', '.join(missing)}")
+    return contents(**found)

@@ -11,16 +11,19 @@ import torch
 from clip_example import save_colours, save_tiny_clip, tiny_run
 from negmerge.checkpoints import read_state_dict
 from negmerge.errors import InputError
-from negmerge.experiment import prepare as prepare_module
 from negmerge.experiment.config import check_config, load_config
 from negmerge.experiment.pipeline import run
 from negmerge.experiment.plan import plan
 from negmerge.experiment.prepare import prepare
 from negmerge.experiment.record import verify_run
 from negmerge.experiment.rundir import RunDir
-from negmerge.experiment.two_sources import side_by_side
 from negmerge.requests.rules import ValidationRule
 from negmerge.requests.splits import hold_out, load_split
+from negmerge.tasks.compute import Compute
+from negmerge.tasks.image_classification import preparing
+from negmerge.tasks.image_classification.store import Store
+from negmerge.tasks.image_classification.two_sources import side_by_side
+from negmerge.tasks.zero_shot.preparing import make_task
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +60,8 @@ def test_each_source_is_judged_by_its_own_head(finished, places):
     facts = json.loads((place / "private" / "data" / "tables.json").read_text())
     assert [len(names) for names, _ in facts["prompts"]] == [10, 10] and len(facts["classes"]) == 20
     assert facts["shape"] == [3, 16, 16] and len(facts["prompts"][0][1]) == 18 and facts["prompts"][1][1] is None
-    from negmerge.experiment.prepare import make_classifier
-
-    one = make_classifier(config(places), 20, facts["shape"], "cpu", facts["prompts"])
+    made = config(places)
+    one = make_task(made.data, made.model, Compute(), Store(place / "private" / "data"), facts).classifier
     model = one.load(place / "base" / "model.safetensors")
     images = torch.from_numpy(np.load(place / "private/data/test-images.npy"))
     labels = torch.from_numpy(np.load(place / "private/data/test-labels.npy"))
@@ -158,7 +160,7 @@ def test_one_source_and_one_head(places, tmp_path):
 
 def test_the_plan_knows_steps(places):
     made = plan(config(places))
-    assert len(made.members) == 4 and made.pool_images == 4 * 12 * 2 * 32 and made.training_images == 0
+    assert len(made.members) == 4 and made.pool_rows == 4 * 12 * 2 * 32 and made.training_rows == 0
 
 
 def test_side_by_side():
@@ -198,7 +200,7 @@ def test_what_is_refused(places):
 @pytest.mark.parametrize("train", ["text", "both"])
 def test_more_prompts_than_a_step_holds_are_refused_before_images_are_decoded(places, monkeypatch, train):
     asked = []
-    monkeypatch.setattr(prepare_module, "load_source", lambda *a: asked.append(a))
+    monkeypatch.setattr(preparing, "load_source", lambda *a: asked.append(a))
     raw = {**config(places).resolved(), "data": {"forget": {"source": "cars"}, "retain": {"source": "imagenet"}}}
     with pytest.raises(AttributeError):  # the image tower takes them; what is loaded here is nothing
         plan(check_config(raw))
@@ -214,7 +216,8 @@ def test_prompts_of_sources_of_unknown_size_are_counted_when_they_are_loaded(pla
     many = config(places, model={"train": "text", "templates": ["{}"] * 383})
     names = [str(n) for n in range(10)]
     with pytest.raises(InputError, match=r"4,010 here \(cifar10 180, digits 3,830\)"):
-        prepare_module.make_classifier(many, 20, (3, 16, 16), "cpu", [(names, ["{}"] * 18), (names, None)])
+        facts = {"classes": names * 2, "shape": (3, 16, 16), "prompts": [(names, ["{}"] * 18), (names, None)]}
+        make_task(many.data, many.model, Compute(), None, facts)
 
 
 def test_the_committed_configs_say_what_they_run():

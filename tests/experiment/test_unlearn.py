@@ -131,8 +131,9 @@ def test_match_reference_chooses_the_smallest_gap_to_the_twin(memorised):
     from negmerge.scores import membership_svc_confidence
 
     def attack(module):
-        pairs = [(module(data.tensors[0]).detach(), data.tensors[1]) for data in (retain, unseen, forget)]
-        return membership_svc_confidence(*[part for pair in pairs for part in pair], seed=7)
+        answers = [(module(data.tensors[0]).detach().double().softmax(1), data) for data in (retain, unseen, forget)]
+        sure = [shares.gather(1, data.tensors[1][:, None])[:, 0] for shares, data in answers]
+        return membership_svc_confidence(*sure, seed=7)
 
     sets = {"retain": retain, "forget": forget, "validation": unseen}
     by_hand = [abs(correct(done.model, data) - correct(twin, data)) for data in sets.values()]

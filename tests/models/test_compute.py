@@ -16,8 +16,10 @@ from negmerge.tasks.image_classification import classifier, normalising
 from negmerge.tasks.image_classification.classifier import Classifier
 from negmerge.tasks.image_classification.inference import predict
 from negmerge.tasks.image_classification.sources import digits
+from negmerge.tasks.image_classification.store import Store, Tables
+from negmerge.tasks.image_classification.task import ImageClassification
 from negmerge.training import TrainSettings
-from negmerge.training.images import fit_images
+from negmerge.training.fitting import fit_rows
 from negmerge.training.job import TrainingJob
 
 PLAIN = Classifier("small-cnn", {}, 10, (1, 8, 8))
@@ -35,7 +37,8 @@ def source():
 
 def trained(classifier, source):
     model = classifier.place(classifier.build(0), "cpu")
-    loss = fit_images(classifier, model, source.train.images, source.train.labels, SETTINGS, seed=1)
+    task = ImageClassification(classifier, Tables(source))
+    loss = fit_rows(task, model, torch.arange(len(source.train)), SETTINGS, seed=1)
     return model, loss
 
 
@@ -77,7 +80,8 @@ def test_bf16_computes_in_bf16_and_trains_in_float32(source):
     assert all(p.dtype == torch.float32 for p in tuned.parameters())
     assert loss == pytest.approx(plain_loss, rel=0.1)
     reached = [
-        accuracy(predict(c, m, source.test.images), source.test.labels) for c, m in ((half, tuned), (PLAIN, plain))
+        accuracy(predict(c, m, source.test.images).argmax(1) == source.test.labels)
+        for c, m in ((half, tuned), (PLAIN, plain))
     ]
     assert min(reached) > 95 and abs(reached[0] - reached[1]) < 2
 
@@ -109,7 +113,7 @@ def test_compiling_is_for_training_only(source, monkeypatch):
 @pytest.mark.heavy
 def test_compiled_training_ends_close_to_the_plain_one(source):
     model, loss = trained(computed(compile=True), source)
-    assert compute.compiled(PLAIN.module.logits) is compute.compiled(PLAIN.module.logits)
+    assert compute.compiled(PLAIN.contents.logits) is compute.compiled(PLAIN.contents.logits)
     plain, plain_loss = trained(PLAIN, source)
     assert loss == pytest.approx(plain_loss, rel=0.05)
     torch.testing.assert_close(model[3].weight, plain[3].weight, atol=0.02, rtol=0.1)
@@ -149,8 +153,9 @@ def test_tf32_needs_cuda():
 def test_a_job_takes_its_settings_along(tmp_path):
     import pickle
 
-    job = TrainingJob("a", tmp_path, computed(precision="bf16"), tmp_path, (1, 2), {}, 0, "cpu")
-    assert pickle.loads(pickle.dumps(job)).classifier.compute == Compute(precision="bf16")
+    task = ImageClassification(computed(precision="bf16"), Store(tmp_path))
+    job = TrainingJob("a", tmp_path, task, (1, 2), {}, 0, "cpu")
+    assert pickle.loads(pickle.dumps(job)).task.classifier.compute == Compute(precision="bf16")
 
 
 def test_the_config_names_them():

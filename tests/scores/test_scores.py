@@ -6,16 +6,10 @@ import torch
 from sklearn.metrics import accuracy_score
 from sklearn.svm import SVC
 
+from negmerge import scores
 from negmerge.errors import InputError, NegmergeError
-from negmerge.scores import (
-    accuracy,
-    average_gap,
-    holdout_distance,
-    kolmogorov_smirnov,
-    membership_svc_confidence,
-    per_class_accuracy,
-)
-from negmerge.scores.membership import confidence
+from negmerge.scores import average_gap, kolmogorov_smirnov
+from negmerge.tasks.image_classification.columns import COLUMNS, columns_of
 
 
 def logits(count, classes=5, seed=0, strength=0.0):
@@ -24,6 +18,27 @@ def logits(count, classes=5, seed=0, strength=0.0):
     values = torch.randn(count, classes, generator=g)
     values[torch.arange(count), labels] += strength
     return values, labels
+
+
+def accuracy(values, labels):
+    return scores.accuracy(columns_of(values, labels, ["correct"])["correct"])
+
+
+def per_class_accuracy(values, labels, classes):
+    return scores.accuracy_by_group(**columns_of(values, labels, ["correct", "group"]), groups=classes)
+
+
+def confidence(values, labels):
+    return columns_of(values, labels, ["confidence"])["confidence"]
+
+
+def membership_svc_confidence(*pairs, **more):
+    sure = [confidence(*pairs[i : i + 2]) for i in (0, 2, 4)]
+    return scores.membership_svc_confidence(*sure, **more)
+
+
+def holdout_distance(*pairs):
+    return scores.holdout_distance(columns_of(*pairs[:2], COLUMNS), columns_of(*pairs[2:], COLUMNS))
 
 
 def test_accuracy_is_scikit_learns():
@@ -103,15 +118,6 @@ def test_the_gap_names_what_is_missing():
     assert average_gap({**RETRAIN, "forget": 90.76}, RETRAIN).parts["forget"] == pytest.approx(4.0)  # either direction
 
 
-def test_logits_and_labels_must_fit():
-    values, labels = logits(10)
-    for wrong in (labels[:1], labels[:, None]):
-        with pytest.raises(InputError, match=r"logits \[n, classes\] and labels \[n\] do not fit: \[10, 5\]"):
-            accuracy(values, wrong)
-        with pytest.raises(InputError, match="do not fit"):
-            per_class_accuracy(values, wrong, 5)
-
-
 def certain(probabilities):
     """Logits of two classes that give class 0 these probabilities."""
     p = torch.tensor(probabilities, dtype=torch.float64)
@@ -158,7 +164,7 @@ def test_what_answers_with_nan_is_wrong():
 
 def test_membership_of_a_diverged_model():
     values, labels = logits(20)
-    with pytest.raises(NegmergeError, match="logits of the forget rows hold NaN or Inf: the model has diverged"):
+    with pytest.raises(NegmergeError, match="confidences of the forget rows hold NaN or Inf: the model has diverged"):
         membership_svc_confidence(values, labels, values, labels, values * float("nan"), labels)
 
 
@@ -182,5 +188,5 @@ def test_the_holdout_distance_by_hand():
     assert holdout_distance(*sure, *unsure) == pytest.approx((25 + 75) / 2)
     assert holdout_distance(*unsure, *sure) == pytest.approx(50)
     assert holdout_distance(*sure, *sure) == 0.0
-    with pytest.raises(NegmergeError, match="logits of the unseen rows hold NaN or Inf"):
+    with pytest.raises(NegmergeError, match="losses of the unseen rows hold NaN or Inf"):
         holdout_distance(*sure, unsure[0] * float("nan"), unsure[1])

@@ -95,10 +95,10 @@ def test_a_finished_method_is_read_back(name, make_context, monkeypatch):
         raise AssertionError("trained, judged or merged again")
 
     monkeypatch.setattr(fitting, "fit", never)
-    monkeypatch.setattr("negmerge.training.images.fit", never)
+    monkeypatch.setattr("negmerge.training.fitting.fit", never)
     monkeypatch.setattr("negmerge.unlearning.methods.influence.newton_step", never)
     monkeypatch.setattr("negmerge.unlearning.negation.merge_vector", never)
-    monkeypatch.setattr("negmerge.experiment.selecting.predict_parts", never)
+    monkeypatch.setattr("negmerge.tasks.image_classification.task.observe_parts", never)
     assert facts_of(run(name, context)) == facts_of(outcome)
 
 

@@ -9,14 +9,14 @@ from torch.nn import functional
 
 from negmerge import registry
 from negmerge.errors import InputError
+from negmerge.tasks.image_classification.boundary import nearest_classes
 from negmerge.tasks.image_classification.classifier import Classifier
+from negmerge.tasks.image_classification.task import ImageClassification
 from negmerge.training import TrainSettings, fit
 from negmerge.unlearning import relabelling
 from negmerge.unlearning.context import TrainingData
-from negmerge.unlearning.fitting import cross_entropy
 from negmerge.unlearning.methods import random_labels
 from negmerge.unlearning.methods.boundary_expanding import widen_head
-from negmerge.unlearning.methods.boundary_shrink import nearest_classes
 from negmerge.unlearning.methods.influence import newton_step
 from negmerge.unlearning.methods.l1_sparse import l1_norm, penalty
 from negmerge.unlearning.methods.salun import holding, salience_mask
@@ -178,13 +178,12 @@ def test_each_row_stays_in_its_own_head():
     classifier = Half("small-cnn", {}, 3, (1, 1, 2), heads=(2, 1))
     images = torch.tensor([[140, 130], [250, 10], [20, 255]], dtype=torch.uint8)[:, None, None, :]
     assert nearest_classes(classifier, TwoPixels(), images, torch.tensor([0, 0, 1]), 0.1).tolist() == [1, 1, 0]
-    drawn = relabelling.draw_labels(classifier, torch.tensor([0, 1, 2] * 100), torch.Generator().manual_seed(0))
+    drawn = classifier.draw_labels(torch.tensor([0, 1, 2] * 100), torch.Generator().manual_seed(0))
     assert drawn.dtype == torch.int64 and set(drawn[0::3].tolist()) == set(drawn[1::3].tolist()) == {0, 1}
     assert set(drawn[2::3].tolist()) == {2}
-    data = TrainingData(classifier, None, None, None, "cpu", 0)
     logits = classifier.logits(TwoPixels(), classifier.prepare(images))
     by_hand = functional.cross_entropy(logits[:2, :2], torch.tensor([0, 1])) * 2 / 3  # the third has one class: 0
-    loss = cross_entropy(data)(TwoPixels(), (images, torch.tensor([0, 1, 2])))
+    loss = ImageClassification(classifier, None).loss(TwoPixels(), (images, torch.tensor([0, 1, 2])))
     assert loss.item() == pytest.approx(by_hand.item())
 
 
@@ -226,9 +225,9 @@ def test_one_step_of_ascent_by_hand(make_context):
     module = registry.load("methods", "gradient-ascent")
     rows = len(data.forget)
     settings = module.Settings(lr=0.01, epochs=1, batch_size=rows, weight_decay=0.1, augment="none")
-    made = data.load(module.unlearn(context, settings).checkpoint)
-    model = data.load(context.base).train()
-    cross_entropy(data)(model, data.images(data.forget)).backward()
+    made = data.task.open(module.unlearn(context, settings).checkpoint)
+    model = data.task.open(context.base).train()
+    data.task.loss(model, data.task.batch(data.forget, "cpu")).backward()
     for (name, ours), theirs in zip(made.named_parameters(), model.parameters(), strict=True):
         expected = theirs + 0.01 * (theirs.grad - 0.1 * theirs)
         torch.testing.assert_close(ours, expected, atol=2e-6, rtol=1e-4, msg=name)
@@ -267,11 +266,11 @@ def test_the_mean_gradient_in_batches_is_that_of_all_rows(make_context):
     from negmerge.unlearning.gradients import mean_gradient, row_losses, trained_parameters
 
     data = make_context("salun").data
-    model = data.load(make_context("salun").base)
+    model = data.task.open(make_context("salun").base)
     parameters = trained_parameters(model)
     ours = mean_gradient(partial(row_losses, data, model), parameters, data.retain)
-    images, labels = data.images(data.retain)
+    images, labels = data.task.batch(data.retain, "cpu")
     model.eval()
-    whole = functional.cross_entropy(model(data.classifier.prepare(images)), labels)
+    whole = functional.cross_entropy(model(data.task.classifier.prepare(images)), labels)
     for a, b in zip(ours, torch.autograd.grad(whole, parameters), strict=True):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-3)

@@ -18,56 +18,11 @@ from negmerge.experiment.choices import (
     check_selection,
     checked_buffers,
 )
-from negmerge.experiment.two_sources import side_by_side
-from negmerge.requests.rules import ForgetRule, RetainRule, ValidationRule
+from negmerge.tasks.image_classification.family import family_of
+from negmerge.tasks.image_classification.settings import DataConfig, ModelConfig
 from negmerge.training import TrainSettings
 
 __all__ = ["Buffers", "Config", "Recalibrate", "SelectionConfig", "check_config", "load_config"]
-
-
-class DataConfig(BaseModel):
-    """Where images come from and how they are split; other keys are settings of the source."""
-
-    model_config = ConfigDict(extra="allow")
-
-    source: str = Field(description="a name from `negmerge list sources`")
-    forget: ForgetRule | None = Field(None, description="what to forget; not needed where split is given")
-    retain: RetainRule | None = Field(None, description="narrows the rows that may be used as retain data")
-    validation: ValidationRule = Field(default_factory=ValidationRule, description="how validation rows are taken")
-    train_rows: tuple[int, int] | None = Field(None, description="[start, stop]: the rows that are training data")
-    split: Path | None = Field(None, description="a split file that fixes every row")
-    seed: int = Field(0, ge=0, description="the seed of the split, the same for every seed of the run")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _two_sources(cls, values: Any) -> Any:
-        return side_by_side(values, cls.model_fields) if isinstance(values, Mapping) else values
-
-    @model_validator(mode="after")
-    def _one_way(self) -> "DataConfig":
-        if (self.forget is None) == (self.split is None):
-            raise ValueError("give either forget (a rule) or split (a file)")
-        if self.split is not None and (self.retain or self.train_rows or "validation" in self.model_fields_set):
-            raise ValueError("split fixes every row: leave out retain, train_rows and validation")
-        return self
-
-    @property
-    def source_settings(self) -> dict[str, Any]:
-        """The keys that belong to the source."""
-        return dict(self.model_extra or {})
-
-
-class ModelConfig(BaseModel):
-    """The family of the model; other keys are settings of the family."""
-
-    model_config = ConfigDict(extra="allow")
-
-    family: str = Field(description="a name from `negmerge list families`")
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The keys that belong to the family."""
-        return dict(self.model_extra or {})
 
 
 class BaseConfig(Strict):
@@ -229,7 +184,7 @@ def check_config(raw: Mapping[str, Any], where: str = "config") -> Config:
             schema(**settings)
         except ValidationError as error:
             raise InputError(_explain(error, f"{where}: {place} ({name})", schema)) from None
-    if config.base.pretrained and not hasattr(registry.load("families", config.model.family), "pretrained"):
+    if config.base.pretrained and family_of(config.model.family).pretrained is None:
         raise InputError(f"{where}: base.pretrained: {config.model.family} has no weights of its own; give train")
     if config.model.settings.get("linearised") and not config.base.pretrained:
         raise InputError(

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from negmerge.errors import InputError
-from negmerge.scores import accuracy, average_gap, holdout_distance, membership_svc_confidence
-from negmerge.training import derive_seed
+from negmerge.scores import Columns, accuracy, average_gap, holdout_distance, membership_svc_confidence
+from negmerge.seeding import derive_seed
+from negmerge.tasks.image_classification.columns import columns_of
 
 ATTACK_ROWS = 2000
 
@@ -37,18 +38,16 @@ def classifier_scores(
         raise InputError(f"unlearn: {objective} needs validation (a data set of rows that the model has not seen)")
     _check_reference(objective, reference)
 
-    unseen = predictions(base, given["validation"], forward) if objective == "match-holdout" else None
+    unseen = observe(base, given["validation"], forward) if objective == "match-holdout" else None
 
     def measure(model: nn.Module) -> dict[str, float]:
-        seen = {name: predictions(model, data, forward) for name, data in given.items()}
-        scores = {name: accuracy(*pair) for name, pair in seen.items()}
+        seen = {name: observe(model, data, forward) for name, data in given.items()}
+        scores = {name: accuracy(columns["correct"]) for name, columns in seen.items()}
         if unseen is not None:
-            scores["holdout"] = holdout_distance(*seen["forget"], *unseen)
+            scores["holdout"] = holdout_distance(seen["forget"], unseen)
         if objective == "match-reference":
             scores["membership"] = membership_svc_confidence(
-                *seen["retain"],
-                *seen["validation"],
-                *seen["forget"],
+                *(seen[name]["confidence"] for name in ("retain", "validation", "forget")),
                 seed=derive_seed(seed, "selection attack"),
                 most=ATTACK_ROWS,
             )
@@ -88,8 +87,8 @@ def own_scores(evaluate: Evaluate, objective: str, reference: nn.Module | None) 
 
 
 @torch.inference_mode()
-def predictions(model: nn.Module, data: Dataset[Any], forward: Forward) -> tuple[Tensor, Tensor]:
-    """Return outputs [n, classes], float32, and labels [n] of a data set whose batches are (inputs, labels, …)."""
+def observe(model: nn.Module, data: Dataset[Any], forward: Forward) -> Columns:
+    """Return the columns of a classifier's answers to a data set whose batches are (inputs, labels, …)."""
     device = next(model.parameters()).device
     training = model.training
     model.eval()
@@ -100,7 +99,7 @@ def predictions(model: nn.Module, data: Dataset[Any], forward: Forward) -> tuple
         outputs.append(found.float().cpu().flatten(0, -2))
         labels.append(batch[1].cpu().flatten())
     model.train(training)
-    return torch.cat(outputs), torch.cat(labels)
+    return columns_of(torch.cat(outputs), torch.cat(labels), ("correct", "loss", "confidence"))
 
 
 def move(batch: Any, device: torch.device) -> Any:

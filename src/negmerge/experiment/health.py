@@ -5,28 +5,24 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from negmerge.scores import accuracy
-from negmerge.tasks.image_classification.classifier import Classifier
-from negmerge.tasks.image_classification.inference import predict_parts
-from negmerge.tasks.image_classification.store import Store
+from negmerge.scores import accuracy, mean_loss
+from negmerge.tasks.task import Task
 
 
 def pool_health(
-    classifier: Classifier, store: Store, forget: Tensor, base: Path, members: Mapping[str, Path], device: str
+    task: Task, forget: Tensor, base: Path, members: Mapping[str, Path], device: str
 ) -> dict[str, dict[str, float]]:
-    """Return for `base` and for every member, by name, its mean cross-entropy and accuracy on the forget rows.
+    """Return for `base` and for every member, by name, its mean loss and its accuracy on the forget rows.
 
-    {"base": {"loss": …, "forget": …}, NAME: …}: `loss` in nats, in evaluation mode, without augmentation or label
-    smoothing, `forget` in percent.
+    {"base": {"loss": …, "forget": …}, NAME: …}: `loss` is that of the task's rows, in evaluation mode, without
+    augmentation or label smoothing, `forget` in percent.
     """
     found = {}
     for name, checkpoint in {"base": base, **members}.items():
-        model = classifier.load(checkpoint, device)
-        logits, labels = predict_parts(classifier, model, store.table("train").take, {"forget": forget})["forget"]
-        loss = float(functional.cross_entropy(logits.double(), labels))
-        found[name] = {"loss": loss, "forget": accuracy(logits, labels)}
+        model = task.open(checkpoint, device)
+        seen = task.observe(model, {"forget": forget}, {"forget": ("loss", "correct")})["forget"]
+        found[name] = {"loss": mean_loss(seen["loss"]), "forget": accuracy(seen["correct"])}
     return found
 
 

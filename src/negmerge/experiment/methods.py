@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from negmerge import registry
 from negmerge.errors import InputError, NegmergeError
 from negmerge.merging.merger import Merger, check_names, method_settings
+from negmerge.tasks.task import Task, need
 from negmerge.unlearning.context import Context, Outcome
 from negmerge.unlearning.negation import negate
 from negmerge.unlearning.search import candidates, search_ranges, unlearn_searched
@@ -17,7 +18,10 @@ from negmerge.unlearning.search import candidates, search_ranges, unlearn_search
 
 @dataclass(frozen=True)
 class MethodInfo:
-    """A method as the tables show it; `search` maps settings to the values that are tried where none is given."""
+    """A method as the tables show it; `search` maps settings to the values that are tried where none is given.
+
+    `requires` are the capabilities that a task must have.
+    """
 
     name: str
     kind: str
@@ -26,6 +30,7 @@ class MethodInfo:
     reference: str
     settings: dict[str, Any]
     search: dict[str, list[Any]] = field(default_factory=dict)
+    requires: tuple[type, ...] = ()
 
 
 def describe(name: str) -> MethodInfo:
@@ -36,7 +41,8 @@ def describe(name: str) -> MethodInfo:
         return MethodInfo(name, "merge", ("pool", "forget"), module.SUMMARY, module.REFERENCE, settings)
     settings = {k: f.default for k, f in module.Settings.model_fields.items()}
     search = search_ranges(module, {})
-    return MethodInfo(name, module.KIND, module.NEEDS, module.SUMMARY, module.REFERENCE, settings, search)
+    requires = getattr(module, "REQUIRES", ())
+    return MethodInfo(name, module.KIND, module.NEEDS, module.SUMMARY, module.REFERENCE, settings, search, requires)
 
 
 def check_settings(name: str, settings: Mapping[str, Any]) -> None:
@@ -56,6 +62,12 @@ def check_settings(name: str, settings: Mapping[str, Any]) -> None:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise InputError(f"method {name}: {where}: {first['msg']}") from None
+
+
+def check_task(name: str, task: Task) -> None:
+    """Raise InputError where a method requires a capability that the task does not have."""
+    for capability in describe(name).requires:
+        need(task, capability, f"the method {name}")
 
 
 def needs_of(name: str, settings: Mapping[str, Any]) -> tuple[str, ...]:

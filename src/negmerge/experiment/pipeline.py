@@ -10,7 +10,7 @@ from negmerge.errors import InputError
 from negmerge.execution import torch_threads
 from negmerge.experiment.aggregate import aggregate
 from negmerge.experiment.config import Config
-from negmerge.experiment.plan import estimate_prepared
+from negmerge.experiment.plan import estimate
 from negmerge.experiment.prepare import Material, prepare
 from negmerge.experiment.record import file_entry, machine, peak_rss, verify_run, versions, write_record
 from negmerge.experiment.results import collect
@@ -63,8 +63,8 @@ def _run_stages(place: RunDir, config: Config, command: str) -> None:
     started = time.perf_counter()
     with place.stage("data"):
         material = prepare(place, config)
-    with material.classifier.compute.float_products():
-        place.emit("estimate", **estimate_prepared(config, material).as_json())
+    with material.compute.float_products():
+        place.emit("estimate", **estimate(config, material).as_json())
         rows = _all_seeds(place, config, material)
     results = rows[0] if len(rows) == 1 else aggregate(rows)
     write_json(place.path / "results.json", results)
@@ -99,7 +99,10 @@ def _inputs(config: Config, material: Material) -> list[dict[str, Any]]:
         paths.append(config.reference.checkpoint)
     entries = [file_entry(path, str(path)) for path in paths if path is not None]
     entries += material.model_files
-    return [*entries, {"path": f"images:{config.data.source}", "bytes": material.bytes, "hash": material.fingerprint}]
+    return [
+        *entries,
+        {"path": f"images:{config.data.source}", "bytes": material.bytes, "hash": material.task.rows().fingerprint()},
+    ]
 
 
 def _outputs(directory: Path) -> list[Path]:

@@ -1,6 +1,6 @@
 """From what the stages wrote to `results.json`: rows, gaps, warnings."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,7 @@ from negmerge.experiment.methods import describe, needs_of
 from negmerge.experiment.prepare import Material
 from negmerge.experiment.stages import Finished
 from negmerge.experiment.warnings import curve_warnings, health_warnings, leave_one_out_warnings, pool_warnings
-from negmerge.scores import average_gap
-
-GAP_NUMBERS = ("retain", "forget", "test", "membership")
+from negmerge.scores import Score, average_gap
 
 
 def collect(config: Config, material: Material, finished: Finished) -> dict[str, Any]:
@@ -32,7 +30,7 @@ def collect(config: Config, material: Material, finished: Finished) -> dict[str,
         **finished.reference,
     }
     for row in (base, *methods.values()):
-        row |= _gap(row, reference)
+        row |= _gap(row, reference, material.task.scores)
     kept = material.split.validation if config.selection.floor_on == "validation" else material.split.retain
     held_out = len(material.split.validation_forget) > 0
     kind = material.split.kind
@@ -45,11 +43,13 @@ def collect(config: Config, material: Material, finished: Finished) -> dict[str,
             "kind": kind,
             "text": _text(config, material),
             "source": _source_name(config.data.source, config.data.source_settings),
-            "forget_classes": [material.classes[i] for i in _forgotten(material)],
-            "classes": list(material.classes),
+            "noun": material.task.NOUN,
+            "forget_classes": _forgotten(material),
+            "classes": list(material.task.rows().groups),
             "rows": material.split.describe(),
             "evaluated": _evaluated(material.split.describe(), config.evaluation.most),
         },
+        "scores": [score.descriptor() for score in material.task.scores],
         "model": _model(config, material, methods),
         "selection": {
             **config.selection.model_dump(mode="json"),
@@ -93,10 +93,11 @@ def _row(method: MethodConfig, buffers: Buffers, outcome: dict[str, Any]) -> dic
     }
 
 
-def _gap(row: dict[str, Any], reference: dict[str, Any] | None) -> dict[str, Any]:
-    if reference is None or any(r[key] is None for r in (row, reference) for key in GAP_NUMBERS):
+def _gap(row: dict[str, Any], reference: dict[str, Any] | None, scores: Sequence[Score]) -> dict[str, Any]:
+    names = [score.name for score in scores if score.in_gap]
+    if reference is None or any(r[name] is None for r in (row, reference) for name in names):
         return {"gap": None, "gap_parts": None}
-    gap = average_gap(row, reference)
+    gap = average_gap(row, reference, names)
     return {"gap": gap.total, "gap_parts": dict(gap.parts)}
 
 
@@ -105,7 +106,7 @@ def _model(config: Config, material: Material, methods: dict[str, dict[str, Any]
     return {
         "family": config.model.family,
         "settings": config.model.settings,
-        "parameters": sum(p.numel() for p in material.classifier.build().parameters()),
+        "parameters": sum(p.numel() for p in material.task.start(0).parameters()),
         "merged_elements": merged[0] if merged else None,
         "buffers": describe_buffers(config.buffers),
     }
@@ -138,13 +139,12 @@ def _warnings(finished: Finished, methods: dict[str, dict[str, Any]]) -> list[di
     return found
 
 
-def _forgotten(material: Material) -> list[int]:
-    """Return the classes that the split forgets as a whole, by index."""
-    split = material.split
-    if split.kind != "class":
+def _forgotten(material: Material) -> list[str]:
+    """Return the groups that the split forgets as a whole, by name."""
+    if material.split.kind != "class":
         return []
-    _, labels = material.store.table("train").take(split.forget)
-    return sorted({int(label) for label in labels})
+    rows = material.task.rows()
+    return [rows.groups[number] for number in rows.group_of[material.parts["forget"]].unique().tolist()]
 
 
 def _source_name(source: str, settings: Mapping[str, Any]) -> str:
@@ -159,7 +159,7 @@ def _text(config: Config, material: Material) -> str:
     split, rule = material.split, config.data.forget
     source = _source_name(config.data.source, config.data.source_settings)
     if split.kind == "class":
-        names = ", ".join(material.classes[i] for i in _forgotten(material))
+        names = ", ".join(_forgotten(material))
         return f"forget class {names} of {source}"
     if rule is not None and rule.source is not None:
         return f"forget {_source_name(rule.source, rule.source_settings)}, keep {source}"

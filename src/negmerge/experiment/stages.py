@@ -16,14 +16,15 @@ from negmerge.experiment.config import BaseConfig, Config, MethodConfig, Referen
 from negmerge.experiment.contexts import Contexts, facts_of
 from negmerge.experiment.health import mean_cosine, pool_health
 from negmerge.experiment.measure import Bench
-from negmerge.experiment.methods import run_method
+from negmerge.experiment.methods import check_task, run_method
 from negmerge.experiment.prepare import Material
 from negmerge.experiment.rundir import RunDir, read_json, write_json
 from negmerge.experiment.selecting import Selector
 from negmerge.merging.statistics import inspect_checkpoints
+from negmerge.seeding import derive_seed
 from negmerge.selection.buffers import has_statistics
 from negmerge.selection.negated_model import apply_vector
-from negmerge.training import TrainSettings, derive_seed
+from negmerge.training import TrainSettings
 from negmerge.training.job import TrainingJob
 from negmerge.training.job import train as train_job
 from negmerge.training.pool import expand_grid
@@ -51,25 +52,25 @@ class SeedRun:
         self.cores = os.cpu_count() or 1
         self.threads = config.threads or self.cores
         self.bench = Bench(
-            material.classifier,
-            material.store,
-            material.split,
+            material.task,
+            material.parts,
             config.evaluation.membership,
             seed,
             material.device,
             config.evaluation.most,
         )
         self.selector = Selector(
-            material.classifier,
-            material.store,
-            material.split,
+            material.task,
+            material.parts,
             config.selection,
             seed,
             material.device,
             self.reference,
         )
+        for method in config.methods:
+            check_task(method.name, material.task)
         policies = [config.buffers, *(method.buffers for method in config.methods)]
-        if any(isinstance(p, Recalibrate) for p in policies) and not has_statistics(material.classifier.build()):
+        if any(isinstance(p, Recalibrate) for p in policies) and not has_statistics(material.task.start(0)):
             raise InputError(f"buffers: {config.model.family} has no running statistics to recalibrate; use keep")
 
     def finish(self) -> Finished:
@@ -109,11 +110,11 @@ class SeedRun:
         return self.place.path / "reference" / "model.safetensors" if self.config.reference else None
 
     def _make_originals(self) -> None:
-        split = self.material.split
+        parts = self.material.parts
         jobs = []
         for name, part, rows in (
-            ("base", self.config.base, torch.cat([split.retain, split.forget]).sort().values),
-            ("reference", self.config.reference, split.retain),
+            ("base", self.config.base, torch.cat([parts["retain"], parts["forget"]]).sort().values),
+            ("reference", self.config.reference, parts["retain"]),
         ):
             if part is None:
                 continue
@@ -139,19 +140,19 @@ class SeedRun:
 
     def _take_pretrained(self, directory: Path) -> None:
         """Write the weights that the family comes with."""
-        target, classifier = directory / "model.safetensors", self.material.classifier
+        target = directory / "model.safetensors"
         if not target.exists():
             directory.mkdir(parents=True, exist_ok=True)
-            write_state_dict(target, classifier.module.pretrained(classifier.checked))
+            write_state_dict(target, self.material.task.pretrained())
 
     def _import(self, checkpoint: Path, directory: Path) -> None:
         """Take over a checkpoint given by the user, once it is known to fit the family."""
         target = directory / "model.safetensors"
         if target.exists():
             return
-        state = self.material.classifier.load(checkpoint).state_dict()
+        state = self.material.task.trained(self.material.task.open(checkpoint))
         directory.mkdir(parents=True, exist_ok=True)
-        write_state_dict(target, {name: value.contiguous() for name, value in state.items()})
+        write_state_dict(target, state)
 
     def job(
         self,
@@ -163,15 +164,14 @@ class SeedRun:
         part: str | None = None,
         resumable: bool | None = None,
     ) -> TrainingJob:
-        """Return the job of training on rows of the train table; `part` is what its seed is derived by."""
+        """Return the job of training on some rows; `part` is what its seed is derived by."""
         if part is None:
             # Base and reference differ in their rows alone, so they share the seed of weights and batches.
             part = f"member {name}" if start else "from scratch"
         return TrainingJob(
             name=name,
             directory=directory,
-            classifier=self.material.classifier,
-            store=self.material.store.directory,
+            task=self.material.task,
             rows=tuple(rows.tolist()),
             settings=settings.model_dump(mode="json"),
             seed=derive_seed(self.seed, part),
@@ -187,7 +187,7 @@ class SeedRun:
             workers = 1
         self.place.emit("training", jobs=len(jobs), done=len(jobs) - len(open_jobs))
         # The longest first, so that no worker is left alone with one at the end.
-        open_jobs.sort(key=lambda job: -TrainSettings(**job.settings).count_images(len(job.rows)))
+        open_jobs.sort(key=lambda job: -TrainSettings(**job.settings).count_rows(len(job.rows)))
         run_jobs(
             train_job,
             open_jobs,
@@ -204,7 +204,8 @@ class SeedRun:
         folder = self.place.private / "pool"
         members = expand_grid(self.config.pool.train, self.config.pool.grid)
         jobs = [
-            self.job(m.name, folder / m.name, self.material.split.forget, m.settings, start=self.base) for m in members
+            self.job(m.name, folder / m.name, self.material.parts["forget"], m.settings, start=self.base)
+            for m in members
         ]
         on_cpu = self.material.device == "cpu"  # `train` does them one after the other elsewhere: so are the seconds
         workers = min(self.config.workers or self.cores, len(jobs)) if on_cpu else 1
@@ -215,9 +216,8 @@ class SeedRun:
             facts = {key: found[key] for key in ("consensus", "chance", "zero_share", "cosine")}
             facts["mean_cosine"] = mean_cosine(found["cosine"])
             facts["health"] = pool_health(
-                self.material.classifier,
-                self.material.store,
-                self.material.split.forget,
+                self.material.task,
+                self.material.parts["forget"],
                 self.base,
                 {m.name: job.checkpoint for m, job in zip(members, jobs, strict=True)},
                 self.material.device,
@@ -270,8 +270,7 @@ class SeedRun:
         assert outcome.vector is not None and outcome.selection is not None
         if isinstance(buffers, Recalibrate):
             negated = self.selector.negated(self.base, outcome.vector, buffers)
-            state = negated.set_alpha(outcome.selection.alpha).state_dict()
-            write_state_dict(target, {name: value.cpu().contiguous() for name, value in state.items()})
+            write_state_dict(target, self.material.task.trained(negated.set_alpha(outcome.selection.alpha)))
         else:
             weights = apply_vector(self.base, outcome.vector, outcome.selection.alpha)
             write_state_dict(target, weights)

@@ -20,9 +20,10 @@ from negmerge.experiment.datasets import classifier_scores, move, own_scores
 from negmerge.experiment.methods import check_settings
 from negmerge.merging.engine import merge_vector
 from negmerge.merging.merger import draws
+from negmerge.seeding import derive_seed
 from negmerge.selection import Selection, choose_alpha
 from negmerge.selection.negated_model import NegatedModel
-from negmerge.training import derive_seed, fit
+from negmerge.training import fit
 from negmerge.training.pool import Member, expand_grid
 
 DEFAULT_POOL: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""What the methods of a run add to its work: images trained on, vectors to choose α for, models to judge."""
+"""What the methods of a run add to its work: rows trained on, vectors to choose α for, models to judge."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from negmerge.unlearning.search import candidates, search_ranges
 class Workload:
     """The work of all methods on one seed. Searches are made on the first seed only.
 
-    `trained` counts images passed through training; `vectors` those for which α is chosen; `judged` the candidates of
+    `trained` counts rows passed through training; `vectors` those for which α is chosen; `judged` the candidates of
     searches, each a model that is kept.
     """
 
@@ -40,18 +40,18 @@ def workload(config: Config, members: int, rows: Mapping[str, int], seed: int = 
             vectors += {"best-single": 0, "greedy": members - 1}.get(method.name, 1)
             continue
         module = registry.load("methods", method.name)
-        images = [
-            _images(config, method.name, module.Settings(**settings), settings, rows)
+        passed = [
+            _rows(config, method.name, module.Settings(**settings), settings, rows)
             for settings in candidates(module, method.settings)
         ]
         searched = seed == 0 and bool(search_ranges(module, method.settings))
-        trained += sum(images) if searched else max(images)
-        judged += len(images) if searched else 0
+        trained += sum(passed) if searched else max(passed)
+        judged += len(passed) if searched else 0
     return Workload(trained, vectors, judged)
 
 
-def _images(config: Config, name: str, settings: Any, given: Mapping[str, Any], rows: Mapping[str, int]) -> int:
-    """Return the images that one training of a method passes through the model."""
+def _rows(config: Config, name: str, settings: Any, given: Mapping[str, Any], rows: Mapping[str, int]) -> int:
+    """Return the rows that one training of a method passes through the model."""
     used = sum(rows[part] for part in needs_of(name, given) if part in ("forget", "retain"))
     if "train" in type(settings).model_fields:  # trained from scratch, without the forget rows
         own = settings.train or config.scratch_settings()

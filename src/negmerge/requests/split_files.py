@@ -40,6 +40,10 @@ class Split:
         """Return the number of rows of each part."""
         return {name: len(rows) for name, rows in self._parts().items()}
 
+    def parts(self, behind: int) -> dict[str, Tensor]:
+        """Return the rows of each part in one table, where those of the test table are counted on from `behind`."""
+        return {n: rows + behind if n.startswith("test") else rows for n, rows in self._parts().items()}
+
     def hash(self) -> str:
         """Return the sha256 of kind and rows, in hexadecimal; equal for equal splits, whatever drew them."""
         digest = hashlib.sha256(self.kind.encode())

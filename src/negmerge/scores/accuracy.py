@@ -3,43 +3,48 @@
 from torch import Tensor
 
 from negmerge.errors import InputError
+from negmerge.scores.score import Need, Score
 
 
-def accuracy(logits: Tensor, labels: Tensor) -> float:
-    """Return the share of rows whose largest logit is the label's, in percent: 100 · mean(argmax(logits) = label).
+def accuracy(correct: Tensor) -> float:
+    """Return the share of rows that are right, in percent: 100 · mean(correct).
 
-    logits [n, classes], labels int64 [n]. Ties go to the first class; a row with NaN is classified wrong. Raises
-    InputError for no rows, or unequally many.
+    correct: bool [n]. Raises InputError for no rows.
 
     >>> import torch
-    >>> accuracy(torch.tensor([[2.0, 1.0], [0.0, 1.0]]), torch.tensor([0, 0]))
+    >>> accuracy(torch.tensor([True, False]))
     50.0
     """
-    _check(logits, labels)
-    if not len(labels):
+    if not len(correct):
         raise InputError("accuracy of no rows is not defined; give at least one")
-    return 100.0 * int(_is_right(logits, labels).sum()) / len(labels)
+    return 100.0 * int(correct.sum()) / len(correct)
 
 
-def per_class_accuracy(logits: Tensor, labels: Tensor, classes: int) -> list[float | None]:
-    """Return the accuracy in percent among the rows of each class, None for a class without rows.
+def accuracy_by_group(correct: Tensor, group: Tensor, groups: int) -> list[float | None]:
+    """Return the accuracy in percent among the rows of each group, None for a group without rows.
 
-    logits [n, classes], labels int64 [n]; ties and NaN as in `accuracy`. Raises InputError for unequally many rows.
+    correct: bool [n]; group: int64 [n], from 0 to `groups` − 1.
 
     >>> import torch
-    >>> per_class_accuracy(torch.tensor([[2.0, 1.0], [0.0, 1.0]]), torch.tensor([0, 0]), 2)
+    >>> accuracy_by_group(torch.tensor([True, False]), torch.tensor([0, 0]), 2)
     [50.0, None]
     """
-    _check(logits, labels)
-    right = _is_right(logits, labels)
-    rows = [labels == label for label in range(classes)]
-    return [100.0 * int(right[row].sum()) / int(row.sum()) if row.any() else None for row in rows]
+    rows = [group == number for number in range(groups)]
+    return [100.0 * int(correct[row].sum()) / int(row.sum()) if row.any() else None for row in rows]
 
 
-def _is_right(logits: Tensor, labels: Tensor) -> Tensor:
-    return (logits.argmax(1) == labels) & ~logits.isnan().any(1)
-
-
-def _check(logits: Tensor, labels: Tensor) -> None:
-    if logits.dim() != 2 or labels.shape != logits.shape[:1]:
-        raise InputError(f"logits [n, classes] and labels [n] do not fit: {list(logits.shape)}, {list(labels.shape)}")
+def accuracy_of(
+    part: str, title: str, about: str, *, classes: int, forgotten: bool, in_gap: bool = False, shown: bool = True
+) -> Score:
+    """Return the score that is the accuracy on a part; `forgotten` says whether it holds rows to be forgotten."""
+    return Score(
+        name=part,
+        title=title,
+        about=about,
+        needs=frozenset({Need("model", part, "correct")}),
+        compute=lambda observed, draw: accuracy(observed["model"][part]["correct"]),
+        aim="lower" if forgotten else "higher",
+        chance=100.0 / classes,
+        in_gap=in_gap,
+        shown=shown,
+    )

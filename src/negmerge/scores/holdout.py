@@ -2,39 +2,33 @@
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from negmerge.errors import DivergedError, InputError
 from negmerge.scores.accuracy import accuracy
+from negmerge.scores.score import Columns, Need, Score
 
 
-def holdout_distance(
-    forget_logits: Tensor, forget_labels: Tensor, unseen_logits: Tensor, unseen_labels: Tensor
-) -> float:
+def holdout_distance(forget: Columns, unseen: Columns) -> float:
     """Return how far the forget rows are from unseen rows, in percentage points from 0 to 100.
 
     (|FA − UA| + 100 · D) / 2, with FA and UA the two accuracies in percent and D the Kolmogorov-Smirnov distance of
-    the two samples of cross-entropy losses. The two parts may come from two models: a candidate's forget rows against
-    the unseen rows of the original. To Retrain, made like the original, the forget rows are unseen rows too, so its
-    distance is about 0.
+    the two samples of losses. The two parts may come from two models: a candidate's forget rows against the unseen
+    rows of the original. To Retrain, made like the original, the forget rows are unseen rows too, so its distance is
+    about 0.
 
-    Logits [n, classes], labels int64 [n]; losses are computed in float64. Raises InputError for no rows, and
-    DivergedError for logits with NaN or Inf.
+    Columns `correct`, bool, and `loss`, float64, of either. Raises InputError for no rows, and DivergedError for a loss
+    that is NaN or Inf.
 
-    >>> sure, half = torch.tensor([[99.0, 0.0]] * 4), torch.tensor([[99.0, 0.0], [0.0, 99.0]] * 2)
-    >>> label = torch.zeros(4, dtype=torch.int64)
-    >>> holdout_distance(sure, label, sure, label), holdout_distance(sure, label, half, label)
+    >>> sure = {"correct": torch.tensor([True] * 4), "loss": torch.zeros(4)}
+    >>> half = {"correct": torch.tensor([True, False] * 2), "loss": torch.tensor([0.0, 99.0] * 2)}
+    >>> holdout_distance(sure, sure), holdout_distance(sure, half)
     (0.0, 50.0)
     """
-    for name, logits in (("forget", forget_logits), ("unseen", unseen_logits)):
-        if not logits.isfinite().all():
-            raise DivergedError(f"the logits of the {name} rows hold NaN or Inf: the model has diverged")
-    apart = abs(accuracy(forget_logits, forget_labels) - accuracy(unseen_logits, unseen_labels))
-    losses = (
-        functional.cross_entropy(forget_logits.double(), forget_labels, reduction="none"),
-        functional.cross_entropy(unseen_logits.double(), unseen_labels, reduction="none"),
-    )
-    return (apart + 100.0 * kolmogorov_smirnov(*losses)) / 2.0
+    for name, columns in (("forget", forget), ("unseen", unseen)):
+        if not columns["loss"].isfinite().all():
+            raise DivergedError(f"the losses of the {name} rows hold NaN or Inf: the model has diverged")
+    apart = abs(accuracy(forget["correct"]) - accuracy(unseen["correct"]))
+    return (apart + 100.0 * kolmogorov_smirnov(forget["loss"], unseen["loss"])) / 2.0
 
 
 def kolmogorov_smirnov(a: Tensor, b: Tensor) -> float:
@@ -50,3 +44,14 @@ def kolmogorov_smirnov(a: Tensor, b: Tensor) -> float:
     places = torch.cat([a, b])
     shares = [torch.searchsorted(s.sort().values, places, right=True).double() / len(s) for s in (a, b)]
     return float((shares[0] - shares[1]).abs().max())
+
+
+HOLDOUT = Score(
+    name="holdout",
+    title="distance to unseen rows",
+    about="Distance of the forget rows from unseen rows",
+    needs=frozenset(Need("model", "forget", column) for column in ("correct", "loss"))
+    | frozenset(Need("base", "validation", column) for column in ("correct", "loss")),
+    compute=lambda observed, draw: holdout_distance(observed["model"]["forget"], observed["base"]["validation"]),
+    aim="lower",
+)

@@ -4,46 +4,34 @@ import torch
 from torch import Tensor
 
 from negmerge.errors import DivergedError, InputError
+from negmerge.scores.score import Need, Score
 
 
 def membership_svc_confidence(
-    retain_logits: Tensor,
-    retain_labels: Tensor,
-    test_logits: Tensor,
-    test_labels: Tensor,
-    forget_logits: Tensor,
-    forget_labels: Tensor,
-    *,
-    seed: int = 0,
-    most: int = 10_000,
+    members: Tensor, others: Tensor, target: Tensor, *, seed: int = 0, most: int = 10_000
 ) -> float:
     """Return the share of the forget rows that an attack calls non-members, in percent.
 
-    The attack is a support-vector classifier (RBF kernel, C = 3, gamma "auto") on one feature, the softmax probability
-    of the true label. It is fitted on retain rows as members and test rows as non-members, equally many of both:
-    min(`most`, what there is), a seeded choice. The target is Retrain's value, neither 50 nor 100; near 100 where
-    Retrain's is lower means over-forgetting.
+    The attack is a support-vector classifier (RBF kernel, C = 3, gamma "auto") on one feature, the probability that the
+    model gives to the right answer. It is fitted on retain rows as `members` and on test rows as `others`, equally many
+    of both: min(`most`, what there is), a seeded choice; `target` are the forget rows. What to aim for is Retrain's
+    value, neither 50 nor 100; near 100 where Retrain's is lower means over-forgetting.
 
-    Logits [n, classes], labels int64 [n]. Raises InputError where a part has no rows, and DivergedError for logits
-    with NaN or Inf.
+    Confidences from 0 to 1, float64 [n]. Raises InputError where a part has no rows, and DivergedError for NaN.
 
-    >>> sure, unsure = torch.tensor([[9.0, 0.0]] * 20), torch.tensor([[0.0, 0.0]] * 20)
-    >>> label = torch.zeros(20, dtype=torch.int64)
-    >>> membership_svc_confidence(sure, label, unsure, label, unsure, label)
+    >>> sure, unsure = torch.full((20,), 0.99), torch.full((20,), 0.5)
+    >>> membership_svc_confidence(sure, unsure, unsure)
     100.0
 
     Source: the SVC-confidence column of SalUn (arXiv 2310.12508), reused by arXiv 2410.05583.
     """
     from sklearn.svm import SVC
 
-    members = confidence(retain_logits, retain_labels)
-    others = confidence(test_logits, test_labels)
-    target = confidence(forget_logits, forget_labels)
     if not (len(members) and len(others) and len(target)):
         raise InputError("the membership attack needs retain, test and forget rows; one of them is empty")
     for name, part in (("retain", members), ("test", others), ("forget", target)):
         if not part.isfinite().all():
-            raise DivergedError(f"the logits of the {name} rows hold NaN or Inf: the model has diverged")
+            raise DivergedError(f"the confidences of the {name} rows hold NaN or Inf: the model has diverged")
     size = min(most, len(members), len(others))
     generator = torch.Generator().manual_seed(seed)
     members, others = (part[torch.randperm(len(part), generator=generator)[:size]] for part in (members, others))
@@ -54,10 +42,17 @@ def membership_svc_confidence(
     return 100.0 * float((called_member == 0).mean())
 
 
-def confidence(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the softmax probability of the true label of each row, float64 [n], from 0 to 1.
-
-    >>> confidence(torch.tensor([[0.0, 0.0]]), torch.tensor([1]))
-    tensor([0.5000], dtype=torch.float64)
-    """
-    return logits.double().softmax(1).gather(1, labels[:, None])[:, 0]
+SVC_CONFIDENCE = Score(
+    name="membership",
+    title="membership",
+    about="Attack says “not in training”",
+    needs=frozenset(Need("model", part, "confidence") for part in ("retain", "test", "forget")),
+    compute=lambda observed, draw: membership_svc_confidence(
+        *(observed["model"][part]["confidence"] for part in ("retain", "test", "forget")),
+        seed=draw.seed,
+        most=draw.most,
+    ),
+    aim="reference",
+    in_gap=True,
+    attack="svc-confidence",
+)

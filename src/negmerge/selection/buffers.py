@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from negmerge.errors import InputError
 from negmerge.training.running_statistics import statistics_layers
@@ -16,10 +16,10 @@ def has_statistics(model: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def recalibrate(
-    model: nn.Module, batches: Iterable[Tensor], forward: Callable[[nn.Module, Tensor], Any] | None = None
-) -> None:
+def recalibrate(model: nn.Module, batches: Iterable[tuple[int, Any]], forward: Callable[[nn.Module, Any], Any]) -> None:
     """Re-estimate the running statistics of all batch-norm layers in place; `forward(model, batch)` runs the model.
+
+    `batches` are pairs: how many rows a batch has, and the batch.
 
     For B batches, running_mean = Σ_b mean_b / B and running_var = Σ_b var_b / B with the unbiased variance of each
     batch; a layer sees what the layers before it make of the same batch with the batch's own statistics. Every other
@@ -30,7 +30,6 @@ def recalibrate(
     Source: Izmailov et al., Averaging Weights Leads to Wider Optima and Better Generalization, 2018
     (arXiv 1803.05407), section 3.2.
     """
-    run = forward or (lambda module, batch: module(batch))
     layers = statistics_layers(model)
     if not layers:
         raise InputError("buffers: the model has no batch-norm layer with running statistics; use buffers: keep")
@@ -44,10 +43,10 @@ def recalibrate(
             layer.reset_running_stats()
             layer.momentum = None  # the cumulative average: every batch counts the same
             layer.train()
-        for batch in batches:
-            if len(batch) < 2:
+        for rows, batch in batches:
+            if rows < 2:
                 raise InputError("buffers: statistics of a batch of one row do not exist; give at least 2 rows")
-            run(model, batch)
+            forward(model, batch)
             count += 1
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):

@@ -1,6 +1,5 @@
-"""What a training run is made of, and the seeds of its parts."""
+"""What a training run is made of."""
 
-import hashlib
 import sys
 from typing import Literal
 
@@ -53,10 +52,10 @@ class TrainSettings(BaseModel):
         """
         return min(self.epochs * -(-batches // self.accumulate), self.steps or sys.maxsize)
 
-    def count_images(self, rows: int) -> int:
-        """Return how many images training on so many rows passes through the model, a short last batch counted whole.
+    def count_rows(self, rows: int) -> int:
+        """Return how many rows training on so many passes through the model, a short last batch counted whole.
 
-        >>> TrainSettings(epochs=3).count_images(1000), TrainSettings(steps=2, batch_size=64).count_images(1000)
+        >>> TrainSettings(epochs=3).count_rows(1000), TrainSettings(steps=2, batch_size=64).count_rows(1000)
         (3000, 128)
         """
         return min(self.epochs * rows, (self.steps or sys.maxsize) * self.batch_size * self.accumulate)
@@ -81,13 +80,3 @@ class TrainSettings(BaseModel):
         if self.schedule == "step":
             return float(self.lr * self.gamma ** sum(step >= share * steps for share in self.milestones))
         return self.lr
-
-
-def derive_seed(seed: int, *parts: int | str) -> int:
-    """Return a seed for a part of a run, independent of the seeds of the other parts.
-
-    >>> derive_seed(0, "split") != derive_seed(0, "base")
-    True
-    """
-    text = "/".join(str(part) for part in (seed, *parts))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")

@@ -1,9 +1,10 @@
-"""Methods that train or select. A new one is a file in this package.
+"""What a competing method is given, and what it returns.
 
-A method's module has `KIND` ("select" or "train"), `NEEDS` (the data it may use, of pool, forget, retain, validation,
-reference), `SUMMARY` (one line), `REFERENCE` (its source), `Settings` (pydantic) and
-`unlearn(context, settings) -> Outcome`. One of kind train may have `SEARCH`, setting → the values that are tried where
-the config gives none, and `needs(settings)`, where what it uses depends on them.
+A method is a file in `negmerge.unlearning.methods`: its module has `KIND` ("select" or "train"), `NEEDS` (the data it
+may use, of pool, forget, retain, validation, reference), `SUMMARY` (one line), `REFERENCE` (its source), `Settings`
+(pydantic) and `unlearn(context, settings) -> Outcome`. `REQUIRES` are the capabilities that it asks of a task (of
+`negmerge.tasks.task`): a run with a task that lacks one is refused. One of kind train may have `SEARCH`, setting → the
+values that are tried where the config gives none, and `needs(settings)`, where what it uses depends on them.
 
 `unlearn` is called again after an interruption, with the same folder: what takes long keeps its state there, and what
 was finished is read back.
@@ -14,11 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from negmerge.selection import Selection
-from negmerge.tasks.image_classification.classifier import Classifier
-from negmerge.tasks.image_classification.store import Store
+from negmerge.tasks.task import Task
 from negmerge.training import TrainSettings
 
 Rank = tuple[float, ...]
@@ -26,27 +26,18 @@ Rank = tuple[float, ...]
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The rows that a method may train on, and the model that they go into.
+    """The rows that a method may train on, and the task that knows what becomes of them.
 
-    `forget` and `retain` are rows of the train table, int64; `augment` is how the base was trained ("none" where it
+    `forget` and `retain` are rows of the task's table, int64; `augment` is how the base was trained ("none" where it
     was given); `seed` is the same for all rows of the result table that go by one method.
     """
 
-    classifier: Classifier
-    store: Path
+    task: Task
     forget: Tensor
     retain: Tensor
     device: str
     seed: int
     augment: str = "none"
-
-    def images(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the images of rows of the train table, uint8 [n, C, H, W], with their labels, int64 [n]."""
-        return Store(self.store).table("train").take(rows)
-
-    def load(self, checkpoint: Path) -> nn.Module:
-        """Return the model with the weights of `checkpoint`, on the run's device."""
-        return self.classifier.load(checkpoint, self.device)
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from negmerge.checkpoints import write_bytes_atomic, write_state_dict
 from negmerge.errors import NegmergeError
+from negmerge.seeding import derive_seed
 from negmerge.tasks.image_classification.augmentation import parse_augmentation
-from negmerge.training import TrainSettings, derive_seed, fit
-from negmerge.training.images import Batch, ImageBatches, resident
+from negmerge.tasks.task import Batches
+from negmerge.training import TrainSettings, fit
 from negmerge.training.loop import Epoch
 from negmerge.training.progress import Progress
 from negmerge.unlearning.context import Context, Outcome, TrainingData
@@ -57,27 +58,16 @@ class SgdSettings(BaseModel):
         )
 
 
-def batches_of(data: TrainingData, rows: Tensor, settings: SgdSettings, part: str) -> ImageBatches:
-    """Return seeded, augmented batches of rows of the train table; `part` ("forget", "retain") is mixed in the seed."""
-    images, labels = resident(*data.images(rows), data.device)
-    return ImageBatches(images, labels, settings.training(data), derive_seed(data.seed, part))
-
-
-def cross_entropy(data: TrainingData) -> Loss:
-    """Return the loss of classification: the mean over the batch of −log softmax(logits)[label], in each row's head."""
-
-    def loss(model: nn.Module, batch: Batch) -> Tensor:
-        images, labels = (part.to(data.device) for part in batch)
-        return data.classifier.loss(data.classifier.logits(model, data.classifier.prepare(images)), labels)
-
-    return loss
+def batches_of(data: TrainingData, rows: Tensor, settings: SgdSettings, part: str) -> Batches:
+    """Return the seeded batches of some rows; `part` ("forget", "retain") is mixed in the seed."""
+    return data.task.batches(rows, settings.training(data), derive_seed(data.seed, part), data.device)
 
 
 @dataclass(frozen=True)
 class Fitting:
     """What a method hands to the training loop: batches(epoch), the steps of an epoch, and where it is special.
 
-    The loss is cross-entropy and the model is the base unless given; `finish` turns the trained tensors into those
+    The loss is the task's and the model is the base unless given; `finish` turns the trained tensors into those
     that are written; the hooks stand before and after each step of the optimizer.
     """
 
@@ -104,7 +94,7 @@ def fit_base(context: Context, settings: SgdSettings, prepare: Callable[[], Fitt
         directory.mkdir(parents=True, exist_ok=True)
         progress = Progress(directory / "last-epoch.pt")
         fitting = prepare()
-        model = context.data.load(context.base) if fitting.model is None else fitting.model
+        model = context.data.task.open(context.base, context.data.device) if fitting.model is None else fitting.model
         start = progress.restore(model)
 
         def after(epoch: Epoch) -> None:
@@ -114,7 +104,7 @@ def fit_base(context: Context, settings: SgdSettings, prepare: Callable[[], Fitt
         fit(
             model,
             fitting.batches,
-            fitting.loss or cross_entropy(context.data),
+            fitting.loss or context.data.task.loss,
             settings.training(context.data),
             steps_per_epoch=fitting.steps,
             start=start,

@@ -1,10 +1,9 @@
-"""Gradients at fixed weights over many rows: the model in evaluation mode, images as they are."""
+"""Gradients at fixed weights over many rows: the model in evaluation mode, rows as they are."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from negmerge.unlearning.context import TrainingData
 
@@ -19,13 +18,10 @@ def trained_parameters(model: nn.Module) -> list[nn.Parameter]:
 
 
 def row_losses(data: TrainingData, model: nn.Module, rows: Tensor) -> Iterator[Tensor]:
-    """Yield the cross-entropy of each row, [b] at a time, with a graph to differentiate; one batch lives at a time."""
+    """Yield the loss of each row, [b] at a time, with a graph to differentiate; one batch lives at a time."""
     model.eval()
     for part in rows.split(ROWS):
-        images, labels = data.images(part)
-        labels = labels.to(data.device)
-        logits = data.classifier.logits(model, data.classifier.prepare(images.to(data.device)))
-        yield functional.cross_entropy(data.classifier.narrow(logits, labels), labels, reduction="none")
+        yield data.task.losses(model, data.task.batch(part, data.device))
 
 
 def mean_gradient(losses: RowLosses, parameters: Sequence[nn.Parameter], rows: Tensor) -> list[Tensor]:

@@ -4,18 +4,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from negmerge import registry
 from negmerge.checkpoints import read_state_dict
 from negmerge.errors import InputError, listing
 from negmerge.tasks.compute import Compute, compiled
 from negmerge.tasks.image_classification.ensemble import Ensemble, count_models
+from negmerge.tasks.image_classification.family import Family, family_of
 from negmerge.tasks.image_classification.normalising import channels_last
 from negmerge.tasks.image_classification.pretrained import load_pretrained
 
@@ -41,14 +40,14 @@ class Classifier:
     head: tuple[Path, ...] = ()
 
     @cached_property
-    def module(self) -> ModuleType:
-        """The family's module."""
-        return registry.load("families", self.family)
+    def contents(self) -> Family:
+        """What the family's file holds."""
+        return family_of(self.family)
 
     @cached_property
     def checked(self) -> Any:
         """The family's own settings object."""
-        return self.module.Settings(**self.settings)
+        return self.contents.Settings(**self.settings)
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: self.__dict__[k] for k in ("family", "settings", "classes", "shape", "compute", "heads", "head")}
@@ -59,7 +58,7 @@ class Classifier:
     def build(self, seed: int = 0) -> nn.Module:
         """Return a freshly initialised model."""
         extra = {"head": self.head} if self.head else {}
-        model: nn.Module = self.module.build(self.checked, self.classes, self.shape, seed, **extra)
+        model: nn.Module = self.contents.build(self.checked, self.classes, self.shape, seed, **extra)
         return model
 
     def narrow(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -88,12 +87,21 @@ class Classifier:
             start += size
         return total / len(labels)
 
+    def draw_labels(self, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Return a class for each label, int64 [b] on the CPU, drawn uniformly from those of the label's head."""
+        if len(self.heads) < 2:
+            return torch.randint(self.classes, labels.shape, generator=generator)
+        sizes = torch.tensor(self.heads)
+        owner = torch.arange(len(sizes)).repeat_interleave(sizes)[labels.cpu()]
+        drawn = torch.rand(labels.shape, generator=generator) * sizes[owner]
+        return (sizes.cumsum(0) - sizes)[owner] + drawn.long()
+
     def start(self, seed: int) -> nn.Module:
         """Return the model that a training from scratch begins with: as built, or with the family's `pretrained`."""
         model = self.build(seed)
         source = getattr(self.checked, "pretrained", None)
         if source is not None:
-            load_pretrained(model, source, self.module.HEAD)
+            load_pretrained(model, source, self.contents.HEAD)
         return model
 
     def place(self, model: nn.Module, device: torch.device | str) -> nn.Module:
@@ -139,12 +147,12 @@ class Classifier:
         """Return uint8 images [b, C, H, W] as the normalised float32 that the model takes."""
         if self.compute.channels_last:
             images = channels_last(images)  # of bytes: a quarter of the work
-        prepared: Tensor = self.module.prepare(self.checked, images)
+        prepared: Tensor = self.contents.prepare(self.checked, images)
         return prepared
 
     def logits(self, model: nn.Module, batch: Tensor) -> Tensor:
         """Return float32 logits [b, classes] of a prepared batch."""
-        forward = self.module.logits
+        forward = self.contents.logits
         if self.compute.compile and model.training and torch.is_grad_enabled():
             forward = compiled(forward)
         with self.compute.autocast(batch.device.type):

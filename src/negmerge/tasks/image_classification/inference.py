@@ -1,6 +1,6 @@
-"""Logits of a model on images, batch by batch."""
+"""Answers of a model to images, batch by batch: logits of few, columns of many."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from negmerge.execution import torch_threads
 from negmerge.tasks.image_classification.classifier import Classifier
+from negmerge.tasks.image_classification.columns import columns_of, no_rows
 
 Labelled = tuple[Tensor, Tensor]
 Result = TypeVar("Result")
@@ -25,33 +26,32 @@ def predict(classifier: Classifier, model: nn.Module, images: Tensor, batch_size
     return torch.cat([torch.empty(0, classifier.classes), *_on_threads(_logits_of(classifier, model), model, batches)])
 
 
-def predict_parts(
+def observe_parts(
     classifier: Classifier,
     model: nn.Module,
     take: Callable[[Tensor], Labelled],
     parts: Mapping[str, Tensor],
+    columns: Mapping[str, Sequence[str]],
     batch_size: int | None = None,
-) -> dict[str, Labelled]:
-    """Return (logits, labels) of every part in one pass; `parts` maps a name to row numbers, int64 [m].
+) -> dict[str, dict[str, Tensor]]:
+    """Return the columns of every part, one number for each row, on the CPU, in one pass.
 
-    Where data sets have heads of their own, each row's logits are narrowed to the head of its data set.
-
-    `take(rows)` returns images and labels; threads call it. Batches run across the borders of the parts, so that many
-    small parts cost no more than one large one; a batch is taken when its turn comes, so memory is that of a batch
-    for each thread.
+    `parts` maps a name to row numbers, int64 [m], `columns` the name to the columns asked for. Where data sets have
+    heads of their own, each row is answered in the head of its data set. `take(rows)` returns images and labels;
+    threads call it. Batches run across the borders of the parts, so that many small parts cost no more than one large
+    one; a batch is taken when its turn comes, and only columns are kept of its logits.
     """
     sizes, rows = [len(rows) for rows in parts.values()], torch.cat(list(parts.values()))
+    names = list(dict.fromkeys(name for part in parts for name in columns[part]))
     find = _logits_of(classifier, model)
 
-    def one(part: Tensor) -> Labelled:
+    def one(part: Tensor) -> dict[str, Tensor]:
         images, labels = take(part)
-        return find(images), labels
+        return columns_of(classifier.narrow(find(images), labels), labels, names)
 
     found = _on_threads(one, model, rows.split(batch_size or classifier.batch_rows(_device(model))))
-    logits = torch.cat([torch.empty(0, classifier.classes), *(pair[0] for pair in found)])
-    labels = torch.cat([torch.empty(0, dtype=torch.int64), *(pair[1] for pair in found)])
-    pairs = zip(classifier.narrow(logits, labels).split(sizes), labels.split(sizes), strict=True)
-    return dict(zip(parts, pairs, strict=True))
+    whole = {name: torch.cat([no_rows(name), *(of_batch[name] for of_batch in found)]).split(sizes) for name in names}
+    return {part: {name: whole[name][i] for name in columns[part]} for i, part in enumerate(parts)}
 
 
 def _logits_of(classifier: Classifier, model: nn.Module) -> Callable[[Tensor], Tensor]:

@@ -1,16 +1,6 @@
-"""Weights from a seed, without touching the random numbers of the rest of the program."""
+"""How the weights of convolutional networks are drawn."""
 
-from collections.abc import Callable
-
-import torch
 from torch import nn
-
-
-def seeded(make: Callable[[], nn.Module], seed: int) -> nn.Module:
-    """Return the module that `make` makes on the CPU under a seed; all global generators are as before."""
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the accelerators too
-        return make()
 
 
 def he_initialise(model: nn.Module) -> None:

@@ -3,12 +3,15 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from negmerge.checkpoints import write_bytes_atomic
+from negmerge.requests.split_files import fingerprint
+from negmerge.tasks.image_classification.images import Source
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,22 @@ class ImageTable:
         return len(self.labels)
 
 
+@dataclass(frozen=True, eq=False)
+class StoredRows:
+    """The rows of both tables, the test table behind the train table: their labels, class names and hash."""
+
+    group_of: Tensor
+    groups: tuple[str, ...]
+    hash: str
+
+    def __len__(self) -> int:
+        return len(self.group_of)
+
+    def fingerprint(self) -> str:
+        """Return the hash of images, labels and class names of both tables."""
+        return self.hash
+
+
 @dataclass(frozen=True)
 class JoinedTables:
     """Two tables as one: the rows of the second are counted on from the end of the first."""
@@ -37,10 +56,29 @@ class JoinedTables:
     def take(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return the images and labels of these rows, in their order."""
         in_first = rows < len(self.first)
+        if in_first.all():
+            return self.first.take(rows)
         parts = self.first.take(rows[in_first]), self.second.take(rows[~in_first] - len(self.first))
         place = torch.cat([in_first.nonzero()[:, 0], (~in_first).nonzero()[:, 0]]).argsort()
         images, labels = (torch.cat(pair) for pair in zip(*parts, strict=True))
-        return (images, labels) if in_first.all() or not in_first.any() else (images[place], labels[place])
+        return (images[place], labels[place]) if in_first.any() else (images, labels)
+
+
+@dataclass(frozen=True, eq=False)
+class Tables:
+    """The two tables of a source that is in memory, with the interface of a store."""
+
+    source: Source
+
+    def both(self) -> JoinedTables:
+        """Return the train table with the test table behind it."""
+        pair = (self.source.train, self.source.test)
+        return JoinedTables(*(ImageTable(table.images.numpy(), table.labels.numpy()) for table in pair))
+
+    def rows(self) -> StoredRows:
+        """Return the rows of both tables."""
+        train, test = self.source.train, self.source.test
+        return StoredRows(torch.cat([train.labels, test.labels]), train.classes, fingerprint(train, test))
 
 
 @dataclass(frozen=True)
@@ -63,9 +101,9 @@ class Store:
         write_bytes_atomic(self.directory / "tables.json", json.dumps(facts).encode())
 
     @property
-    def facts(self) -> dict[str, object]:
+    def facts(self) -> dict[str, Any]:
         """What was written beside the tables."""
-        facts: dict[str, object] = json.loads((self.directory / "tables.json").read_text())
+        facts: dict[str, Any] = json.loads((self.directory / "tables.json").read_text())
         return facts
 
     def table(self, name: str) -> ImageTable:
@@ -78,3 +116,9 @@ class Store:
     def both(self) -> JoinedTables:
         """Open the train table with the test table behind it."""
         return JoinedTables(self.table("train"), self.table("test"))
+
+    def rows(self) -> StoredRows:
+        """Return the rows of both tables."""
+        facts = self.facts
+        labels = [torch.from_numpy(np.load(self.directory / f"{name}-labels.npy")) for name in ("train", "test")]
+        return StoredRows(torch.cat(labels), tuple(facts["classes"]), facts["fingerprint"])

@@ -1,20 +1,22 @@
 """Boundary expanding: a class that does not exist takes the forget rows, and is removed with them."""
 
+from typing import Any
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from negmerge.errors import InputError
-from negmerge.tasks.image_classification.initialising import seeded
-from negmerge.training import derive_seed
-from negmerge.training.images import Batch
+from negmerge.seeding import derive_seed, seeded
+from negmerge.tasks.task import Classifies, need
 from negmerge.unlearning.context import Context, Outcome
-from negmerge.unlearning.fitting import Fitting, SgdSettings, batches_of, cross_entropy, fit_base
+from negmerge.unlearning.fitting import Fitting, SgdSettings, batches_of, fit_base
 
 KIND = "train"
 NEEDS = ("forget",)
 SUMMARY = "train the forget rows towards an extra output, and remove it afterwards"
 REFERENCE = "Chen et al., Boundary Unlearning, CVPR 2023 (arXiv 2303.11570)"
+REQUIRES = (Classifies,)
 SEARCH = {"lr": (1e-5, 1e-4, 1e-3, 1e-2)}
 
 
@@ -38,14 +40,15 @@ def unlearn(context: Context, settings: Settings) -> Outcome:
 
     def prepare() -> Fitting:
         data = context.data
-        classes = data.classifier.classes
-        model = data.load(context.base)
+        labelled = need(data.task, Classifies, "boundary-expanding")
+        classes = labelled.classes
+        model = data.task.open(context.base, data.device)
         head = widen_head(model, classes, derive_seed(data.seed, "extra output"))
         batches = batches_of(data, data.forget, settings, "forget")
-        fit_to_labels = cross_entropy(data)
 
-        def loss(module: nn.Module, batch: Batch) -> Tensor:
-            return fit_to_labels(module, (batch[0], torch.full_like(batch[1], classes)))
+        def loss(module: nn.Module, batch: Any) -> Tensor:
+            extra = torch.full_like(labelled.labels(batch), classes)
+            return data.task.loss(module, labelled.relabel(batch, extra))
 
         def without_extra(state: dict[str, Tensor]) -> dict[str, Tensor]:
             widened = {f"{head}.weight", f"{head}.bias"}

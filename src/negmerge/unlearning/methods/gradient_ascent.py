@@ -1,11 +1,12 @@
 """Gradient ascent: raise the loss on what is to be forgotten."""
 
+from typing import Any
+
 from pydantic import Field
 from torch import Tensor, nn
 
-from negmerge.training.images import Batch
 from negmerge.unlearning.context import Context, Outcome
-from negmerge.unlearning.fitting import Fitting, SgdSettings, batches_of, cross_entropy, fit_base
+from negmerge.unlearning.fitting import Fitting, SgdSettings, batches_of, fit_base
 
 KIND = "train"
 NEEDS = ("forget",)
@@ -34,9 +35,9 @@ def unlearn(context: Context, settings: Settings) -> Outcome:
 
     def prepare() -> Fitting:
         batches = batches_of(context.data, context.data.forget, settings, "forget")
-        descent = cross_entropy(context.data)
+        descent = context.data.task.loss
 
-        def ascent(model: nn.Module, batch: Batch) -> Tensor:
+        def ascent(model: nn.Module, batch: Any) -> Tensor:
             return -descent(model, batch)
 
         return Fitting(batches, batches.steps, loss=ascent)

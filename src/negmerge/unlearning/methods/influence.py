@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from negmerge.checkpoints import read_state_dict, write_bytes_atomic, write_state_dict
-from negmerge.training import derive_seed
+from negmerge.seeding import derive_seed
 from negmerge.unlearning.context import SHARED, Context, Outcome
 from negmerge.unlearning.fitting import write_weights
 from negmerge.unlearning.gradients import RowLosses, mean_gradient, row_losses, trained_parameters
@@ -50,7 +50,7 @@ def unlearn(context: Context, settings: Settings) -> Outcome:
     checkpoint, facts_file = context.directory / "model.safetensors", context.directory / "influence.json"
     if not facts_file.exists():
         context.directory.mkdir(parents=True, exist_ok=True)
-        model = context.data.load(context.base)
+        model = context.data.task.open(context.base, context.data.device)
         facts = _direction(context, settings, model)
         started = time.perf_counter()
         with torch.no_grad():

@@ -1,13 +1,13 @@
 """ℓ1-sparse: fine-tuning on the retain rows with a penalty that makes weights small."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from pydantic import Field
 from torch import Tensor, nn
 
-from negmerge.training.images import Batch
 from negmerge.unlearning.context import Context, Outcome
-from negmerge.unlearning.fitting import Fitting, SgdSettings, batches_of, cross_entropy, fit_base
+from negmerge.unlearning.fitting import Fitting, SgdSettings, batches_of, fit_base
 
 KIND = "train"
 NEEDS = ("retain",)
@@ -44,13 +44,13 @@ def unlearn(context: Context, settings: Settings) -> Outcome:
 
     def prepare() -> Fitting:
         rows = batches_of(context.data, context.data.retain, settings, "retain")
-        fit_to_rows = cross_entropy(context.data)
+        fit_to_rows = context.data.task.loss
 
-        def batches(epoch: int) -> Iterator[tuple[Batch, float]]:
+        def batches(epoch: int) -> Iterator[tuple[Any, float]]:
             weight = penalty(settings.gamma, epoch, settings.epochs)
             return ((batch, weight) for batch in rows(epoch))
 
-        def loss(model: nn.Module, weighted: tuple[Batch, float]) -> Tensor:
+        def loss(model: nn.Module, weighted: tuple[Any, float]) -> Tensor:
             batch, weight = weighted
             return fit_to_rows(model, batch) + weight * l1_norm(model)
 

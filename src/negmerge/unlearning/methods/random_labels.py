@@ -2,6 +2,7 @@
 
 from pydantic import Field
 
+from negmerge.tasks.task import Classifies
 from negmerge.unlearning.context import Context, Outcome
 from negmerge.unlearning.fitting import Fitting, SgdSettings, fit_base
 from negmerge.unlearning.relabelling import random_label_batches
@@ -10,6 +11,7 @@ KIND = "train"
 NEEDS = ("forget", "retain")
 SUMMARY = "train on forget rows with random labels, then on the retain rows, in every epoch"
 REFERENCE = "Golatkar et al., Eternal Sunshine of the Spotless Net, CVPR 2020 (arXiv 1911.04933)"
+REQUIRES = (Classifies,)
 SEARCH = {"lr": (1e-4, 1e-3, 1e-2, 1e-1)}
 
 

@@ -6,14 +6,17 @@ from torch import Tensor
 
 from negmerge.checkpoints import read_state_dict, write_state_dict
 from negmerge.errors import InputError
-from negmerge.tasks.image_classification.ensemble import join_weights
-from negmerge.training import TrainSettings, derive_seed
+from negmerge.seeding import derive_seed
+from negmerge.tasks.task import Ensembles, need
+from negmerge.training import TrainSettings
 from negmerge.unlearning.context import Context, Outcome, TrainingTask
 
 KIND = "train"
 NEEDS = ("forget", "retain")
 SUMMARY = "an ensemble trained in shards and slices; those that held forget rows are trained again: exact"
 REFERENCE = "Bourtoule et al., Machine Unlearning, S&P 2021 (arXiv 1912.03817)"
+
+REQUIRES = (Ensembles,)
 
 
 class Settings(BaseModel):
@@ -43,7 +46,7 @@ def unlearn(context: Context, settings: Settings) -> Outcome:
 
     Source: arXiv 1912.03817, sections IV and V.
     """
-    data = context.data
+    data, together = context.data, need(context.data.task, Ensembles, "sisa")
     everything = torch.cat([data.retain, data.forget]).sort().values
     parts = deal(everything, settings.shards, settings.slices, derive_seed(data.seed, "shards"))
     checkpoint = context.directory / "model.safetensors"
@@ -70,7 +73,7 @@ def unlearn(context: Context, settings: Settings) -> Outcome:
                 kept += seconds
         assert start is not None
         states.append(read_state_dict(start))
-    write_state_dict(checkpoint, join_weights(states))
+    write_state_dict(checkpoint, together.join(states))
     facts = {"repeated_slices": repeated, "all_slices": settings.shards * settings.slices, "kept_seconds": kept}
     return Outcome(checkpoint=checkpoint, facts=facts, seconds={"training": spent})
 

@@ -9,7 +9,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from negmerge.tasks.image_classification.initialising import he_initialise, seeded
+from negmerge.seeding import seeded
+from negmerge.tasks.image_classification.initialising import he_initialise
 from negmerge.tasks.image_classification.pixels import CIFAR, PixelSettings, normalise_as
 
 SUMMARY = "ResNet-20 for CIFAR (0.27 M parameters), and ResNet-18 with a 3 × 3 stem and no max-pool (11.2 M)"

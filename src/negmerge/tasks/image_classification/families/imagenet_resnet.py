@@ -11,7 +11,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from negmerge.tasks.image_classification.initialising import he_initialise, seeded
+from negmerge.seeding import seeded
+from negmerge.tasks.image_classification.initialising import he_initialise
 from negmerge.tasks.image_classification.pixels import IMAGENET, PixelSettings, normalise_as
 
 SUMMARY = "ResNet-18 or ResNet-34 with ImageNet's stem (11.2 M or 21.3 M parameters), for 64 × 64 pixels and more"

@@ -6,7 +6,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from negmerge.tasks.image_classification.initialising import seeded
+from negmerge.seeding import seeded
 from negmerge.tasks.image_classification.normalising import normalise
 
 SUMMARY = "three convolutions with batch normalisation, about 58 thousand parameters; for 8 × 8 to 32 × 32 images"

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from negmerge.tasks.image_classification.initialising import seeded
+from negmerge.seeding import seeded
 from negmerge.tasks.image_classification.pixels import IMAGENET, PixelSettings, normalise_as
 
 SUMMARY = "Swin-T through transformers (28.3 M parameters); images are enlarged to image_size as they are used"

@@ -9,7 +9,8 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from negmerge.tasks.image_classification.initialising import he_initialise, seeded
+from negmerge.seeding import seeded
+from negmerge.tasks.image_classification.initialising import he_initialise
 from negmerge.tasks.image_classification.pixels import CIFAR, PixelSettings, normalise_as
 
 SUMMARY = "VGG-16 (or 11) with batch normalisation and one linear layer (14.7 M parameters), for CIFAR"

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from negmerge.errors import InputError
-from negmerge.tasks.image_classification.initialising import seeded
+from negmerge.seeding import seeded
 from negmerge.tasks.image_classification.normalising import normalise
 from negmerge.tasks.zero_shot.files import ClipFiles
 from negmerge.tasks.zero_shot.modules import BothTowers, ImageTower, LinearTower, TextTower

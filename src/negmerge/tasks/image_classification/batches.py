@@ -1,17 +1,30 @@
-"""Training classifiers on images held in memory: seeded batches, augmented, through the one loop."""
+"""Seeded batches of images held in memory, augmented."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from negmerge.seeding import derive_seed
 from negmerge.tasks.image_classification.augmentation import augment
-from negmerge.tasks.image_classification.classifier import Classifier
-from negmerge.training.loop import Epoch, fit
-from negmerge.training.settings import TrainSettings, derive_seed
 
 Batch = tuple[Tensor, Tensor]
+
+
+class BatchSettings(Protocol):
+    """The training settings that batches of images heed."""
+
+    @property
+    def batch_size(self) -> int:
+        """Rows in a batch."""
+        ...
+
+    @property
+    def augment(self) -> str:
+        """See `parse_augmentation`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -26,7 +39,7 @@ class ImageBatches:
 
     images: Tensor
     labels: Tensor
-    settings: TrainSettings
+    settings: BatchSettings
     seed: int
 
     @property
@@ -54,28 +67,3 @@ def resident(images: Tensor, labels: Tensor, device: torch.device | str) -> Batc
     if place.type == "cuda" and images.nbytes > torch.cuda.mem_get_info(place)[0] / 2:
         return images, labels
     return images.to(place), labels.to(place)
-
-
-def fit_images(
-    classifier: Classifier,
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    settings: TrainSettings,
-    *,
-    seed: int,
-    start: Epoch | None = None,
-    on_epoch: Callable[[Epoch], None] | None = None,
-) -> float:
-    """Train `model` in place with cross-entropy on uint8 images; return the mean loss of its last epoch.
-
-    Batches are made on the device that the model is on, where the images fit there.
-    """
-    device = next(model.parameters()).device
-    batches = ImageBatches(*resident(images, labels, device), settings, derive_seed(seed, settings.seed))
-
-    def loss(module: nn.Module, batch: Batch) -> Tensor:
-        logits = classifier.logits(module, classifier.prepare(batch[0].to(device)))
-        return classifier.loss(logits, batch[1].to(device), settings.label_smoothing)
-
-    return fit(model, batches, loss, settings, steps_per_epoch=batches.steps, start=start, on_epoch=on_epoch)
