@@ -126,7 +126,7 @@ def test_a_run_goes_on_with_the_model_that_it_was_begun_with(finished, places, t
     own = config(places, model={"path": str(tmp_path / "clip")})
     save_tiny_clip(tmp_path / "clip")
     first = prepare(begun, own)
-    assert prepare(begun, own).model_files == first.model_files
+    assert prepare(begun, own).inputs == first.inputs
     (tmp_path / "clip" / "merges.txt").write_text("")
     save_tiny_clip(tmp_path / "clip", seed=1)
     message = r"another model: model\.safetensors, merges\.txt in .*clip changed since; put back .* another directory"

@@ -13,8 +13,8 @@ from negmerge.experiment.pipeline import run
 from negmerge.requests.splits import load_split
 from negmerge.scores import accuracy, holdout_distance, membership_svc_confidence
 from negmerge.seeding import derive_seed
+from negmerge.tasks.columns import COLUMNS, columns_of
 from negmerge.tasks.image_classification.classifier import Classifier
-from negmerge.tasks.image_classification.columns import COLUMNS, columns_of
 from negmerge.tasks.image_classification.inference import predict
 from negmerge.tasks.image_classification.store import Store
 

@@ -9,7 +9,7 @@ from sklearn.svm import SVC
 from negmerge import scores
 from negmerge.errors import InputError, NegmergeError
 from negmerge.scores import average_gap, kolmogorov_smirnov
-from negmerge.tasks.image_classification.columns import COLUMNS, columns_of
+from negmerge.tasks.columns import COLUMNS, columns_of
 
 
 def logits(count, classes=5, seed=0, strength=0.0):

@@ -8,8 +8,8 @@ from negmerge.checkpoints import write_state_dict
 from negmerge.errors import InputError
 from negmerge.selection.buffers import has_statistics, recalibrate
 from negmerge.selection.negated_model import NegatedModel
+from negmerge.tasks.columns import COLUMNS, columns_of
 from negmerge.tasks.image_classification.classifier import Classifier
-from negmerge.tasks.image_classification.columns import COLUMNS, columns_of
 from negmerge.tasks.image_classification.inference import observe_parts, predict
 
 

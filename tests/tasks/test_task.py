@@ -9,13 +9,13 @@ import torch
 from negmerge import registry
 from negmerge.errors import InputError
 from negmerge.scores import HOLDOUT, Draw, Need, columns_needed
+from negmerge.tasks.columns import COLUMNS
 from negmerge.tasks.image_classification.classifier import Classifier
-from negmerge.tasks.image_classification.columns import COLUMNS
 from negmerge.tasks.image_classification.family import Family, family_of
 from negmerge.tasks.image_classification.sources import digits
 from negmerge.tasks.image_classification.store import Tables
 from negmerge.tasks.image_classification.task import ImageClassification
-from negmerge.tasks.task import CAPABILITIES, Classifies, Ensembles, Pixels, Task, need
+from negmerge.tasks.task import CAPABILITIES, Task, need
 from negmerge.tasks.zero_shot.task import ZeroShot
 
 PARTS = {"retain", "forget", "validation", "validation_forget", "test", "test_forget"}
@@ -90,9 +90,7 @@ def test_a_capability_that_a_task_lacks_is_named(task, capability):
 
 def test_both_tasks_have_the_capabilities_of_classification(task):
     for one in (task, ZeroShot(task.classifier, task.tables)):
-        assert all(isinstance(one, capability) for capability in (Classifies, Pixels, Ensembles))
-    with pytest.raises(NotImplementedError, match="the task image-classification has no weights of its own"):
-        Task.pretrained(task)
+        assert all(isinstance(one, capability) for capability in CAPABILITIES)
 
 
 def test_a_file_that_lacks_something_is_named(tmp_path, monkeypatch):

@@ -94,8 +94,8 @@ class EvaluationConfig(Strict):
     most: int | None = Field(None, ge=1, description="seeded samples of so many retain and forget rows; all if unset")
 
 
-class Config(Strict):
-    """A whole experiment."""
+class RunConfig(Strict):
+    """What the stages of a run read, whatever the task."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="letters, digits, dot, dash, underscore")
     seeds: list[int] = Field(default_factory=lambda: [0], min_length=1, description="one run for each")
@@ -105,8 +105,6 @@ class Config(Strict):
         None, ge=1, description="models trained at a time, in processes of their own; all cores unless given"
     )
     threads: int | None = Field(None, ge=1, description="threads of base, reference and evaluation; all cores if unset")
-    model: ModelConfig
-    data: DataConfig
     base: BaseConfig
     reference: ReferenceConfig | None = None
     pool: PoolConfig
@@ -150,6 +148,13 @@ class Config(Strict):
     def resolved(self) -> dict[str, Any]:
         """Return the config with every default written out, as plain JSON values."""
         return self.model_dump(mode="json")
+
+
+class Config(RunConfig):
+    """A whole experiment: a run, and the data and the model that its task is made of."""
+
+    model: ModelConfig
+    data: DataConfig
 
 
 def load_config(path: Path, changes: Sequence[str] = ()) -> Config:

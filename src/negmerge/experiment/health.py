@@ -16,13 +16,14 @@ def pool_health(
     """Return for `base` and for every member, by name, its mean loss and its accuracy on the forget rows.
 
     {"base": {"loss": …, "forget": …}, NAME: …}: `loss` is that of the task's rows, in evaluation mode, without
-    augmentation or label smoothing, `forget` in percent.
+    augmentation or label smoothing, `forget` in percent. What the task has no column for is left out.
     """
-    found = {}
+    columns = [name for name in ("loss", "correct") if name in task.COLUMNS]
+    found: dict[str, dict[str, float]] = {}
     for name, checkpoint in {"base": base, **members}.items():
-        model = task.open(checkpoint, device)
-        seen = task.observe(model, {"forget": forget}, {"forget": ("loss", "correct")})["forget"]
-        found[name] = {"loss": mean_loss(seen["loss"]), "forget": accuracy(seen["correct"])}
+        seen = task.observe(task.open(checkpoint, device), {"forget": forget}, {"forget": columns})["forget"]
+        found[name] = {"loss": mean_loss(seen["loss"])} if "loss" in seen else {}
+        found[name] |= {"forget": accuracy(seen["correct"])} if "correct" in seen else {}
     return found
 
 

@@ -46,14 +46,17 @@ class Bench:
         """
         wanted = [score for score in self.task.scores if not score.attack or score.attack in self.attacks]
         needed = columns_needed(wanted)
-        for part in TESTED:
+        grouped = set(PER_GROUP) <= set(self.task.COLUMNS)
+        for part in TESTED if grouped else ():
             needed[part] = list(dict.fromkeys([*needed.get(part, []), *PER_GROUP]))
         model = self.task.open(checkpoint, self.device)
         seen = self.task.observe(model, {name: self._rows(name) for name in needed}, needed)
         scores: dict[str, Any] = {score.name: None for score in self.task.scores}
         scores |= {score.name: score.of({"model": seen}, self._draw(score)) for score in wanted}
-        correct, group = (torch.cat([seen[part][column] for part in TESTED]) for column in PER_GROUP)
-        return {**scores, "per_class": accuracy_by_group(correct, group, len(self.task.rows().groups))}
+        if grouped:
+            correct, group = (torch.cat([seen[part][column] for part in TESTED]) for column in PER_GROUP)
+            scores["per_class"] = accuracy_by_group(correct, group, len(self.task.rows().groups))
+        return scores
 
     def _draw(self, score: Score) -> Draw:
         return Draw(derive_seed(self.seed, score.name))

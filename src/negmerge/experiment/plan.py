@@ -10,7 +10,7 @@ import torch
 
 from negmerge.execution import torch_threads
 from negmerge.experiment.choices import SelectionConfig
-from negmerge.experiment.config import Config
+from negmerge.experiment.config import Config, RunConfig
 from negmerge.experiment.prepare import Material, load_unwritten
 from negmerge.experiment.workload import workload
 from negmerge.training import TrainSettings
@@ -54,7 +54,7 @@ def plan(config: Config) -> Plan:
     return estimate(config, load_unwritten(config))
 
 
-def estimate(config: Config, material: Material) -> Plan:
+def estimate(config: RunConfig, material: Material) -> Plan:
     """Time a few steps on the first rows of a run, and return what it will take.
 
     The estimate supposes that nothing of the run is there yet, that every worker is as fast as this process is on one
@@ -85,7 +85,7 @@ def estimate(config: Config, material: Material) -> Plan:
     workers = min(config.workers or cores, len(members)) if device == "cpu" else 1
     with material.compute.float_products():
         train_speed, predict_speed = _speeds(material, threads)
-    state = material.task.trained(material.task.start(0))
+    state = material.task.trained(material.task.template())
     model_bytes = sum(t.numel() * t.element_size() for t in state.values())
     kept = len(members) * seeds + vectors + judged + models
     trained = training * seeds + sum(work.trained for work in works)
@@ -115,7 +115,7 @@ def _speeds(material: Material, threads: int) -> tuple[float, float]:
     """Return rows per second of training on one thread and of inference on `threads`, both warmed up."""
     task = material.task.uncompiled()
     rows = torch.arange(min(STEP_ROWS[material.device], len(task.rows())))
-    model = task.place(task.start(0), material.device)
+    model = task.place(task.template(), material.device)
     settings = TrainSettings(lr=1e-5, epochs=1, batch_size=max(2, len(rows)))
     with torch_threads(1):
         training = _seconds(lambda: fit_rows(task, model, rows, settings, seed=0))

@@ -12,6 +12,7 @@ from negmerge.errors import InputError
 from negmerge.experiment.config import Config
 from negmerge.experiment.record import file_entry
 from negmerge.experiment.rundir import RunDir
+from negmerge.requests.rows import Rows
 from negmerge.requests.splits import Split, load_split, save_split
 from negmerge.tasks.compute import Compute
 from negmerge.tasks.image_classification.preparing import model_files
@@ -21,16 +22,31 @@ from negmerge.tasks.task import Task
 
 
 @dataclass(frozen=True)
+class About:
+    """What results say of a run's request and model: in words, the source, the model's family and its settings."""
+
+    text: str
+    source: str
+    family: str
+    settings: Mapping[str, Any]
+    forgotten: tuple[str, ...] = ()  # the groups that are forgotten as a whole
+
+
+@dataclass(frozen=True)
 class Material:
-    """What all seeds of a run share; `parts` are the rows of the split, by their numbers in the task's table."""
+    """What all seeds of a run share; `parts` are the rows of the split, by their numbers in the task's table.
+
+    `inputs` are path, bytes and hash of every file that the run reads, and of its rows.
+    """
 
     task: Task
     split: Split
     parts: Mapping[str, Tensor]
+    about: About
     device: str
     compute: Compute
     bytes: int
-    model_files: tuple[dict[str, Any], ...] = ()  # path, bytes and hash of each that the family reads
+    inputs: tuple[dict[str, Any], ...] = ()
 
 
 def prepare(place: RunDir, config: Config) -> Material:
@@ -51,15 +67,11 @@ def prepare(place: RunDir, config: Config) -> Material:
     split = load_split(split_file)
     device = choose_device(config.device)
     compute = config.compute.on(device)
-    return Material(
-        task=preparing.make_task(config.data, config.model, compute, store, facts),
-        split=split,
-        parts=split.parts(len(store.table("train"))),
-        device=device,
-        compute=compute,
-        bytes=facts["bytes"],
-        model_files=tuple(files),
-    )
+    task = preparing.make_task(config.data, config.model, compute, store, facts)
+    parts = split.parts(len(store.table("train")))
+    about = _about(config, split, task.rows())
+    inputs = _inputs(config, files, facts)
+    return Material(task, split, parts, about, device, compute, facts["bytes"], inputs)
 
 
 def load_unwritten(config: Config) -> Material:
@@ -73,7 +85,36 @@ def load_unwritten(config: Config) -> Material:
     compute = config.compute.on(device)
     task = preparing.make_task(config.data, config.model, compute, loaded.tables, loaded.described)
     parts = loaded.split.parts(len(loaded.source.train))
-    return Material(task, loaded.split, parts, device, compute, loaded.described["bytes"])
+    about = _about(config, loaded.split, task.rows())
+    return Material(task, loaded.split, parts, about, device, compute, loaded.described["bytes"])
+
+
+def _inputs(config: Config, files: Sequence[dict[str, Any]], facts: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
+    """Return the files that the config names, those of the family's model, and the hash of the decoded rows."""
+    paths = [config.base.checkpoint, config.data.split, config.reference.checkpoint if config.reference else None]
+    named = [file_entry(path, str(path)) for path in paths if path is not None]
+    rows = {"path": f"images:{config.data.source}", "bytes": facts["bytes"], "hash": facts["fingerprint"]}
+    return (*named, *files, rows)
+
+
+def _about(config: Config, split: Split, rows: Rows) -> About:
+    forgotten: tuple[str, ...] = ()
+    rule, source = config.data.forget, _source_name(config.data.source, config.data.source_settings)
+    text = f"forget {len(split.forget):,} rows of {source}"
+    if split.kind == "class":
+        forgotten = tuple(rows.groups[number] for number in rows.group_of[split.forget].unique().tolist())
+        text = f"forget class {', '.join(forgotten)} of {source}"
+    elif rule is not None and rule.source is not None:
+        text = f"forget {_source_name(rule.source, rule.source_settings)}, keep {source}"
+    return About(text, source, config.model.family, config.model.settings, forgotten)
+
+
+def _source_name(source: str, settings: Mapping[str, Any]) -> str:
+    """Return what a reader calls a source: the hub id, the name of the folder, or else the source's own name."""
+    path = settings.get("path")
+    if path is None:
+        return source
+    return str(path) if source == "hub" else Path(path).resolve().name
 
 
 def _check_same_files(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]], place: RunDir) -> None:

@@ -1,12 +1,11 @@
 """From what the stages wrote to `results.json`: rows, gaps, warnings."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from negmerge import __version__
 from negmerge.experiment.choices import Buffers, Recalibrate, describe_buffers
-from negmerge.experiment.config import Config, MethodConfig
+from negmerge.experiment.config import MethodConfig, RunConfig
 from negmerge.experiment.methods import describe, needs_of
 from negmerge.experiment.prepare import Material
 from negmerge.experiment.stages import Finished
@@ -14,7 +13,7 @@ from negmerge.experiment.warnings import curve_warnings, health_warnings, leave_
 from negmerge.scores import Score, average_gap
 
 
-def collect(config: Config, material: Material, finished: Finished) -> dict[str, Any]:
+def collect(config: RunConfig, material: Material, finished: Finished) -> dict[str, Any]:
     """Return the results of one seed; accuracies, attack and gaps in percent, `consensus` as a share."""
     methods = {
         m.row: _row(m, config.buffers_of(m), finished.methods[m.row])
@@ -41,10 +40,10 @@ def collect(config: Config, material: Material, finished: Finished) -> dict[str,
         "seeds": config.seeds,
         "task": {
             "kind": kind,
-            "text": _text(config, material),
-            "source": _source_name(config.data.source, config.data.source_settings),
+            "text": material.about.text,
+            "source": material.about.source,
             "noun": material.task.NOUN,
-            "forget_classes": _forgotten(material),
+            "forget_classes": list(material.about.forgotten),
             "classes": list(material.task.rows().groups),
             "rows": material.split.describe(),
             "evaluated": _evaluated(material.split.describe(), config.evaluation.most),
@@ -101,12 +100,12 @@ def _gap(row: dict[str, Any], reference: dict[str, Any] | None, scores: Sequence
     return {"gap": gap.total, "gap_parts": dict(gap.parts)}
 
 
-def _model(config: Config, material: Material, methods: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _model(config: RunConfig, material: Material, methods: dict[str, dict[str, Any]]) -> dict[str, Any]:
     merged = [row["merged_elements"] for row in methods.values() if row.get("merged_elements")]
     return {
-        "family": config.model.family,
-        "settings": config.model.settings,
-        "parameters": sum(p.numel() for p in material.task.start(0).parameters()),
+        "family": material.about.family,
+        "settings": dict(material.about.settings),
+        "parameters": sum(p.numel() for p in material.task.template().parameters()),
         "merged_elements": merged[0] if merged else None,
         "buffers": describe_buffers(config.buffers),
     }
@@ -119,8 +118,8 @@ def _member(facts: dict[str, Any], health: Mapping[str, Mapping[str, float]]) ->
         "name": name,
         "settings": facts["settings"],
         "loss": facts["losses"][-1],
-        "forget_loss": health[name]["loss"],
-        "forget": health[name]["forget"],
+        "forget_loss": health[name].get("loss"),
+        "forget": health[name].get("forget"),
         "seconds": facts["seconds"],
     }
 
@@ -137,30 +136,3 @@ def _warnings(finished: Finished, methods: dict[str, dict[str, Any]]) -> list[di
         if row.get("curve"):
             found += curve_warnings(label, row["curve"], row["alpha"], row["open_end"])
     return found
-
-
-def _forgotten(material: Material) -> list[str]:
-    """Return the groups that the split forgets as a whole, by name."""
-    if material.split.kind != "class":
-        return []
-    rows = material.task.rows()
-    return [rows.groups[number] for number in rows.group_of[material.parts["forget"]].unique().tolist()]
-
-
-def _source_name(source: str, settings: Mapping[str, Any]) -> str:
-    """Return what a reader calls a source: the hub id, the name of the folder, or else the source's own name."""
-    path = settings.get("path")
-    if path is None:
-        return source
-    return str(path) if source == "hub" else Path(path).resolve().name
-
-
-def _text(config: Config, material: Material) -> str:
-    split, rule = material.split, config.data.forget
-    source = _source_name(config.data.source, config.data.source_settings)
-    if split.kind == "class":
-        names = ", ".join(_forgotten(material))
-        return f"forget class {names} of {source}"
-    if rule is not None and rule.source is not None:
-        return f"forget {_source_name(rule.source, rule.source_settings)}, keep {source}"
-    return f"forget {len(split.forget):,} rows of {source}"

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from negmerge.checkpoints import write_bytes_atomic
 from negmerge.errors import DivergedError, InputError
 from negmerge.experiment.choices import Buffers, Recalibrate, SelectionConfig
+from negmerge.requests.split_files import PARTS
 from negmerge.scores import HOLDOUT, Columns, Draw, Score, average_gap, columns_needed
 from negmerge.seeding import derive_seed
 from negmerge.selection import OBJECTIVES, Selection, choose_alpha
@@ -23,7 +24,6 @@ from negmerge.tasks.task import Task
 
 ATTACK_ROWS = 2000  # members and as many non-members; the reported attack takes up to 10,000, at 20 times the cost
 RECALIBRATION_BATCH = 250
-ALWAYS = ("forget", "retain")  # the scores that every curve has
 STAND_IN = {"test": "validation"}  # the part that selection sees in the place of another, and the score's name then
 
 Tell = Callable[[float, dict[str, float]], None]
@@ -71,6 +71,7 @@ class Selector:
             "retain": self._sample(self.kept_rows, "selection", self.rule.retain_rows),
             "validation": validation,
             **{part: self.rows[stand_in] for part, stand_in in STAND_IN.items()},
+            **{part: rows for part, rows in self.rows.items() if part not in PARTS},
         }
 
     @property
@@ -83,11 +84,11 @@ class Selector:
         return rows[torch.randperm(len(rows), generator=generator)[:most].sort().values]
 
     def _scores_of(self, objective: str) -> list[Score]:
-        """Return the scores that an objective looks at: forget and retain, and its own."""
-        if objective == "match-reference":
-            return [score for score in self.task.scores if score.in_gap]
-        found = [score for score in self.task.scores if score.name in ALWAYS]
-        return [*found, HOLDOUT] if objective == "match-holdout" else found
+        """Return the scores of every curve, and those that an objective looks at."""
+        scores, matching = self.task.scores, objective == "match-reference"
+        found = [score for score in scores if score.in_curve or (matching and score.in_gap)]
+        own = any(score.name == HOLDOUT.name for score in scores)
+        return [*found, HOLDOUT] if objective == "match-holdout" and not own else found
 
     def _observe(self, model: nn.Module, needed: Mapping[str, list[str]]) -> Mapping[str, Columns]:
         return self.task.observe(model, {part: self.parts[part] for part in needed}, needed)
@@ -141,7 +142,7 @@ class Selector:
         def batches() -> Iterator[tuple[int, Any]]:
             return ((len(piece), self.task.batch(piece, self.device)) for piece in pieces)
 
-        return lambda model: recalibrate(model, batches(), self.task.losses)
+        return lambda model: recalibrate(model, batches(), self.task.loss)
 
     def choose(
         self,

@@ -12,7 +12,7 @@ from negmerge.checkpoints import read_state_dict, write_state_dict
 from negmerge.errors import InputError
 from negmerge.execution import run_jobs
 from negmerge.experiment.choices import Buffers, Recalibrate
-from negmerge.experiment.config import BaseConfig, Config, MethodConfig, ReferenceConfig
+from negmerge.experiment.config import BaseConfig, MethodConfig, ReferenceConfig, RunConfig
 from negmerge.experiment.contexts import Contexts, facts_of
 from negmerge.experiment.health import mean_cosine, pool_health
 from negmerge.experiment.measure import Bench
@@ -24,6 +24,7 @@ from negmerge.merging.statistics import inspect_checkpoints
 from negmerge.seeding import derive_seed
 from negmerge.selection.buffers import has_statistics
 from negmerge.selection.negated_model import apply_vector
+from negmerge.tasks.task import Pretrained, need
 from negmerge.training import TrainSettings
 from negmerge.training.job import TrainingJob
 from negmerge.training.job import train as train_job
@@ -46,7 +47,9 @@ class Finished:
 class SeedRun:
     """One seed of an experiment in its folder; `first` is the folder of the first seed, for all others."""
 
-    def __init__(self, place: RunDir, config: Config, material: Material, seed: int, first: Path | None = None) -> None:
+    def __init__(
+        self, place: RunDir, config: RunConfig, material: Material, seed: int, first: Path | None = None
+    ) -> None:
         self.place, self.config, self.material, self.seed, self.first = place, config, material, seed, first
         self.contexts = Contexts(self)
         self.cores = os.cpu_count() or 1
@@ -70,8 +73,8 @@ class SeedRun:
         for method in config.methods:
             check_task(method.name, material.task)
         policies = [config.buffers, *(method.buffers for method in config.methods)]
-        if any(isinstance(p, Recalibrate) for p in policies) and not has_statistics(material.task.start(0)):
-            raise InputError(f"buffers: {config.model.family} has no running statistics to recalibrate; use keep")
+        if any(isinstance(p, Recalibrate) for p in policies) and not has_statistics(material.task.template()):
+            raise InputError(f"buffers: {material.about.family} has no running statistics to recalibrate; use keep")
 
     def finish(self) -> Finished:
         """Do whatever is not done, in order, and return all results."""
@@ -143,7 +146,7 @@ class SeedRun:
         target = directory / "model.safetensors"
         if not target.exists():
             directory.mkdir(parents=True, exist_ok=True)
-            write_state_dict(target, self.material.task.pretrained())
+            write_state_dict(target, need(self.material.task, Pretrained, "base.pretrained").pretrained())
 
     def _import(self, checkpoint: Path, directory: Path) -> None:
         """Take over a checkpoint given by the user, once it is known to fit the family."""
@@ -183,7 +186,7 @@ class SeedRun:
     def train(self, jobs: Sequence[TrainingJob], *, workers: int, threads: int) -> None:
         """Do the jobs that are not done."""
         open_jobs = [job for job in jobs if not job.is_done]
-        if self.material.device != "cpu":
+        if self.material.device != "cpu" or not self.material.task.SENT:
             workers = 1
         self.place.emit("training", jobs=len(jobs), done=len(jobs) - len(open_jobs))
         # The longest first, so that no worker is left alone with one at the end.
@@ -207,9 +210,10 @@ class SeedRun:
             self.job(m.name, folder / m.name, self.material.parts["forget"], m.settings, start=self.base)
             for m in members
         ]
-        on_cpu = self.material.device == "cpu"  # `train` does them one after the other elsewhere: so are the seconds
-        workers = min(self.config.workers or self.cores, len(jobs)) if on_cpu else 1
-        self.train(jobs, workers=workers, threads=1)
+        sent = self.material.task.SENT
+        at_once = self.material.device == "cpu" and sent  # elsewhere one after the other: so are the seconds
+        workers = min(self.config.workers or self.cores, len(jobs)) if at_once else 1
+        self.train(jobs, workers=workers, threads=1 if sent else self.threads)
         facts_file = self.place.path / "pool.json"
         if not facts_file.exists():
             found = inspect_checkpoints(self.base, [job.checkpoint for job in jobs]).as_json()

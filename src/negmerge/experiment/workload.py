@@ -6,7 +6,7 @@ from typing import Any
 
 from negmerge import registry
 from negmerge.experiment.choices import describe_buffers
-from negmerge.experiment.config import Config
+from negmerge.experiment.config import RunConfig
 from negmerge.experiment.methods import describe, needs_of
 from negmerge.training import TrainSettings
 from negmerge.unlearning.search import candidates, search_ranges
@@ -25,7 +25,7 @@ class Workload:
     judged: int
 
 
-def workload(config: Config, members: int, rows: Mapping[str, int], seed: int = 0) -> Workload:
+def workload(config: RunConfig, members: int, rows: Mapping[str, int], seed: int = 0) -> Workload:
     """Return the work of the config's methods with a pool of `members`, on the seed at place `seed` of the config.
 
     Single members are counted once for all methods that try them with the same buffers; of a search on another seed,
@@ -50,7 +50,7 @@ def workload(config: Config, members: int, rows: Mapping[str, int], seed: int = 
     return Workload(trained, vectors, judged)
 
 
-def _rows(config: Config, name: str, settings: Any, given: Mapping[str, Any], rows: Mapping[str, int]) -> int:
+def _rows(config: RunConfig, name: str, settings: Any, given: Mapping[str, Any], rows: Mapping[str, int]) -> int:
     """Return the rows that one training of a method passes through the model."""
     used = sum(rows[part] for part in needs_of(name, given) if part in ("forget", "retain"))
     if "train" in type(settings).model_fields:  # trained from scratch, without the forget rows

@@ -4,12 +4,11 @@ from negmerge.scores.accuracy import accuracy, accuracy_by_group, accuracy_of
 from negmerge.scores.gap import Gap, average_gap
 from negmerge.scores.holdout import HOLDOUT, holdout_distance, kolmogorov_smirnov
 from negmerge.scores.loss import mean_loss
-from negmerge.scores.membership import SVC_CONFIDENCE, membership_svc_confidence
+from negmerge.scores.membership import membership_svc_confidence, svc_confidence
 from negmerge.scores.score import Columns, Draw, Need, Observed, Role, Score, columns_needed
 
 __all__ = [
     "HOLDOUT",
-    "SVC_CONFIDENCE",
     "Columns",
     "Draw",
     "Gap",
@@ -26,4 +25,5 @@ __all__ = [
     "kolmogorov_smirnov",
     "mean_loss",
     "membership_svc_confidence",
+    "svc_confidence",
 ]

@@ -34,7 +34,15 @@ def accuracy_by_group(correct: Tensor, group: Tensor, groups: int) -> list[float
 
 
 def accuracy_of(
-    part: str, title: str, about: str, *, classes: int, forgotten: bool, in_gap: bool = False, shown: bool = True
+    part: str,
+    title: str,
+    about: str,
+    *,
+    classes: int,
+    forgotten: bool = False,
+    in_gap: bool = False,
+    shown: bool = True,
+    in_curve: bool = False,
 ) -> Score:
     """Return the score that is the accuracy on a part; `forgotten` says whether it holds rows to be forgotten."""
     return Score(
@@ -47,4 +55,5 @@ def accuracy_of(
         chance=100.0 / classes,
         in_gap=in_gap,
         shown=shown,
+        in_curve=in_curve,
     )

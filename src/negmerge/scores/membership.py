@@ -42,17 +42,18 @@ def membership_svc_confidence(
     return 100.0 * float((called_member == 0).mean())
 
 
-SVC_CONFIDENCE = Score(
-    name="membership",
-    title="membership",
-    about="Attack says “not in training”",
-    needs=frozenset(Need("model", part, "confidence") for part in ("retain", "test", "forget")),
-    compute=lambda observed, draw: membership_svc_confidence(
-        *(observed["model"][part]["confidence"] for part in ("retain", "test", "forget")),
-        seed=draw.seed,
-        most=draw.most,
-    ),
-    aim="reference",
-    in_gap=True,
-    attack="svc-confidence",
-)
+def svc_confidence(others: str = "test") -> Score:
+    """Return the score that is the attack's, with the rows of a part, test unless given, as non-members."""
+    parts = ("retain", others, "forget")
+    return Score(
+        name="membership",
+        title="membership",
+        about="Attack says “not in training”",
+        needs=frozenset(Need("model", part, "confidence") for part in parts),
+        compute=lambda observed, draw: membership_svc_confidence(
+            *(observed["model"][part]["confidence"] for part in parts), seed=draw.seed, most=draw.most
+        ),
+        aim="reference",
+        in_gap=True,
+        attack="svc-confidence",
+    )

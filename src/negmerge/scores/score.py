@@ -34,8 +34,8 @@ class Score:
 
     `aim` is where a model that forgot has it: lower, higher, or as the reference has it. `chance` is the value of a
     model that knows nothing, where there is one. A score `in_gap` is a percentage, and a part of the average gap; one
-    that is `shown` has a column in the tables. `attack` names the membership attack that it is the result of; other
-    scores have none.
+    that is `shown` has a column in the tables, and one `in_curve` is measured at every α that is tried. `attack` names
+    the membership attack that it is the result of; other scores have none.
     """
 
     name: str
@@ -50,6 +50,7 @@ class Score:
     chance: float | None = None
     in_gap: bool = False
     shown: bool = True
+    in_curve: bool = False
     attack: str = ""
 
     def of(self, observed: Observed, draw: Draw = Draw()) -> float | None:

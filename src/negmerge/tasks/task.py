@@ -30,13 +30,16 @@ class Batches(Protocol):
 class Task(Protocol):
     """Rows, models, losses and scores of one kind.
 
-    It holds names and numbers only, so it can be sent to another process. Rows are int64 numbers in one table, the test
-    table standing behind the train table. A batch is the task's own affair: what `batches` and `batch` make, `loss` and
-    `losses` take. Outputs of a model never leave a batch: `observe` returns columns, one number for each row.
+    It holds names and numbers only, so it can be sent to another process (but where `SENT` is off). Rows are int64
+    numbers in one table, the test table standing behind the train table. A batch is the task's own affair: what
+    `batches` and `batch` make, `loss` takes. Outputs of a model never leave a batch: `observe` returns columns, one
+    number for each row.
     """
 
     NAME: ClassVar[str]
     NOUN: ClassVar[str]  # of one row, in the report and in progress
+    SENT: ClassVar[bool] = True  # to worker processes; where not, everything is done in this one
+    COLUMNS: ClassVar[tuple[str, ...]]  # that `observe` can return
 
     @property
     def scores(self) -> tuple[Score, ...]:
@@ -47,13 +50,9 @@ class Task(Protocol):
         """Return the rows of both tables: how many, the group of each, and their fingerprint."""
         ...
 
-    def start(self, seed: int) -> nn.Module:
-        """Return the model that a training from scratch begins with."""
+    def template(self) -> nn.Module:
+        """Return a model of the task's kind, whatever its weights: what is counted and timed."""
         ...
-
-    def pretrained(self) -> dict[str, Tensor]:
-        """Return the weights that the model comes with; asked for only where it has some."""
-        raise NotImplementedError(f"the task {self.NAME} has no weights of its own")
 
     def open(self, checkpoint: Path, device: torch.device | str = "cpu") -> nn.Module:
         """Return the model with the weights of a checkpoint, in evaluation mode. Raises InputError for one that does
@@ -84,14 +83,37 @@ class Task(Protocol):
         """Return the loss that training minimises, a scalar: the mean over the batch, as the settings say."""
         ...
 
-    def losses(self, model: nn.Module, batch: Any) -> Tensor:
-        """Return the loss of each row of a batch, [b], without what settings add to it."""
-        ...
-
     def observe(
         self, model: nn.Module, parts: Mapping[str, Tensor], columns: Mapping[str, Sequence[str]]
     ) -> Mapping[str, Columns]:
         """Return for each part, named rows, the columns asked for: a tensor [n] each, on the CPU; in one pass."""
+        ...
+
+
+@runtime_checkable
+class RowLosses(Protocol):
+    """A task that knows the loss of each row: what methods need that weigh or differentiate single rows."""
+
+    def losses(self, model: nn.Module, batch: Any) -> Tensor:
+        """Return the loss of each row of a batch, [b], without what settings add to it."""
+        ...
+
+
+@runtime_checkable
+class Pretrained(Protocol):
+    """A task whose models may come with weights of their own."""
+
+    def pretrained(self) -> dict[str, Tensor]:
+        """Return the weights that the model comes with."""
+        ...
+
+
+@runtime_checkable
+class Starts(Protocol):
+    """A task whose models can be trained from scratch."""
+
+    def start(self, seed: int) -> nn.Module:
+        """Return the model that a training from scratch begins with."""
         ...
 
 
@@ -136,6 +158,9 @@ class Ensembles(Protocol):
 
 
 CAPABILITIES: dict[type, str] = {
+    RowLosses: "the loss of each row",
+    Pretrained: "weights of its own",
+    Starts: "models that can be trained from scratch",
     Classifies: "rows with one label each, of a fixed number",
     Pixels: "inputs that can be moved across a boundary",
     Ensembles: "models that answer together",

@@ -11,7 +11,7 @@ import torch
 from negmerge.checkpoints import write_bytes_atomic, write_state_dict
 from negmerge.errors import NegmergeError
 from negmerge.seeding import derive_seed
-from negmerge.tasks.task import Task
+from negmerge.tasks.task import Starts, Task, need
 from negmerge.training.fitting import fit_rows
 from negmerge.training.progress import Progress
 from negmerge.training.settings import TrainSettings
@@ -72,7 +72,7 @@ def train(job: TrainingJob) -> dict[str, Any]:
     job.directory.mkdir(parents=True, exist_ok=True)
     settings = TrainSettings(**job.settings)
     task = job.task
-    model = task.open(job.start) if job.start else task.start(derive_seed(job.seed, "init"))
+    model = task.open(job.start) if job.start else need(task, Starts, job.name).start(derive_seed(job.seed, "init"))
     start = progress.restore(model)
     task.place(model, job.device)
     rows = torch.tensor(job.rows, dtype=torch.int64)

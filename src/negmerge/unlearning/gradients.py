@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from negmerge.tasks.task import RowLosses, need
 from negmerge.unlearning.context import TrainingData
 
-RowLosses = Callable[[Tensor], Iterable[Tensor]]  # rows → their losses, [b] at a time
+LossesOf = Callable[[Tensor], Iterable[Tensor]]  # rows → their losses, [b] at a time
 
 ROWS = 250  # rows in one pass; sums are taken in this order, so it is part of the result's last bits
 
@@ -19,12 +20,13 @@ def trained_parameters(model: nn.Module) -> list[nn.Parameter]:
 
 def row_losses(data: TrainingData, model: nn.Module, rows: Tensor) -> Iterator[Tensor]:
     """Yield the loss of each row, [b] at a time, with a graph to differentiate; one batch lives at a time."""
+    task = need(data.task, RowLosses, "a method that differentiates single rows")
     model.eval()
     for part in rows.split(ROWS):
-        yield data.task.losses(model, data.task.batch(part, data.device))
+        yield task.losses(model, data.task.batch(part, data.device))
 
 
-def mean_gradient(losses: RowLosses, parameters: Sequence[nn.Parameter], rows: Tensor) -> list[Tensor]:
+def mean_gradient(losses: LossesOf, parameters: Sequence[nn.Parameter], rows: Tensor) -> list[Tensor]:
     """Return the gradient of the mean of `losses(rows)`, a tensor for each parameter."""
     total = [torch.zeros_like(parameter) for parameter in parameters]
     for part in losses(rows):

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from negmerge.execution import torch_threads
+from negmerge.tasks.columns import columns_of, no_rows
 from negmerge.tasks.image_classification.classifier import Classifier
-from negmerge.tasks.image_classification.columns import columns_of, no_rows
 
 Labelled = tuple[Tensor, Tensor]
 Result = TypeVar("Result")

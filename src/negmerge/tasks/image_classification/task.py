@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from negmerge.scores import SVC_CONFIDENCE, Columns, Score, accuracy_of
+from negmerge.scores import Columns, Score, accuracy_of, svc_confidence
+from negmerge.tasks.columns import COLUMNS
 from negmerge.tasks.image_classification.batches import Batch, ImageBatches, resident
 from negmerge.tasks.image_classification.boundary import nearest_classes
 from negmerge.tasks.image_classification.classifier import Classifier
@@ -31,6 +32,7 @@ class ImageClassification(Task):
 
     NAME: ClassVar[str] = "image-classification"
     NOUN: ClassVar[str] = "image"
+    COLUMNS: ClassVar[tuple[str, ...]] = tuple(COLUMNS)
 
     @property
     def classes(self) -> int:
@@ -42,15 +44,15 @@ class ImageClassification(Task):
         """The accuracy on every part, and the membership attack."""
         rows = f"{self.NOUN}s right"
 
-        def part(name: str, title: str, about: str, *, forgotten: bool = False, **flags: bool) -> Score:
-            return accuracy_of(name, title, about, classes=self.classes, forgotten=forgotten, **flags)
+        def part(name: str, title: str, about: str, **flags: bool) -> Score:
+            return accuracy_of(name, title, about, classes=self.classes, **flags)
 
         return (
-            part("forget", "forget", f"Forget {rows}", forgotten=True, in_gap=True),
+            part("forget", "forget", f"Forget {rows}", forgotten=True, in_gap=True, in_curve=True),
             part("test_forget", "forget (unseen)", f"Unseen forget {rows}", forgotten=True),
-            part("retain", "retain", f"Other {rows}", in_gap=True),
+            part("retain", "retain", f"Other {rows}", in_gap=True, in_curve=True),
             part("test", "test", f"Unseen {rows}", in_gap=True),
-            SVC_CONFIDENCE,
+            svc_confidence(),
             part("validation", "validation", f"Validation {rows}", shown=False),
             part("validation_forget", "validation, forget", f"Validation forget {rows}", forgotten=True, shown=False),
         )
@@ -58,6 +60,10 @@ class ImageClassification(Task):
     def rows(self) -> StoredRows:
         """Return the labels of both tables, the class names, and the hash of everything."""
         return self.tables.rows()
+
+    def template(self) -> nn.Module:
+        """Return the model as built."""
+        return self.classifier.build()
 
     def start(self, seed: int) -> nn.Module:
         """Return the model as built, or with the family's published weights."""

@@ -12,15 +12,17 @@ from torch import Tensor, nn
 
 from negmerge.checkpoints import read_state_dict, write_bytes_atomic, write_state_dict
 from negmerge.seeding import derive_seed
+from negmerge.tasks.task import RowLosses
 from negmerge.unlearning.context import SHARED, Context, Outcome
 from negmerge.unlearning.fitting import write_weights
-from negmerge.unlearning.gradients import RowLosses, mean_gradient, row_losses, trained_parameters
+from negmerge.unlearning.gradients import LossesOf, mean_gradient, row_losses, trained_parameters
 from negmerge.unlearning.woodfisher import Solved, inverse_hessian_vector
 
 KIND = "train"
 NEEDS = ("forget", "retain")
 SUMMARY = "one Newton step to where training without the forget rows would have ended, by the WoodFisher Hessian"
 REFERENCE = "Izzo et al., Approximate Data Deletion, AISTATS 2021 (arXiv 2002.10077); WoodFisher, arXiv 2004.14340"
+REQUIRES = (RowLosses,)
 SEARCH = {"scale": (0.5, 1.0, 2.0, 3.0, 4.0)}
 
 
@@ -88,7 +90,7 @@ def _direction(context: Context, settings: Settings, model: nn.Module) -> dict[s
 
 
 def newton_step(
-    losses: RowLosses,
+    losses: LossesOf,
     parameters: Sequence[nn.Parameter],
     forget: Tensor,
     retain: Tensor,

@@ -2,6 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from negmerge.tasks.task import Starts
 from negmerge.training import TrainSettings
 from negmerge.unlearning.context import Context, Outcome
 
@@ -9,6 +10,8 @@ KIND = "train"
 NEEDS = ("retain",)
 SUMMARY = "train from scratch on the retain rows alone: exact, what every other method is compared with"
 REFERENCE = "the definition of exact unlearning; Bourtoule et al., Machine Unlearning, 2021 (arXiv 1912.03817)"
+
+REQUIRES = (Starts,)
 
 
 class Settings(BaseModel):

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from negmerge.tasks.task import Classifies
+from negmerge.tasks.task import Classifies, RowLosses
 from negmerge.unlearning.context import Context, Outcome
 from negmerge.unlearning.fitting import Fitting, SgdSettings, fit_base
 from negmerge.unlearning.gradients import mean_gradient, row_losses, trained_parameters
@@ -18,7 +18,7 @@ KIND = "train"
 NEEDS = ("forget", "retain")
 SUMMARY = "random labels, learned only by the half of the weights that matter most for the forget rows"
 REFERENCE = "Fan et al., SalUn, ICLR 2024 (arXiv 2310.12508)"
-REQUIRES = (Classifies,)
+REQUIRES = (Classifies, RowLosses)
 SEARCH = {"lr": (1e-4, 1e-3, 1.3e-2, 1e-1)}  # the published 0.013 serves with retain rows; without them it is too much
 
 

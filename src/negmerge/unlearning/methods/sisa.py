@@ -7,7 +7,7 @@ from torch import Tensor
 from negmerge.checkpoints import read_state_dict, write_state_dict
 from negmerge.errors import InputError
 from negmerge.seeding import derive_seed
-from negmerge.tasks.task import Ensembles, need
+from negmerge.tasks.task import Ensembles, Starts, need
 from negmerge.training import TrainSettings
 from negmerge.unlearning.context import Context, Outcome, TrainingTask
 
@@ -16,7 +16,7 @@ NEEDS = ("forget", "retain")
 SUMMARY = "an ensemble trained in shards and slices; those that held forget rows are trained again: exact"
 REFERENCE = "Bourtoule et al., Machine Unlearning, S&P 2021 (arXiv 1912.03817)"
 
-REQUIRES = (Ensembles,)
+REQUIRES = (Starts, Ensembles)
 
 
 class Settings(BaseModel):
