@@ -28,9 +28,6 @@ from negmerge import registry, unlearn  # noqa: E402
 from negmerge.checkpoints import read_state_dict  # noqa: E402
 from negmerge.experiment.config import check_config, load_config  # noqa: E402
 from negmerge.experiment.pipeline import run  # noqa: E402
-from negmerge.seeding import derive_seed  # noqa: E402
-from negmerge.tasks.user.batches import RowBatches  # noqa: E402
-from negmerge.training.pool import expand_grid  # noqa: E402
 
 ROOT = HERE.parents[1]
 NAMES = ("digits-class", "digits-random", "digits-table", "clip", "unlearn-iris")
@@ -99,22 +96,6 @@ def clip(folder):
     config["methods"] = ["consensus", "best-single"]
     config["evaluation"] = {"membership": ["svc-confidence"], "most": 200}
     return check_config(config)
-
-
-def draw_as_before(patch):
-    """Have the batches of `unlearn` drawn by the seeds that its own loop had: of run, settings, member and epoch."""
-    first = {"batch_size": 16}, {"lr": [1e-3, 3e-3, 1e-2], "epochs": [5, 10, 20]}
-    other = {"batch_size": 5, "optimizer": "sgd"}, {"lr": [0.1, 0.3], "epochs": [10, 20]}
-    seeds = {}
-    for seed, grid in ((0, first), (3, other)):
-        for i, member in enumerate(expand_grid(*grid)):
-            seeds[derive_seed(derive_seed(seed, f"member {member.name}"), member.settings.seed)] = (seed, 0, i)
-
-    def epoch_of(batches, epoch):
-        generator = torch.Generator().manual_seed(derive_seed(*seeds[batches.seed], epoch))
-        yield from batches.loading.loader(batches.table, batches.rows, batches.size, generator, shuffle=True)
-
-    patch.setattr(RowBatches, "__call__", epoch_of)
 
 
 def measure_iris():
