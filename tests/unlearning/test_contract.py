@@ -13,6 +13,7 @@ from negmerge.experiment.methods import check_settings, describe, needs_of
 from negmerge.selection.negated_model import apply_vector
 from negmerge.training.progress import Progress
 from negmerge.unlearning import fitting
+from negmerge.unlearning.method import method_of
 from negmerge.unlearning.methods import influence
 from negmerge.unlearning.search import search_ranges
 
@@ -61,7 +62,7 @@ def test_every_method_says_what_it_is(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_ranges_of_a_search_are_valid_settings(name):
     check_settings(name, {})
-    for key, values in search_ranges(registry.load("methods", name), {}).items():
+    for key, values in search_ranges(method_of(name), {}).items():
         assert len(values) > 1 and values == sorted(values)
         check_settings(name, {key: values})
 

@@ -32,7 +32,10 @@ def list_names(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> N
                 print(f"{'':<{width}}          {key} is searched unless given: {', '.join(f'{v:g}' for v in values)}")
             print(f"{'':<{width}}          {info.reference}")
         else:
-            module = registry.load(kind.value, name)
-            print(f"{name:<{width}}  {module.SUMMARY}")
-            for line in getattr(getattr(module, "FACTS", None), "details", ()):
+            from negmerge.tasks.image_classification.family import family_of
+            from negmerge.tasks.image_classification.source_file import SourceFile, source_file
+
+            found = source_file(name) if kind is Kind.sources else family_of(name)
+            print(f"{name:<{width}}  {found.SUMMARY}")
+            for line in found.FACTS.details if isinstance(found, SourceFile) and found.FACTS else ():
                 print(f"{'':<{width}}  {line}")

@@ -202,8 +202,7 @@ def check_config(raw: Mapping[str, Any], where: str = "config") -> Config:
         check_settings(method.name, method.settings)
         if method.buffers is not None and describe(method.name).kind == "train":
             raise InputError(f"{where}: method {method.row} does not merge: leave out buffers")
-        scratch = method.name in ("retrain", "sisa")
-        if scratch and not (method.settings.get("train") or config.scratch_settings()):
+        if describe(method.name).scratch and not (method.settings.get("train") or config.scratch_settings()):
             raise InputError(
                 f"{where}: {method.name} needs training settings: {{name: {method.name}, train: …}}, or base.train"
             )

@@ -84,6 +84,7 @@ def _row(method: MethodConfig, buffers: Buffers, outcome: dict[str, Any]) -> dic
         "label": method.row,
         "method": method.name,
         "kind": info.kind,
+        **({"stands_for": "reference"} if info.exact else {}),
         "needs": needs,
         "buffers": describe_buffers(buffers) if merges else None,
         "settings": {**{k: v for k, v in info.settings.items() if v is not None}, **method.settings, **found},

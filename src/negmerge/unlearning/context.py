@@ -1,14 +1,4 @@
-"""What a competing method is given, and what it returns.
-
-A method is a file in `negmerge.unlearning.methods`: its module has `KIND` ("select" or "train"), `NEEDS` (the data it
-may use, of pool, forget, retain, validation, reference), `SUMMARY` (one line), `REFERENCE` (its source), `Settings`
-(pydantic) and `unlearn(context, settings) -> Outcome`. `REQUIRES` are the capabilities that it asks of a task (of
-`negmerge.tasks.task`): a run with a task that lacks one is refused. One of kind train may have `SEARCH`, setting → the
-values that are tried where the config gives none, and `needs(settings)`, where what it uses depends on them.
-
-`unlearn` is called again after an interruption, with the same folder: what takes long keeps its state there, and what
-was finished is read back.
-"""
+"""What a competing method is given, and what it returns."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

@@ -6,41 +6,40 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from negmerge.checkpoints import write_bytes_atomic
 from negmerge.errors import NegmergeError
 from negmerge.unlearning.context import SHARED, Context, Outcome
+from negmerge.unlearning.method import Method
 
 
-def search_ranges(module: ModuleType, given: Mapping[str, Any]) -> dict[str, list[Any]]:
+def search_ranges(method: Method, given: Mapping[str, Any]) -> dict[str, list[Any]]:
     """Return the settings to search and their values, in the order in which the method declares them.
 
     A setting given as a list is searched over that list; one that is not given, over the method's own range
     (`SEARCH`), if it has one. Methods of other kinds than train have no search.
     """
-    if getattr(module, "KIND", None) != "train":
+    if method.KIND != "train":
         return {}
-    declared: Mapping[str, Any] = getattr(module, "SEARCH", {})
     ranges = {}
-    for key in module.Settings.model_fields:
+    for key in method.Settings.model_fields:
         if isinstance(given.get(key), list):
             ranges[key] = list(given[key])
-        elif key not in given and key in declared:
-            ranges[key] = list(declared[key])
+        elif key not in given and key in method.SEARCH:
+            ranges[key] = list(method.SEARCH[key])
     return ranges
 
 
-def candidates(module: ModuleType, given: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def candidates(method: Method, given: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the settings of every candidate: each combination of the ranges; the last setting varies fastest."""
-    ranges = search_ranges(module, given)
+    ranges = search_ranges(method, given)
     for values in itertools.product(*ranges.values()):
         yield {**given, **dict(zip(ranges, values, strict=True))}
 
 
 def unlearn_searched(
-    module: ModuleType, given: Mapping[str, Any], context: Context, earlier: Mapping[str, Any] | None = None
+    method: Method, given: Mapping[str, Any], context: Context, earlier: Mapping[str, Any] | None = None
 ) -> Outcome:
     """Run a method with the best settings of its ranges, and return its outcome with the record of the search.
 
@@ -54,17 +53,17 @@ def unlearn_searched(
 
     Raises NegmergeError where every candidate diverges.
     """
-    ranges = search_ranges(module, given)
+    ranges = search_ranges(method, given)
     if not ranges:
-        outcome: Outcome = module.unlearn(context, module.Settings(**given))
+        outcome: Outcome = method.unlearn(context, method.Settings(**given))
         return outcome
     if earlier is None:
-        trials = [_try(module, ranges, settings, context, i) for i, settings in enumerate(candidates(module, given))]
+        trials = [_try(method, ranges, settings, context, i) for i, settings in enumerate(candidates(method, given))]
         record = _record(ranges, trials, context)
     else:
         record = dict(earlier)
-    settings = module.Settings(**given | record["winner"])
-    best = module.unlearn(replace(context, directory=_folder(context, record["index"])), settings)
+    settings = method.Settings(**given | record["winner"])
+    best = method.unlearn(replace(context, directory=_folder(context, record["index"])), settings)
     return replace(best, search=record, seconds={**best.seconds, "search": record["seconds"]})
 
 
@@ -73,7 +72,7 @@ def _folder(context: Context, index: int) -> Path:
 
 
 def _try(
-    module: ModuleType, ranges: Mapping[str, Any], settings: dict[str, Any], context: Context, index: int
+    method: Method, ranges: Mapping[str, Any], settings: dict[str, Any], context: Context, index: int
 ) -> dict[str, Any]:
     """Train and judge one candidate, unless that was done before an interruption."""
     folder = _folder(context, index)
@@ -84,7 +83,7 @@ def _try(
         facts: dict[str, Any] = {"settings": chosen, "scores": None, "failed": None, "seconds": {}}
         started = time.perf_counter()
         try:
-            outcome: Outcome = module.unlearn(replace(context, directory=folder), module.Settings(**settings))
+            outcome: Outcome = method.unlearn(replace(context, directory=folder), method.Settings(**settings))
             assert outcome.checkpoint is not None
             judging = time.perf_counter()
             facts["scores"] = context.judge(outcome.checkpoint)

@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from negmerge import registry
 from negmerge.requests.splits import Split, draw_split, split_from_file
 from negmerge.tasks.compute import Compute
 from negmerge.tasks.image_classification.classifier import Classifier
 from negmerge.tasks.image_classification.family import family_of
 from negmerge.tasks.image_classification.images import Source, join_sources
 from negmerge.tasks.image_classification.settings import DataConfig, ModelConfig
+from negmerge.tasks.image_classification.source_file import source_file
 from negmerge.tasks.image_classification.store import Store, Tables
 from negmerge.tasks.image_classification.task import ImageClassification
 
@@ -94,9 +94,8 @@ def make_task(
 
 def load_source(name: str, settings: dict[str, Any]) -> Source:
     """Load a registered source."""
-    module = registry.load("sources", name)
-    source: Source = module.load(module.Settings(**settings))
-    return source
+    file = source_file(name)
+    return file.load(file.Settings(**settings))
 
 
 def source_names(data: DataConfig) -> list[str]:

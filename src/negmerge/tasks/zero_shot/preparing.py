@@ -4,14 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from negmerge import registry
 from negmerge.tasks.compute import Compute
 from negmerge.tasks.image_classification import preparing as images
 from negmerge.tasks.image_classification.classifier import Classifier
 from negmerge.tasks.image_classification.family import family_of
-from negmerge.tasks.image_classification.named import NamedSet
 from negmerge.tasks.image_classification.preparing import Loaded, source_names
 from negmerge.tasks.image_classification.settings import DataConfig, ModelConfig
+from negmerge.tasks.image_classification.source_file import source_file
 from negmerge.tasks.image_classification.store import Store, Tables
 from negmerge.tasks.zero_shot.task import ZeroShot
 
@@ -62,10 +61,10 @@ def _check_prompts(model: ModelConfig, sources: Sequence[tuple[str, int, Sequenc
 
 def _known_prompts(source: str) -> tuple[int, Sequence[str] | None]:
     """Return the number of classes and the templates that a source is known to have; 0 classes where it is not."""
-    facts = getattr(registry.load("sources", source), "FACTS", None)
-    return (facts.count, facts.templates) if isinstance(facts, NamedSet) else (0, None)
+    facts = source_file(source).FACTS
+    return (0, None) if facts is None else (facts.count, facts.templates)
 
 
 def _templates(source: str) -> list[str] | None:
-    templates = getattr(registry.load("sources", source), "TEMPLATES", None)
+    templates = source_file(source).TEMPLATES
     return None if templates is None else list(templates)

@@ -11,6 +11,7 @@ KIND = "select"
 NEEDS = ("pool", "forget")
 SUMMARY = "task arithmetic with the member that the selection objective likes best, found by trying each"
 REFERENCE = "Ilharco et al., Editing Models with Task Arithmetic, ICLR 2023 (arXiv 2212.04089)"
+EACH_MEMBER = True
 
 
 class Settings(BaseModel):

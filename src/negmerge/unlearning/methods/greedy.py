@@ -12,12 +12,18 @@ KIND = "select"
 NEEDS = ("pool", "forget")
 SUMMARY = "the mean of those task vectors that, tried from the best to the worst, improve the selection objective"
 REFERENCE = "the greedy soup of Wortsman et al., Model Soups, ICML 2022 (arXiv 2203.05482), on task vectors"
+EACH_MEMBER = True
 
 
 class Settings(BaseModel):
     """There is nothing to set."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+def trials(members: int) -> int:
+    """Return for how many means α is chosen, besides the members alone."""
+    return members - 1
 
 
 def unlearn(context: Context, settings: Settings) -> Outcome:

@@ -12,6 +12,7 @@ SUMMARY = "train from scratch on the retain rows alone: exact, what every other 
 REFERENCE = "the definition of exact unlearning; Bourtoule et al., Machine Unlearning, 2021 (arXiv 1912.03817)"
 
 REQUIRES = (Starts,)
+SCRATCH = EXACT = True
 
 
 class Settings(BaseModel):

@@ -17,6 +17,7 @@ SUMMARY = "an ensemble trained in shards and slices; those that held forget rows
 REFERENCE = "Bourtoule et al., Machine Unlearning, S&P 2021 (arXiv 1912.03817)"
 
 REQUIRES = (Starts, Ensembles)
+SCRATCH = True
 
 
 class Settings(BaseModel):
