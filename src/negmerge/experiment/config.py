@@ -1,13 +1,12 @@
 """The config of an experiment: YAML, checked to the last key."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from negmerge import registry
 from negmerge.errors import InputError, listing, nearest
 from negmerge.experiment.choices import (
     Buffers,
@@ -18,8 +17,10 @@ from negmerge.experiment.choices import (
     check_selection,
     checked_buffers,
 )
+from negmerge.plug_in import PlugIn, short_name
 from negmerge.tasks.image_classification.family import family_of
 from negmerge.tasks.image_classification.settings import DataConfig, ModelConfig
+from negmerge.tasks.image_classification.source_file import source_file
 from negmerge.training import TrainSettings
 
 __all__ = ["Buffers", "Config", "Recalibrate", "SelectionConfig", "check_config", "load_config"]
@@ -65,7 +66,7 @@ class MethodConfig(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    name: str = Field(description="a name from `negmerge list methods`")
+    name: PlugIn = Field(description="a name from `negmerge list methods`, or {file: PATH}")
     label: str = Field("", description="the row's name, unless the method's own")
     buffers: Buffers | None = Field(None, description="as `buffers` of the config, for this row of a merging method")
     seeds: int | None = Field(
@@ -77,7 +78,7 @@ class MethodConfig(BaseModel):
     @property
     def row(self) -> str:
         """The name of the row."""
-        return self.label or self.name
+        return self.label or short_name(self.name)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -177,14 +178,14 @@ def check_config(raw: Mapping[str, Any], where: str = "config") -> Config:
     except ValidationError as error:
         raise InputError(_explain(error, where, Config)) from None
     forget = config.data.forget
-    parts = [
-        ("sources", config.data.source, config.data.source_settings, "data"),
-        ("families", config.model.family, config.model.settings, "model"),
+    parts: list[tuple[Callable[[str], Any], str, dict[str, Any], str]] = [
+        (source_file, config.data.source, config.data.source_settings, "data"),
+        (family_of, config.model.family, config.model.settings, "model"),
     ]
     if forget is not None and forget.source is not None:
-        parts.append(("sources", forget.source, forget.source_settings, "data.forget"))
-    for kind, name, settings, place in parts:
-        schema = registry.load(kind, name).Settings
+        parts.append((source_file, forget.source, forget.source_settings, "data.forget"))
+    for read, name, settings, place in parts:
+        schema = read(name).Settings
         try:
             schema(**settings)
         except ValidationError as error:

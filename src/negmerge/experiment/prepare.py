@@ -12,10 +12,11 @@ from negmerge.errors import InputError
 from negmerge.experiment.config import Config
 from negmerge.experiment.record import file_entry
 from negmerge.experiment.rundir import RunDir
+from negmerge.plug_in import file_of, short_name
 from negmerge.requests.rows import Rows
 from negmerge.requests.splits import Split, load_split, save_split
 from negmerge.tasks.compute import Compute
-from negmerge.tasks.image_classification.preparing import model_files
+from negmerge.tasks.image_classification.preparing import model_files, source_names
 from negmerge.tasks.image_classification.store import Store
 from negmerge.tasks.opening import preparing_of
 from negmerge.tasks.task import Task
@@ -92,6 +93,7 @@ def load_unwritten(config: Config) -> Material:
 def _inputs(config: Config, files: Sequence[dict[str, Any]], facts: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
     """Return the files that the config names, those of the family's model, and the hash of the decoded rows."""
     paths = [config.base.checkpoint, config.data.split, config.reference.checkpoint if config.reference else None]
+    paths += [file_of(name) for name in (*source_names(config.data), *(m.name for m in config.methods))]
     named = [file_entry(path, str(path)) for path in paths if path is not None]
     rows = {"path": f"images:{config.data.source}", "bytes": facts["bytes"], "hash": facts["fingerprint"]}
     return (*named, *files, rows)
@@ -106,14 +108,14 @@ def _about(config: Config, split: Split, rows: Rows) -> About:
         text = f"forget class {', '.join(forgotten)} of {source}"
     elif rule is not None and rule.source is not None:
         text = f"forget {_source_name(rule.source, rule.source_settings)}, keep {source}"
-    return About(text, source, config.model.family, config.model.settings, forgotten)
+    return About(text, source, short_name(config.model.family), config.model.settings, forgotten)
 
 
 def _source_name(source: str, settings: Mapping[str, Any]) -> str:
     """Return what a reader calls a source: the hub id, the name of the folder, or else the source's own name."""
     path = settings.get("path")
     if path is None:
-        return source
+        return short_name(source)
     return str(path) if source == "hub" else Path(path).resolve().name
 
 

@@ -153,7 +153,7 @@ def unlearn(
             results = run_stages(place, config, prepared, "negmerge.unlearn")
             if directory is not None or report is not None:
                 write_page(folder, None if report is None else Path(report))
-            return gather(task, folder, results, method)
+            return gather(task, folder, results, config.methods[0].row)
 
 
 def _task(

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from negmerge.errors import InputError, nearest
+from negmerge.plug_in import PlugIn
 
 
 class RowRule(BaseModel):
@@ -43,7 +44,7 @@ class ForgetRule(RowRule):
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)
 
-    source: str | None = Field(None, description="the name of another source, to be forgotten as a whole")
+    source: PlugIn | None = Field(None, description="another source, to be forgotten as a whole")
 
     @model_validator(mode="before")
     @classmethod

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from negmerge.plug_in import file_of
 from negmerge.requests.splits import Split, draw_split, split_from_file
 from negmerge.tasks.compute import Compute
 from negmerge.tasks.image_classification.classifier import Classifier
@@ -105,6 +106,7 @@ def source_names(data: DataConfig) -> list[str]:
 
 
 def model_files(model: ModelConfig) -> Mapping[str, Path]:
-    """Return the files that the family is read from, by the names that a record shows."""
-    family = family_of(model.family)
-    return family.model_files(family.Settings(**model.settings))
+    """Return the files that the family is read from, its own too, by the names that a record shows."""
+    family, own = family_of(model.family), file_of(model.family)
+    files = dict(family.model_files(family.Settings(**model.settings)))
+    return files if own is None else {model.family: own, **files}

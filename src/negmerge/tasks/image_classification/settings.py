@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from negmerge.plug_in import PlugIn
 from negmerge.requests.rules import ForgetRule, RetainRule, ValidationRule
 from negmerge.tasks.image_classification.two_sources import side_by_side
 
@@ -15,7 +16,7 @@ class DataConfig(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    source: str = Field(description="a name from `negmerge list sources`")
+    source: PlugIn = Field(description="a name from `negmerge list sources`, or {file: PATH}")
     forget: ForgetRule | None = Field(None, description="what to forget; not needed where split is given")
     retain: RetainRule | None = Field(None, description="narrows the rows that may be used as retain data")
     validation: ValidationRule = Field(default_factory=ValidationRule, description="how validation rows are taken")
@@ -47,7 +48,7 @@ class ModelConfig(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    family: str = Field(description="a name from `negmerge list families`")
+    family: PlugIn = Field(description="a name from `negmerge list families`, or {file: PATH}")
 
     @property
     def settings(self) -> dict[str, Any]:
