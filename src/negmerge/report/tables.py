@@ -153,7 +153,8 @@ def _score_titles(results: Json) -> dict[str, str]:
 
 
 def _cells(results: Json, row: Json) -> dict[str, str]:
-    cells = {name: numbers.percent(row.get(name), _std(row, name)) for name in _score_titles(results)}
+    names = [score.name for score in scores_of(results)]
+    cells = {name: numbers.percent(row.get(name), _std(row, name)) for name in names}
     kept, std = row.get("consensus"), _std(row, "consensus")
     return {
         **cells,
