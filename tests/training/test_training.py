@@ -45,7 +45,6 @@ def test_schedules_by_hand():
         {"lr": float("nan")},
         {"epochs": 0},
         {"optimizer": "adam"},
-        {"augment": "rotate"},
         {"label_smoothing": 1},
         {"lrr": 1},
     ],

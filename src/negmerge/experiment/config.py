@@ -1,13 +1,13 @@
 """The config of an experiment: YAML, checked to the last key."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from negmerge.errors import InputError, listing, nearest
+from negmerge.errors import InputError
 from negmerge.experiment.choices import (
     Buffers,
     ComputeConfig,
@@ -17,11 +17,14 @@ from negmerge.experiment.choices import (
     check_selection,
     checked_buffers,
 )
+from negmerge.experiment.config_errors import explain
 from negmerge.plug_in import PlugIn, short_name
 from negmerge.tasks.image_classification.family import family_of
 from negmerge.tasks.image_classification.settings import DataConfig, ModelConfig
 from negmerge.tasks.image_classification.source_file import source_file
+from negmerge.tasks.opening import preparing_of
 from negmerge.training import TrainSettings
+from negmerge.training.pool import Member, expand_grid
 
 __all__ = ["Buffers", "Config", "Recalibrate", "SelectionConfig", "check_config", "load_config"]
 
@@ -176,7 +179,7 @@ def check_config(raw: Mapping[str, Any], where: str = "config") -> Config:
     try:
         config = Config.model_validate(raw)
     except ValidationError as error:
-        raise InputError(_explain(error, where, Config)) from None
+        raise InputError(explain(error, where, Config)) from None
     forget = config.data.forget
     parts: list[tuple[Callable[[str], Any], str, dict[str, Any], str]] = [
         (source_file, config.data.source, config.data.source_settings, "data"),
@@ -189,25 +192,18 @@ def check_config(raw: Mapping[str, Any], where: str = "config") -> Config:
         try:
             schema(**settings)
         except ValidationError as error:
-            raise InputError(_explain(error, f"{where}: {place} ({name})", schema)) from None
+            raise InputError(explain(error, f"{where}: {place} ({name})", schema)) from None
     if config.base.pretrained and family_of(config.model.family).pretrained is None:
         raise InputError(f"{where}: base.pretrained: {config.model.family} has no weights of its own; give train")
     if config.model.settings.get("linearised") and not config.base.pretrained:
         raise InputError(
             f"{where}: a linearised model is expanded at its own weights: write base: {{pretrained: true}}"
         )
-    from negmerge.experiment.methods import check_settings, describe
-    from negmerge.training.pool import expand_grid
-
-    for method in config.methods:
-        check_settings(method.name, method.settings)
-        if method.buffers is not None and describe(method.name).kind == "train":
-            raise InputError(f"{where}: method {method.row} does not merge: leave out buffers")
-        if describe(method.name).scratch and not (method.settings.get("train") or config.scratch_settings()):
-            raise InputError(
-                f"{where}: {method.name} needs training settings: {{name: {method.name}, train: …}}, or base.train"
-            )
+    _check_methods(config, where)
     members = expand_grid(config.pool.train, config.pool.grid)
+    check_training = preparing_of(config.model).check_training
+    for place, augment in _augmentations(config, members):
+        check_training(augment, f"{where}: {place}")
     everywhere = [m.name for m in config.methods if m.seeds is None]
     if config.pool.leave_one_out and (len(members) < 3 or "consensus" not in everywhere):
         raise InputError(
@@ -217,6 +213,33 @@ def check_config(raw: Mapping[str, Any], where: str = "config") -> Config:
         raise InputError(f"{where}: reference: train: base needs base.train; give settings or a checkpoint")
     check_selection(config.selection.objective, config.data.forget, config.reference is not None, where)
     return config
+
+
+def _check_methods(config: Config, where: str) -> None:
+    from negmerge.experiment.methods import check_settings, describe
+
+    for method in config.methods:
+        check_settings(method.name, method.settings)
+        if method.buffers is not None and describe(method.name).kind == "train":
+            raise InputError(f"{where}: method {method.row} does not merge: leave out buffers")
+        if describe(method.name).scratch and not (method.settings.get("train") or config.scratch_settings()):
+            raise InputError(
+                f"{where}: {method.name} needs training settings: {{name: {method.name}, train: …}}, or base.train"
+            )
+
+
+def _augmentations(config: Config, members: Sequence[Member]) -> Iterator[tuple[str, str]]:
+    """Yield the place and the value of every augmentation in a config, which only its task can judge."""
+    originals = {"base.train": config.base.train, "reference.train": config.reference and config.reference.train}
+    for place, trained in originals.items():
+        if isinstance(trained, TrainSettings):
+            yield place, trained.augment
+    yield from ((f"pool member {member.name}", member.settings.augment) for member in members)
+    for method in config.methods:
+        for settings in (method.settings, method.settings.get("train")):
+            found = (settings.get("augment") if isinstance(settings, Mapping) else None) or "none"
+            for one in found if isinstance(found, list) else [found]:
+                yield f"method {method.row}", str(one)
 
 
 def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
@@ -263,34 +286,3 @@ def _apply(raw: dict[str, Any], change: str) -> None:
         if not isinstance(place, dict):
             raise InputError(f"--set {change}: {parent!r} is not a mapping; set it as a whole")
     place[last] = value
-
-
-def _explain(error: ValidationError, where: str, schema: type[BaseModel]) -> str:
-    lines = []
-    for item in error.errors():
-        place = ".".join(str(part) for part in item["loc"] if not str(part).startswith(("function-", "literal[")))
-        if item["type"] == "extra_forbidden":
-            known = _fields_at(schema, item["loc"][:-1])
-            lines.append(f"{place}: unknown key{nearest(str(item['loc'][-1]), known)}")
-        elif item["type"] == "missing":
-            lines.append(f"{place}: missing")
-        else:
-            lines.append(f"{place or 'config'}: {item['msg'].removeprefix('Value error, ')}, got {item['input']!r}")
-    if len(lines) == 1:
-        return f"{where}: {lines[0]}"
-    return listing(f"{where}: {len(lines)} settings are wrong:", lines)
-
-
-def _fields_at(schema: type[BaseModel], location: Sequence[int | str]) -> list[str]:
-    """Return the keys that may stand at a place of the schema."""
-    import typing
-
-    current: Any = schema
-    for part in location:
-        if isinstance(current, type) and issubclass(current, BaseModel) and part in current.model_fields:
-            current = current.model_fields[str(part)].annotation
-        models = [a for a in (current, *typing.get_args(current)) if isinstance(a, type) and issubclass(a, BaseModel)]
-        current = models[0] if models else current
-    if isinstance(current, type) and issubclass(current, BaseModel):
-        return list(current.model_fields)
-    return []

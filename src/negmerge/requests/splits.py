@@ -55,7 +55,7 @@ def draw_split(
     Raises InputError for ranges that overlap or leave the table, unknown classes, rows that are no training rows, and
     for a split without forget, retain, validation or test rows.
 
-    >>> from negmerge.tasks.image_classification.images import ImageSet
+    >>> from negmerge.tasks.image_classification.images import ImageSet  # rows of any task will do
     >>> table = ImageSet(torch.zeros(20, 1, 8, 8, dtype=torch.uint8), torch.arange(20) % 2, ("cat", "dog"))
     >>> draw_split(table, table, forget=ForgetRule(classes=["cat"]), seed=1).describe()["test_forget"]
     10

@@ -8,7 +8,7 @@ from negmerge.tasks.image_classification.settings import ModelConfig
 
 
 def preparing_of(model: ModelConfig) -> ModuleType:
-    """Return the module that loads the data and makes the task of a family: `load_data`, `make_task`."""
+    """Return the module that makes the task of a family: its `load_data`, `make_task` and `check_training`."""
     if family_of(model.family).prepare_head is None:
         return image_classification
     from negmerge.tasks.zero_shot import preparing as zero_shot

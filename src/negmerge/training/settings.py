@@ -5,8 +5,6 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from negmerge.tasks.image_classification.augmentation import parse_augmentation
-
 
 class TrainSettings(BaseModel):
     """The settings of one training run; each may stand in a pool's grid."""
@@ -31,15 +29,14 @@ class TrainSettings(BaseModel):
     )
     gamma: float = Field(0.1, gt=0, description="step: the factor at each milestone")
     peak: float = Field(0.5, gt=0, lt=1, description="one-cycle: the share of all steps at which the rate peaks")
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over all classes")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="of classes: share of the target spread over all")
     clip: float | None = Field(None, gt=0, description="largest norm of the gradient, or null")
-    augment: str = Field("none", description="none, crop, flip, or several joined by +")
+    augment: str = Field("none", description="of images: none, crop, flip, or several joined by +")
     freeze_statistics: bool = Field(False, description="batch-norm layers use and keep their running statistics")
     seed: int = Field(0, ge=0, description="mixed into the seed of the run")
 
     @model_validator(mode="after")
     def _check(self) -> "TrainSettings":
-        parse_augmentation(self.augment)
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs a momentum above 0")
         return self

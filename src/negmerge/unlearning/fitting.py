@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from negmerge.checkpoints import write_bytes_atomic, write_state_dict
 from negmerge.errors import NegmergeError
 from negmerge.seeding import derive_seed
-from negmerge.tasks.image_classification.augmentation import parse_augmentation
 from negmerge.tasks.task import Batches
 from negmerge.training import TrainSettings, fit
 from negmerge.training.loop import Epoch
@@ -34,14 +33,7 @@ class SgdSettings(BaseModel):
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD")
     weight_decay: float = Field(5e-4, ge=0, description="added to the gradient, times the weight")
     clip: float | None = Field(None, gt=0, description="largest norm of the gradient, or null")
-    augment: str | None = Field(None, description="none, crop, flip, joined by +; as the base was trained unless given")
-
-    @field_validator("augment")
-    @classmethod
-    def _known(cls, value: str | None) -> str | None:
-        if value is not None:
-            parse_augmentation(value)
-        return value
+    augment: str | None = Field(None, description="of images; as the base was trained unless given")
 
     def training(self, data: TrainingData) -> TrainSettings:
         """Return the settings of the training loop."""

@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from negmerge.errors import InputError
 from negmerge.plug_in import file_of
 from negmerge.requests.splits import Split, draw_split, split_from_file
 from negmerge.tasks.compute import Compute
+from negmerge.tasks.image_classification.augmentation import parse_augmentation
 from negmerge.tasks.image_classification.classifier import Classifier
 from negmerge.tasks.image_classification.family import family_of
 from negmerge.tasks.image_classification.images import Source, join_sources
@@ -82,6 +84,14 @@ def load_data(data: DataConfig, model: ModelConfig, *, unite: bool = True) -> Lo
         other=other,
     )
     return Loaded(source, split, tuple(counts))
+
+
+def check_training(augment: str, where: str) -> None:
+    """Raise InputError, naming the place in a config, for an augmentation that is not known."""
+    try:
+        parse_augmentation(augment)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
 
 
 def make_task(
