@@ -218,6 +218,7 @@ X, Y = torch.randn(32, 6, generator=torch.Generator().manual_seed(0)), torch.ara
     ("changes", "message"),
     [
         ({"forget": DataLoader(TensorDataset(X, Y))}, "forget is a DataLoader; give its data set"),
+        ({"loader": {"batch_size": 3}}, "loader: batch_size is set by the run; batch_size stands in pool"),
         ({"retain": iter([1])}, r"retain is a list_iterator; give a data set with len\(\)"),
         ({"model": nn.Linear(6, 3).requires_grad_(False)}, "every parameter is frozen"),
         ({"model": nn.ReLU()}, "it has no parameters"),

@@ -24,7 +24,14 @@ from negmerge.requests.splits import Split
 from negmerge.selection import OBJECTIVES
 from negmerge.tasks.compute import Compute
 from negmerge.tasks.user.batches import Loading, forward_batch, loss_of_batch
-from negmerge.tasks.user.checking import check_data, check_evaluation, check_loss, check_module, count_classes
+from negmerge.tasks.user.checking import (
+    check_data,
+    check_evaluation,
+    check_loader,
+    check_loss,
+    check_module,
+    count_classes,
+)
 from negmerge.tasks.user.fingerprint import fingerprint_data, fingerprint_function, fingerprint_module
 from negmerge.tasks.user.task import UserClassifier, UserTask
 from negmerge.training.pool import expand_grid
@@ -106,6 +113,7 @@ def unlearn(
     given = {name: data for name, data in sets.items() if data is not None}
     for name, data in given.items():
         check_data(name, data)
+    check_loader(loader or {})
     rule: SelectionConfig = _checked(SelectionConfig, selection or {}, "selection")
     _check_objective(rule.objective, given, evaluate, reference)
     made: PoolConfig = _checked(PoolConfig, pool or DEFAULT_POOL, "pool")

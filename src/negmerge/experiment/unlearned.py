@@ -1,5 +1,6 @@
 """What `unlearn` returns, gathered from the directory of its run."""
 
+import importlib.util
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from negmerge.report import write_report
 from negmerge.selection import Point, Selection
 from negmerge.tasks.user.task import UserTask
 
+DRAWN_BY = ("jinja2", "matplotlib")
 PAGE = ("results.json", "record.json", "report.html")
 
 
@@ -78,7 +80,12 @@ def _selection(row: dict[str, Any]) -> Selection:
 
 
 def write_page(folder: Path, report: Path | None) -> None:
-    """Write the report of a run into its directory and, with what it is made of, into another folder."""
+    """Write the report of a run into its directory and, with what it is made of, into another folder.
+
+    Where no other folder is asked for and what draws the page is not installed, `negmerge report` can make it later.
+    """
+    if report is None and not all(importlib.util.find_spec(package) for package in DRAWN_BY):
+        return
     write_report(folder)
     if report is not None and report.resolve() != folder.resolve():
         report.mkdir(parents=True, exist_ok=True)

@@ -28,6 +28,16 @@ def check_data(name: str, data: Any) -> None:
         raise InputError(f"unlearn: the {name} set is empty; give at least one row")
 
 
+def check_loader(arguments: Mapping[str, Any]) -> None:
+    """Raise InputError for arguments of a DataLoader that the run sets itself."""
+    own = [name for name in ("batch_size", "shuffle", "generator", "collate_fn", "sampler") if name in arguments]
+    if own:
+        raise InputError(
+            f"unlearn: loader: {own[0]} is set by the run; batch_size stands in pool, and collate_fn is an argument "
+            "of unlearn"
+        )
+
+
 def check_module(model: Any) -> None:
     """Raise InputError unless the model is a module with a parameter that training may change."""
     if not isinstance(model, nn.Module):
