@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 _PLACES = {
     "merge": ("negmerge.merging.engine", "merge_checkpoints"),
     "merge_as_adapter": ("negmerge.merging.as_adapter", "merge_as_adapter"),
+    "merge_recipe": ("negmerge.merging.recipe", "merge_recipe"),
     "merge_state_dicts": ("negmerge.merging.engine", "merge_state_dicts"),
     "inspect": ("negmerge.merging.inspecting", "inspect_checkpoints"),
     "unlearn": ("negmerge.experiment.unlearn", "unlearn"),
@@ -28,6 +29,7 @@ __all__ = [
     "inspect",
     "merge",
     "merge_as_adapter",
+    "merge_recipe",
     "merge_state_dicts",
     "run",
     "unlearn",
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from negmerge.merging.engine import merge_checkpoints as merge
     from negmerge.merging.engine import merge_state_dicts
     from negmerge.merging.inspecting import inspect_checkpoints as inspect
+    from negmerge.merging.recipe import merge_recipe
     from negmerge.selection import choose_alpha
 
 

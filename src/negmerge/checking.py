@@ -104,6 +104,10 @@ def _of_type(kind: Any, metadata: Sequence[Any] = ()) -> str:
         return "text"
     if origin is os.PathLike:
         return "a path"
+    if origin is Mapping:
+        return "a mapping of names to values"
+    if origin in (list, tuple, Sequence) and arguments[0] is Any:
+        return "a list"
     if origin in (list, tuple, Sequence):
         return f"a list of {_of_type(arguments[0]).removeprefix('a ')}s"
     return str(getattr(kind, "__name__", kind)).lower()

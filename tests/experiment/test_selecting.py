@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 
 from negmerge.checkpoints import read_state_dict
 from negmerge.errors import InputError
@@ -57,7 +58,11 @@ def measured(place, model, most=2000):
 def holdout(tmp_path_factory):
     place = tmp_path_factory.mktemp("runs") / "holdout"
     rule = {"objective": "match-holdout", "max_alpha": 4.0, "step": 0.25}
-    methods = ["consensus", {"name": "uniform", "buffers": {"recalibrate": "retain", "rows": 600}}]
+    methods = [
+        "consensus",
+        {"name": "uniform", "buffers": {"recalibrate": "retain", "rows": 600}},
+        {"name": "uniform", "label": "negated", "buffers": "negate"},
+    ]
     return place, run(config(selection=rule, methods=methods), place)
 
 
@@ -104,6 +109,26 @@ def test_match_holdout_sees_no_reference_and_is_compared_with_the_oracle(holdout
     assert oracle["gap_chosen"] == pytest.approx(sum(abs(ours[key] - target[key]) for key in ours) / 4)
 
 
+def test_negated_buffers_merge_like_weights_and_variances_stay_positive(holdout):
+    place, results = holdout
+    row = results["methods"]["negated"]
+    assert row["buffers"] == "negate" and row["needs"] == ["pool", "forget"]
+    vector = load_file(place / "private" / "methods" / "negated" / "merged.safetensors")
+    base, moved = (read_state_dict(place / name / "model.safetensors") for name in ("base", "methods/negated"))
+    means, variances = (sorted(name for name in base if name.endswith(word)) for word in ("_mean", "_var"))
+    assert means and len(means) == len(variances)
+    for name in means:
+        torch.testing.assert_close(moved[name], base[name] - row["alpha"] * vector[name])
+        assert not torch.equal(moved[name], base[name])
+    for name in variances:
+        torch.testing.assert_close(moved[name], (base[name] - row["alpha"] * vector[name]).clamp(min=1e-5))
+        assert moved[name].min() > 0
+    counters = [name for name in base if name.endswith("num_batches_tracked")]
+    assert counters and all(torch.equal(moved[name], base[name]) and name not in vector for name in counters)
+    chosen = next(point for point in row["curve"] if point["alpha"] == row["alpha"])
+    assert chosen["forget"] == row["forget"]  # the written model is the one that was chosen
+
+
 def test_recalibrated_buffers_are_those_of_the_retain_rows(holdout):
     place, results = holdout
     assert results["methods"]["uniform"]["needs"] == ["pool", "forget", "retain"]
@@ -138,7 +163,7 @@ def test_recalibrated_buffers_are_those_of_the_retain_rows(holdout):
             "match-holdout needs unseen rows that look like the forget rows",
         ),
         ({"selection": {"objective": "match-reference", "floor": 0.9}}, "match-reference knows no floor"),
-        ({"buffers": "melt"}, "buffers: write keep, or {recalibrate: retain, rows: 2000}"),
+        ({"buffers": "melt"}, "buffers: write keep, negate, or {recalibrate: retain, rows: 2000}"),
         ({"buffers": {"recalibrate": "test"}}, "buffers.*recalibrate: Input should be 'retain' or 'forget'"),
         ({"methods": [{"name": "retrain", "buffers": "keep"}]}, "method retrain does not merge: leave out buffers"),
     ],

@@ -123,15 +123,11 @@ def test_the_config_says_what_the_members_agree_on(pool, tmp_path):
     [
         ({"rank": 0}, "rank must be a whole number from 1 on, got 0"),
         ({"output": "one.safetensors"}, "an adapter is a folder"),
-        ({"full": True}, "full.safetensors is no adapter"),
         ({"alpha": 1e39}, "leaves the range of float32"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(pool, tmp_path, change, message):
     _, base, members = pool
-    if change.get("full"):
-        merge_checkpoints(base, members, tmp_path / "full.safetensors")
-        members = [*members, tmp_path / "full.safetensors"]
     before = sorted(tmp_path.iterdir())
     with pytest.raises(InputError, match=message):
         merge_as_adapter(

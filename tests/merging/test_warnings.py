@@ -16,7 +16,7 @@ from negmerge.merging.merger import Merger
 from negmerge.merging.output.reports import merge_report
 from negmerge.merging.passes.executing import execute
 from negmerge.merging.plan import Term, plan_merge
-from negmerge.merging.pool import open_pool
+from negmerge.merging.pool.opening import open_pool
 from negmerge.merging.resolution import HELD, rounded_up
 
 SHAPES = {"embed": (40, 24), "layers.0.w": (24, 24), "layers.1.w": (24, 24), "norm": (24,)}

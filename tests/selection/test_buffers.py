@@ -1,5 +1,7 @@
 """Recalibration against the batches' own statistics, and α with and without it."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -7,7 +9,7 @@ from torch import nn
 from negmerge.checkpoints import write_state_dict
 from negmerge.errors import InputError
 from negmerge.selection.buffers import has_statistics, recalibrate
-from negmerge.selection.negated_model import NegatedModel
+from negmerge.selection.negated_model import NegatedModel, apply_vector
 from negmerge.tasks.columns import COLUMNS, columns_of
 from negmerge.tasks.image_classification.classifier import Classifier
 from negmerge.tasks.image_classification.inference import observe_parts, predict
@@ -77,6 +79,25 @@ def test_every_alpha_starts_from_the_base(tmp_path):
     assert torch.equal(kept[0.5]["1.running_mean"], model.state_dict()["1.running_mean"])
     assert not torch.equal(forth[0.5]["1.running_mean"], kept[0.5]["1.running_mean"])
     assert torch.equal(forth[0.5]["0.weight"], kept[0.5]["0.weight"])
+
+
+def test_a_vector_with_statistics_moves_them_and_holds_variances(tmp_path):
+    model = nn.BatchNorm1d(2)
+    model.running_var.copy_(torch.tensor([1.0, 1e-7]))
+    write_state_dict(tmp_path / "base.safetensors", model.state_dict())
+    vector = {"running_mean": torch.tensor([1.0, -2.0]), "running_var": torch.tensor([0.75, 0.0])}
+    write_state_dict(tmp_path / "vector.safetensors", vector)
+    negated = NegatedModel(copy.deepcopy(model), tmp_path / "vector.safetensors")
+    for alpha, mean, variance in (
+        (1.0, [-1.0, 2.0], [0.25, 1e-5]),
+        (2.0, [-2.0, 4.0], [1e-5, 1e-5]),
+        (0.0, [0.0, 0.0], [1.0, 1e-7]),
+    ):
+        moved = negated.set_alpha(alpha)
+        assert torch.equal(moved.running_mean, torch.tensor(mean))
+        assert torch.equal(moved.running_var, torch.tensor(variance))
+        written = apply_vector(tmp_path / "base.safetensors", tmp_path / "vector.safetensors", alpha)
+        assert all(torch.equal(written[name], value) for name, value in moved.state_dict().items())
 
 
 def test_parts_in_one_pass_are_the_parts_one_by_one():

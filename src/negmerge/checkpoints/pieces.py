@@ -67,8 +67,14 @@ class PieceHash:
             return
         for at in range(-offset % piece, len(view), piece):
             first = offset + at
-            if at + piece <= len(view) or first + len(view) - at == length:
+            whole = at + piece <= len(view) or first + len(view) - at == length
+            if whole and not self._is_there(i, first // piece):
                 self._put_piece(i, first // piece, _digest(view[at : at + piece]), -(-length // piece))
+
+    def _is_there(self, part: int, place: int) -> bool:
+        """Whether a piece was put before: several terms of a merge may read the same tensor."""
+        begun = self._begun.get(part)
+        return begun is not None and bool(begun.there[place])
 
     def _put_piece(self, part: int, place: int, digest: bytes, count: int) -> None:
         with self._lock:

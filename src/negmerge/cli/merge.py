@@ -25,6 +25,9 @@ def _value(text: Any) -> Any:
 
 
 Base = Annotated[Path, typer.Argument(help="The original model: a file, a Hugging Face folder, or a hub id.")]
+BaseOrRecipe = Annotated[
+    Path, typer.Argument(help="The original model: a file, a Hugging Face folder, or a hub id; or a recipe, NAME.yaml.")
+]
 Members = Annotated[list[Path] | None, typer.Argument(help="The models fine-tuned from it on the forget set.")]
 Include = Annotated[
     list[str] | None, typer.Option(metavar="REGEX", help="Merge only tensors whose name matches; repeatable.")
@@ -36,8 +39,13 @@ threshold_option = typer.Option(parser=_value, metavar="SHARE", help="Of the mem
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
+RECIPES = (".yaml", ".yml")
+BESIDE_A_RECIPE = ("base", "output", "device", "workers", "no_hash", "overwrite", "as_json")
+
+
 def merge(
-    base: Base,
+    context: typer.Context,
+    base: BaseOrRecipe,
     output: Annotated[
         Path,
         typer.Option("-o", "--output", help="OUT: one file if it ends in .safetensors, a folder if it has no ending."),
@@ -49,8 +57,17 @@ def merge(
     zeros: Annotated[str | None, typer.Option(help="A zero may veto or abstain.  [veto]")] = None,
     alpha: Annotated[float, typer.Option(parser=_value, metavar="NUMBER", help="Scale of the negation.")] = 1.0,
     add: Annotated[bool, typer.Option("--add", help="Add the merged vector instead of subtracting it.")] = False,
+    origin: Annotated[
+        Path | None, typer.Option(metavar="MODEL", help="What the MEMBERs were trained from, if it is not BASE.")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Importance weights, such as Fisher information.")
+    ] = None,
     include: Include = None,
     exclude: Exclude = None,
+    buffers: Annotated[
+        str, typer.Option(help="Running statistics: keep the base's, or negate them like weights.")
+    ] = "keep",
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A setting; KEY[REGEX]=VALUE for some tensors; repeatable."),
@@ -64,23 +81,30 @@ def merge(
     ] = None,
     as_adapter: Annotated[
         int | None,
-        typer.Option(
-            parser=_value, metavar="RANK", help="Of a pool of adapters: write the change as one adapter of this rank."
-        ),
+        typer.Option(parser=_value, metavar="RANK", help="Write the change as one adapter of this rank."),
     ] = None,
     no_hash: Annotated[bool, typer.Option("--no-hash", help="Record sizes of the inputs only.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an OUT that negmerge wrote.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Subtract from BASE what the MEMBERs' changes have in common, and write the result to OUT."""
-    from negmerge.errors import InputError, shortened
+    """Subtract from BASE what the MEMBERs' changes have in common, and write the result to OUT.
+
+    Or give a recipe, a YAML file, in the place of BASE and MEMBERs.
+    """
+    from negmerge.errors import InputError
     from negmerge.merging.engine import merge_checkpoints
 
+    if base.suffix in RECIPES and not members:
+        how = {"device": device, "workers": workers, "hash_inputs": not no_hash, "overwrite": overwrite}
+        _merge_recipe(context, base, output, as_json, how)
+        return
     chosen, wrong = read_settings(settings, threshold=threshold, mean=mean, zeros=zeros)
     common: dict[str, Any] = {
         "method": method,
         "alpha": alpha,
         "add": add,
+        "origin": origin,
+        "weights": weights,
         "include": include or (),
         "exclude": exclude or (),
         "seed": seed,
@@ -91,26 +115,37 @@ def merge(
     }
     if wrong:
         shape = {"dtype": dtype, "max_shard_size": max_shard_size, "rank": as_adapter}
-        _refuse(wrong, chosen, {**common, **shape, "members": members or []})
+        more = {"buffers": buffers, "members": members or []}
+        _refuse(wrong, chosen, {**common, **shape, **more})
     common["settings"] = chosen
     with _Bar() as bar:
         common["on_event"] = bar.listen
         report: MergeReport
         if as_adapter is None:
-            report = merge_checkpoints(
-                base, members or [], output, dtype=dtype, max_shard_size=max_shard_size, **common
-            )
+            common |= {"dtype": dtype, "max_shard_size": max_shard_size, "buffers": buffers}
+            report = merge_checkpoints(base, members or [], output, **common)
+        elif buffers != "keep":
+            raise InputError("--as-adapter holds no running statistics; leave --buffers out")
         elif dtype != "base" or max_shard_size is not None:
             raise InputError("--as-adapter writes float32 factors in one file; leave --dtype and --max-shard-size out")
         else:
             from negmerge.merging.as_adapter import merge_as_adapter  # imports torch
 
             report = merge_as_adapter(base, members or [], output, as_adapter, **common)
-    facts = report.as_json()
     if as_json:
-        print(json.dumps(facts))
+        print(json.dumps(report.as_json()))
         return
-    print(f"{output}: {method} of {len(facts['members'])} member(s), α = {alpha:g}{', added' if add else ''}")
+    print(
+        f"{output}: {method} of {len(report.as_json()['members'])} member(s), α = {alpha:g}{', added' if add else ''}"
+    )
+    _print_merge(report, as_adapter)
+
+
+def _print_merge(report: "MergeReport", rank: int | None) -> None:
+    """Print what a merge of one term kept, changed and left out, and its warnings."""
+    from negmerge.errors import shortened
+
+    facts = report.as_json()
     print(
         f"  kept       {report.common_kept:,} of {report.common_elements:,} elements ({100 * report.consensus:.2f} %)"
     )
@@ -120,14 +155,17 @@ def merge(
     print(f"  untouched  {report.elements - report.merged_elements:,} elements passed through from the base")
     if report.effect is not None:
         _print_effect(report.effect)
-    if as_adapter is not None:
+    if rank is not None:
         error = 100 * facts["adapter_error"]
-        print(f"  adapter    rank {as_adapter}, which leaves out {error:.2f} % of the change (Frobenius norm)")
+        print(f"  adapter    rank {rank}, which leaves out {error:.2f} % of the change (Frobenius norm)")
+        if whole := facts["adapter_whole"]:
+            print(f"  whole      {shortened(whole)}")
+        if lost := facts["adapter_left_out"]:
+            print(f"  left out   {100 * facts['adapter_left_out_share']:.2f} % of ‖τ‖²: {shortened(lost)}")
     if report.left_behind:
         print(f"  left behind  {shortened(report.left_behind)}")
     print(f"  took       {report.seconds:.2f} s, {facts['peak_rss'] / 2**20:.0f} MiB")
-    for warning in report.warnings:
-        print(f"warning: {warning}")
+    _print_warnings(report)
 
 
 def _print_effect(effect: "Effect") -> None:
@@ -135,6 +173,45 @@ def _print_effect(effect: "Effect") -> None:
     cast = f"; relative error of the cast {effect.rounding:.2g}" if effect.rounding else ""
     print(f"  changed    {effect.changed:,} elements in OUT ({100 * effect.changed_share:.2f} %){cast}")
     print(f"  step       ‖α·τ‖/‖θ₀‖ = {effect.relative_step:.2g}")
+
+
+def _merge_recipe(context: typer.Context, recipe: Path, output: Path, as_json: bool, how: dict[str, Any]) -> None:
+    """Merge by a recipe, and print what each of its terms kept. Raises InputError for options that belong into it."""
+    from negmerge.errors import InputError, shortened
+    from negmerge.merging.recipe import merge_recipe
+
+    given = [
+        f"--{name.replace('_', '-')}"
+        for name in context.params
+        if name not in BESIDE_A_RECIPE and (source := context.get_parameter_source(name)) and source.name != "DEFAULT"
+    ]
+    if given:
+        raise InputError(f"{', '.join(given)}: the recipe {recipe} says all this; write it there")
+    with _Bar() as bar:
+        report = merge_recipe(recipe, output, on_event=bar.listen, **how)
+    if as_json:
+        terms = [term.as_json() for term in report.terms]
+        print(json.dumps({**report.as_json(), "terms": terms}))
+        return
+    print(f"{output}: base and {len(report.terms)} term(s)")
+    for term in report.terms:
+        share = 100 * term.kept / max(1, term.elements)
+        print(
+            f"  {'+' if term.add else '−'} {term.alpha:g} · {term.method} of {term.members} member(s), "
+            f"kept {term.kept:,} of {term.elements:,} elements ({share:.2f} %)"
+        )
+    print(f"  untouched  {report.elements - report.merged_elements:,} elements passed through from the base")
+    if report.left_behind:
+        print(f"  left behind  {shortened(report.left_behind)}")
+    if report.effect is not None:
+        _print_effect(report.effect)
+    print(f"  took       {report.seconds:.2f} s, {report.as_json()['peak_rss'] / 2**20:.0f} MiB")
+    _print_warnings(report)
+
+
+def _print_warnings(report: "MergeReport") -> None:
+    for warning in report.warnings:
+        print(f"warning: {warning}")
 
 
 def read_settings(pairs: list[str] | None, **named: Any) -> tuple[dict[str, Any], list[str]]:

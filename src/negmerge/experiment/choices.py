@@ -23,16 +23,16 @@ class Recalibrate(Strict):
     rows: int = Field(2000, ge=2, description="size of the fixed sample of them")
 
 
-Buffers = Literal["keep"] | Recalibrate
+Buffers = Literal["keep", "negate"] | Recalibrate
 
 
 def checked_buffers(value: Any) -> Any:
     """Return what may be a policy, before it is parsed. Raises ValueError that shows both forms."""
     if isinstance(value, Mapping):
         return Recalibrate(**value)  # at once, so that a mistake in it is not also called "not keep"
-    if value == "keep" or isinstance(value, Recalibrate) or value is None:
+    if value in ("keep", "negate") or isinstance(value, Recalibrate) or value is None:
         return value
-    raise ValueError("write keep, or {recalibrate: retain, rows: 2000} (or forget)")
+    raise ValueError("write keep, negate, or {recalibrate: retain, rows: 2000} (or forget)")
 
 
 def describe_buffers(buffers: Buffers) -> str:

@@ -114,7 +114,7 @@ class RunConfig(Strict):
     base: BaseConfig
     reference: ReferenceConfig | None = None
     pool: PoolConfig
-    buffers: Buffers = Field("keep", description="running statistics after a merge: the base's, or re-estimated")
+    buffers: Buffers = Field("keep", description="running statistics: the base's, merged like weights, or re-estimated")
     methods: list[MethodConfig] = Field(min_length=1)
     selection: SelectionConfig = Field(default_factory=SelectionConfig)
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)

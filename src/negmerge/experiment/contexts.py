@@ -44,6 +44,7 @@ class Contexts:
             train=self._train,
             retrain=self._retrain,
             tell=partial(self._tell, row),
+            buffers="negate" if buffers == "negate" else "keep",
         )
 
     @cached_property

@@ -73,8 +73,8 @@ class SeedRun:
         for method in config.methods:
             check_task(method.name, material.task)
         policies = [config.buffers, *(method.buffers for method in config.methods)]
-        if any(isinstance(p, Recalibrate) for p in policies) and not has_statistics(material.task.template()):
-            raise InputError(f"buffers: {material.about.family} has no running statistics to recalibrate; use keep")
+        if any(p not in (None, "keep") for p in policies) and not has_statistics(material.task.template()):
+            raise InputError(f"buffers: {material.about.family} has no running statistics to change; use keep")
 
     def finish(self) -> Finished:
         """Do whatever is not done, in order, and return all results."""

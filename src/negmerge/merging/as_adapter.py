@@ -1,22 +1,22 @@
-"""The change that a pool of adapters has in common, written as one adapter."""
+"""The change that a pool has in common, written as one adapter."""
 
-import json
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from negmerge.checkpoints import write_bytes_atomic
-from negmerge.checkpoints.adapter import CONFIG, WEIGHTS, BoundAdapter, Home
+from negmerge.checkpoints import Checkpoint, write_bytes_atomic
+from negmerge.checkpoints.adapter import CONFIG, WEIGHTS
 from negmerge.checkpoints.base import elements
 from negmerge.checkpoints.dtypes import Raw, exact, of_torch
 from negmerge.checkpoints.memory import stored
 from negmerge.errors import InputError
+from negmerge.merging.adapter_homes import PREFIX, AdapterPlan, plan_adapter
 from negmerge.merging.applying import Outlet, apply_delta, range_error
 from negmerge.merging.factoring import factor
 from negmerge.merging.hashes import InputHashes
@@ -26,14 +26,10 @@ from negmerge.merging.output.record import Places, merge_facts
 from negmerge.merging.output.reports import AdapterReport, OnEvent, byte_counter, merge_report
 from negmerge.merging.output.weights import FilePlan, WeightsWriter
 from negmerge.merging.passes.executing import execute
-from negmerge.merging.plan import Term, plan_merge
-from negmerge.merging.pool.fitted import Pool
-from negmerge.merging.pool.opening import open_pool
-from negmerge.merging.pool.ties import groups
+from negmerge.merging.pool.opening import open_terms, term_files
 from negmerge.merging.request import check_request
 from negmerge.merging.tally import Merged
-
-PREFIX = "base_model.model."
+from negmerge.merging.writing import TermRequest, plan_terms
 
 
 def merge_as_adapter(
@@ -46,6 +42,8 @@ def merge_as_adapter(
     settings: Mapping[str, Any] | None = None,
     alpha: float = 1.0,
     add: bool = False,
+    origin: Path | str | None = None,
+    weights: Path | str | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     seed: int = 0,
@@ -55,15 +53,18 @@ def merge_as_adapter(
     overwrite: bool = False,
     on_event: OnEvent | None = None,
 ) -> AdapterReport:
-    """Merge a pool of LoRA adapters and write the change −α·τ (+α·τ with `add`) as one adapter of rank `rank`.
+    """Merge a pool of LoRA adapters or whole models and write the change −α·w⊙τ (+ with `add`) as one adapter.
 
         −α·τ ≈ B·A by truncated singular value decomposition of each τ,  error = √( Σ‖τ − τ̂‖² / Σ‖τ‖² )
 
-    The factors are float32, with lora_alpha = r, so that the scale is 1. What a member trained as a whole (biases,
-    modules_to_save) is written whole, in the dtype of the base, and has no error. A tensor is in memory whole while it
-    is factored, one for each worker. OUT is a folder that PEFT loads; it appears whole or not at all.
+    The factors are float32 of rank `rank`, with lora_alpha = r, so that the scale is 1. What a member that is an
+    adapter trained as a whole (biases, modules_to_save) is written whole, in the dtype of the base, and has no error;
+    so are embeddings, tied tensors, norms and biases of whole models. What PEFT has no place for (parameters that are
+    no weight or bias of a layer) is left out, named in the report, and counts as error. A tensor is in memory whole
+    while it is factored, one for each worker. OUT is a folder that PEFT loads onto the base; it appears whole or not
+    at all. `origin` and `weights` are those of `merge_checkpoints`.
 
-    Raises InputError as `merge_checkpoints` does, and for a member that is no adapter, or a rank below 1.
+    Raises InputError as `merge_checkpoints` does, and for a pool without a matrix, or a rank below 1.
 
     Source: Hu et al., LoRA (arXiv 2106.09685); Eckart, Young 1936.
     """
@@ -77,6 +78,8 @@ def merge_as_adapter(
         rank=rank,
         alpha=alpha,
         add=add,
+        origin=origin,
+        weights=weights,
         include=include,
         exclude=exclude,
         seed=seed,
@@ -86,24 +89,23 @@ def merge_as_adapter(
         overwrite=overwrite,
     )
     base, output, alpha = Path(base), Path(output), float(alpha)
-    paths = [Path(member) for member in members]
+    term = TermRequest(term_files(members, origin, weights), merger, alpha, add)
     if is_file_output(output):
         raise InputError(f"OUT {output} is one file, an adapter is a folder; give a name without .safetensors")
     recover_folder(output)
-    check_output(output, [base, *paths], overwrite)
-    with open_pool(base, paths, include, exclude) as pool:
-        adapters = _adapters(pool)
-        plan = plan_merge(
-            pool.base, [Term(pool, merger.fitted(pool.merged, pool.order, pool.tied), alpha, add)], device
-        )
+    check_output(output, [base, *term.files.all], overwrite)
+    with open_terms(base, [term.files], include, exclude) as opened:
+        plan = plan_terms(opened, [term], device)
+        adapter = plan_adapter(replace(opened.pools[0], base=plan.base))
         total, places = plan.bytes_to_read, Places()
-        hashes = InputHashes((pool.base, *pool.members)) if hash_inputs else InputHashes()
+        hashes = InputHashes(opened.checkpoints) if hash_inputs else InputHashes()
         facts = merge_facts(plan, include, exclude, hash_inputs, hashes, places)
-        homes = _homes(pool, adapters)
-        parts = _Parts(pool, homes, _copies(pool, adapters, homes), rank, alpha, add)
-        outlet = Outlet(lambda name: exact(pool.base.dtype(name)), parts.put, vector=True)
+        parts = _Parts(plan.base, adapter, rank, alpha, add)
+        outlet = Outlet(lambda name: exact(plan.base.dtype(name)), parts.put, vector=True)
         merged = execute(plan, outlet, workers=workers, on_bytes=byte_counter(on_event, total))
         facts |= {"adapter_rank": rank, "adapter_error": parts.error}
+        if adapter.left_out:
+            facts |= {"adapter_left_out": list(adapter.left_out), "adapter_left_out_share": parts.left_out_share}
         tensors = parts.tensors()
         layout = [(key, of_torch(tensor.dtype), tuple(tensor.shape)) for key, tensor in tensors.items()]
 
@@ -114,10 +116,17 @@ def merge_as_adapter(
 
         out = OutputPlan(output, layout, facts, places, 0, overwrite)
         with written_folder(output, None, overwrite) as folder:
-            write_bytes_atomic(folder / CONFIG, _config(adapters, parts.homes, rank))
+            write_bytes_atomic(folder / CONFIG, adapter.config(replace(opened.pools[0], base=plan.base), rank))
             write_weights(out, folder, [FilePlan(folder / WEIGHTS[0], layout)], write, {"errors": parts.errors()})
         report = merge_report(plan, merged, output, started, total)
-    return AdapterReport(**vars(report), rank=rank, error=parts.error)
+    return AdapterReport(
+        **vars(report),
+        rank=rank,
+        error=parts.error,
+        whole=adapter.whole,
+        left_out=adapter.left_out,
+        left_out_share=parts.left_out_share,
+    )
 
 
 @dataclass(frozen=True)
@@ -132,36 +141,33 @@ class _Part:
 class _Parts:
     """Takes the pieces of τ in any order, from threads, and turns each tensor that is whole into its part."""
 
-    def __init__(
-        self,
-        pool: Pool,
-        homes: Mapping[str, Home],
-        copies: Mapping[str, Sequence[str]],
-        rank: int,
-        alpha: float,
-        add: bool,
-    ) -> None:
-        self.homes = homes
-        self._copies = copies
-        self._pool, self._rank, self._alpha, self._add = pool, rank, alpha, add
-        self._pieces: dict[str, dict[int, Tensor]] = {name: {} for name in homes}
+    def __init__(self, base: Checkpoint, plan: AdapterPlan, rank: int, alpha: float, add: bool) -> None:
+        self.homes = plan.homes
+        self._copies, self._passed = plan.copies, plan.passed
+        self._base, self._rank, self._alpha, self._add = base, rank, alpha, add
+        self._pieces: dict[str, dict[int, Tensor]] = {name: {} for name in self.homes}
         self._parts: dict[str, _Part] = {}
+        self._left_out: dict[tuple[str, int], float] = {}
 
     def put(self, name: str, start: int, values: Raw) -> None:
         """Take a piece of τ of the flattened tensor `name`."""
-        if name not in self.homes:  # it has no elements
+        if name not in self.homes:
+            self._left_out[name, start] = _squares(torch.from_numpy(values))
             return
         pieces = self._pieces[name]
         pieces[start] = torch.from_numpy(values.copy())  # it may be a row of the whole chunk
         # Only the thread that puts the last piece in takes all of them out.
-        if sum(len(piece) for piece in list(pieces.values())) == elements(self._pool.base.shape(name)):
+        if sum(len(piece) for piece in list(pieces.values())) == elements(self._base.shape(name)):
             taken = self._pieces.pop(name, None)
             if taken is not None:
                 self._parts[name] = self._part(name, torch.cat([taken[at] for at in sorted(taken)]))
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return all tensors of the adapter, in the order of the base."""
-        return {key: tensor for name in self.homes for key, tensor in self._parts[name].tensors.items()}
+        """Return all tensors of the adapter, in the order of the base, and last those that stay as they are."""
+        found = {key: tensor for name in self.homes for key, tensor in self._parts[name].tensors.items()}
+        for key, name in self._passed.items():
+            found[PREFIX + key] = self._base.read(name).reshape(self._base.shape(name))
+        return found
 
     def errors(self) -> dict[str, float]:
         """Return the relative error of each tensor that was factored."""
@@ -170,17 +176,29 @@ class _Parts:
 
     @property
     def error(self) -> float:
-        """The relative error of all factored tensors together, √( Σ‖τ − τ̂‖² / Σ‖τ‖² ); 0 where τ is 0."""
-        parts = [self._parts[name] for name in self.homes]
-        return _relative(sum(part.squared_error for part in parts), sum(part.squared for part in parts))
+        """The relative error of all tensors together, √( Σ‖τ − τ̂‖² / Σ‖τ‖² ); 0 where τ is 0."""
+        lost = self._lost()
+        return _relative(lost + sum(self._parts[name].squared_error for name in self.homes), self._total())
+
+    @property
+    def left_out_share(self) -> float:
+        """The share of ‖τ‖² that is left out; 0 where τ is 0."""
+        total = self._total()
+        return self._lost() / total if total else 0.0
+
+    def _lost(self) -> float:
+        return sum(self._left_out[key] for key in sorted(self._left_out))
+
+    def _total(self) -> float:
+        return self._lost() + sum(self._parts[name].squared for name in self.homes)
 
     def _part(self, name: str, delta: Tensor) -> _Part:
-        home, shape = self.homes[name], self._pool.base.shape(name)
+        home, shape = self.homes[name], self._base.shape(name)
         if home.form == "whole":
-            values = apply_delta(self._pool.base.read(name), delta, self._alpha, self._add)
+            values = apply_delta(self._base.read(name), delta, self._alpha, self._add)
             _check_range(name, values, self._alpha)
             keys = [PREFIX + key.removeprefix(PREFIX) for key in (home.key, *self._copies[name])]
-            return _Part({key: values.reshape(shape) for key in keys})
+            return _Part({key: values.reshape(shape) for key in keys}, _squares(delta))
         matrix = delta.float().reshape(shape[0], -1)
         found = factor(matrix.T if home.turned else matrix, self._rank)
         left = found.left * (self._alpha if self._add else -self._alpha)
@@ -192,9 +210,7 @@ class _Parts:
             ("lora_embedding_A", "lora_embedding_B") if home.form == "embedding" else ("lora_A.weight", "lora_B.weight")
         )
         own = PREFIX + home.key
-        return _Part(
-            {f"{own}.{a}": right, f"{own}.{b}": left}, float(matrix.double().square().sum()), found.squared_error
-        )
+        return _Part({f"{own}.{a}": right, f"{own}.{b}": left}, _squares(matrix), found.squared_error)
 
 
 def _check_range(name: str, values: Tensor, alpha: float) -> None:
@@ -202,70 +218,9 @@ def _check_range(name: str, values: Tensor, alpha: float) -> None:
         raise range_error(name, of_torch(values.dtype), alpha)
 
 
+def _squares(values: Tensor) -> float:
+    return float(values.double().square().sum())
+
+
 def _relative(squared_error: float, squared: float) -> float:
     return math.sqrt(squared_error / squared) if squared else 0.0
-
-
-def _adapters(pool: Pool) -> list[BoundAdapter]:
-    for member in pool.members:
-        if not isinstance(member, BoundAdapter):
-            raise InputError(f"{member.path} is no adapter; --as-adapter merges a pool of adapters alone")
-    return [member for member in pool.members if isinstance(member, BoundAdapter)]
-
-
-def _homes(pool: Pool, adapters: Sequence[BoundAdapter]) -> dict[str, Home]:
-    """Return where each merged tensor goes: into factors, once, if one member has factors of it by any of its names."""
-    homes: dict[str, Home] = {}
-    for name, own in _own_names(pool).items():
-        found = [adapter.homes[tied] for tied in own for adapter in adapters if tied in adapter.homes]
-        if found and elements(pool.base.shape(name)):
-            homes[name] = next((home for home in found if home.form != "whole"), found[0])
-    return homes
-
-
-def _copies(pool: Pool, adapters: Sequence[BoundAdapter], homes: Mapping[str, Home]) -> dict[str, list[str]]:
-    """Return the further keys of each tensor that is written whole: members saved tied tensors by each of their names.
-
-    PEFT copies what an adapter saves, and so a name that is left out would stay as it is in the base.
-    """
-    found: dict[str, list[str]] = {}
-    for name, own in _own_names(pool).items():
-        if name in homes and homes[name].form == "whole":
-            keys = dict.fromkeys(a.homes[tied].key for tied in own for a in adapters if tied in a.homes)
-            found[name] = [key for key in keys if key != homes[name].key]
-    return found
-
-
-def _own_names(pool: Pool) -> dict[str, list[str]]:
-    return groups([*pool.merged, *pool.tied, *pool.implied], {**pool.implied, **pool.tied})
-
-
-def _config(adapters: Sequence[BoundAdapter], homes: Mapping[str, Home], rank: int) -> bytes:
-    """Return adapter_config.json: what the members agree on, and the modules that are touched."""
-    first = adapters[0].config
-
-    def agreed(key: str) -> Any:
-        values = [adapter.config.get(key) for adapter in adapters]
-        return values[0] if all(value == values[0] for value in values) else None
-
-    saved = dict.fromkeys(name for adapter in adapters for name in adapter.config.get("modules_to_save") or ())
-    biases = [bias for adapter in adapters if (bias := adapter.config.get("bias") or "none") != "none"]
-    config = {
-        "peft_type": "LORA",
-        "task_type": agreed("task_type"),
-        "auto_mapping": agreed("auto_mapping"),
-        "base_model_name_or_path": agreed("base_model_name_or_path"),
-        "revision": agreed("revision"),
-        "inference_mode": True,
-        "r": rank,
-        "lora_alpha": rank,
-        "lora_dropout": 0.0,
-        "target_modules": [home.key for home in homes.values() if home.form != "whole"],
-        "modules_to_save": list(saved) or None,
-        "bias": biases[0] if biases else "none",
-        "fan_in_fan_out": any(home.form == "factors" and home.turned for home in homes.values()),
-        "layers_pattern": None,
-        **({"ensure_weight_tying": True} if agreed("ensure_weight_tying") else {}),
-        "peft_version": first.get("peft_version"),
-    }
-    return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()

@@ -82,7 +82,10 @@ class Plan:
         total = 0
         for term, sources, widths in zip(self.terms, self.sources, self.widths, strict=True):
             more = first_reads(term.pool, term.merger, self.chunk, sources.names if sources else ())
-            total += sum(self.sizes[name] * width * (1 + more.get(name, 0)) for name, width in widths.items())
+            of_weights = term.weights.dtype if term.weights is not None else None
+            for name, width in widths.items():
+                again = width - (of_weights(name).itemsize if of_weights else 0)
+                total += self.sizes[name] * (width + again * more.get(name, 0))
         return total
 
 
@@ -103,7 +106,7 @@ def plan_merge(base: Checkpoint, terms: Sequence[Term], device: str = "cpu") -> 
         merged,
         tuple(_sources(term, device) for term in terms),
         {name: elements(base.shape(name)) for name in merged},
-        tuple(_widths(term.pool) for term in terms),
+        tuple(_widths(term) for term in terms),
         tied,
         tuple(name for name in base.names if name not in wanted and name not in tied),
         device,
@@ -123,9 +126,10 @@ def _sources(term: Term, device: str) -> "Sources | None":
     return Sources(term.pool) if has_loop(term.merger) else None
 
 
-def _widths(pool: Pool) -> dict[str, int]:
+def _widths(term: Term) -> dict[str, int]:
+    pool = term.pool
     widths = [0] * len(pool.merged)
-    for checkpoint in (pool.base, *pool.members):
+    for checkpoint in (pool.base, *pool.members, *([] if term.weights is None else [term.weights])):
         widths = [w + checkpoint.dtype(name).itemsize for w, name in zip(widths, pool.merged, strict=True)]
     return dict(zip(pool.merged, widths, strict=True))
 

@@ -27,8 +27,11 @@ class Request(BaseModel):
     output: str | os.PathLike[str] | None = Field(None, description="the path of the result")
     alpha: float = Field(1.0, description="scale of the negation")
     add: bool = False
+    origin: str | os.PathLike[str] | None = Field(None, description="the model that the members were trained from")
+    weights: str | os.PathLike[str] | None = Field(None, description="a file of importance weights")
     include: Sequence[str] = Field((), description="regular expressions of tensor names")
     exclude: Sequence[str] = Field((), description="regular expressions of tensor names")
+    buffers: Literal["keep", "negate"] = "keep"
     seed: int = Field(0, description="of the methods that draw at random")
     device: str = Field("cpu", description="where the arithmetic runs: cpu, cuda, cuda:1, mps")
     dtype: Literal["base", "float32", "float16", "bfloat16", "float64"] = "base"
@@ -45,13 +48,7 @@ def check_request(method: str, settings: Mapping[str, Any] | None = None, **argu
     Raises MistakesError, an InputError with a line for each mistake, for values that are not of the type or in the
     range that `Request` or the method's `Settings` state, and a device that torch cannot use.
     """
-    wrong: list[str] = []
-    try:
-        request = checked(Request, arguments)
-    except MistakesError as error:
-        wrong += error.lines
-        request = Request.model_construct(**_sound(arguments))
-    wrong += [*_wrong_device(request.device), *_wrong_texts(request)]
+    request, wrong = _request(arguments)
     try:
         if settings is not None and not isinstance(settings, Mapping):
             raise InputError(f"settings must be a mapping of names to values, got {shown(settings)}")
@@ -63,6 +60,22 @@ def check_request(method: str, settings: Mapping[str, Any] | None = None, **argu
     if wrong:
         raise MistakesError("", wrong)
     return merger
+
+
+def wrong_arguments(arguments: Mapping[str, Any]) -> list[str]:
+    """Return a line for each mistake in arguments of a merge, each by its name in `Request`."""
+    return _request(arguments)[1]
+
+
+def _request(arguments: Mapping[str, Any]) -> tuple[Request, list[str]]:
+    """Return the request as far as it is right, and a line for each mistake."""
+    wrong: list[str] = []
+    try:
+        request = checked(Request, arguments)
+    except MistakesError as error:
+        wrong += error.lines
+        request = Request.model_construct(**_sound(arguments))
+    return request, [*wrong, *_wrong_device(request.device), *_wrong_texts(request)]
 
 
 def _sound(arguments: Mapping[str, Any]) -> dict[str, Any]:

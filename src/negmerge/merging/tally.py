@@ -58,9 +58,8 @@ class Tally:
         """
         for member, different in zip(self.pool.members, self.differs, strict=True):
             if not different:
-                raise InputError(
-                    f"{member.path} equals the base in every merged tensor; it was not fine-tuned, leave it out"
-                )
+                where = f"{self.pool.start} in every merged tensor"
+                raise InputError(f"{member.path} equals {where}; it was not fine-tuned, leave it out")
         shapes = {name: self.pool.base.shape(name) for name in self.pool.merged}
         return tuple(TensorCount(name, shape, elements(shape), self.kept[name]) for name, shape in shapes.items())
 

@@ -7,13 +7,14 @@ import torch
 from torch import nn
 
 from negmerge.checkpoints import read_state_dict
-from negmerge.merging.applying import apply_delta
+from negmerge.merging.buffers import negated
 
 
 class NegatedModel:
     """θ(α) = θ₀ − α·τ inside a live module, for one θ₀ and one merged vector τ.
 
-    Every α is computed from θ₀, never from the last α, so the order of evaluations leaves no trace. `adapt(model)` may
+    Every α is computed from θ₀, never from the last α, so the order of evaluations leaves no trace. Variances among
+    what was merged stay at 1e-5 or above. `adapt(model)` may
     then move what was not merged, the buffers of θ₀; at α = 0 nothing was merged, and it is not called.
     """
 
@@ -31,7 +32,7 @@ class NegatedModel:
     def set_alpha(self, alpha: float) -> nn.Module:
         """Set the module's weights to θ(α) and return the module."""
         for name, live in self._live.items():
-            live.copy_(apply_delta(self._base[name], self._vector[name], alpha))
+            live.copy_(negated(name, self._base[name], self._vector[name], alpha))
         if self._adapt is not None:
             for buffer, value in self._buffers:
                 buffer.copy_(value)
@@ -41,8 +42,8 @@ class NegatedModel:
 
 
 def apply_vector(base: Path, vector: Path, alpha: float) -> dict[str, torch.Tensor]:
-    """Return all tensors of the checkpoint `base`, with θ₀ − α·τ for those that the vector holds."""
+    """Return all tensors of the checkpoint `base`, θ₀ − α·τ where the vector has them, variances at 1e-5 or above."""
     weights = read_state_dict(base)
     for name, delta in read_state_dict(vector).items():
-        weights[name] = apply_delta(weights[name], delta, alpha)
+        weights[name] = negated(name, weights[name], delta, alpha)
     return weights

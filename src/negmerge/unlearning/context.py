@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -56,7 +56,7 @@ class Context:
     least, and `rank(scores)` orders such scores by the run's objective, the smallest first: all methods are selected
     by the same. `train(task)` trains and returns the checkpoint and its seconds; `retrain(settings, directory, seed)`
     trains from scratch on the retain rows, or takes the run's own reference; a seed other than 0 draws weights and
-    batches anew. `tell(event, …)` reports progress.
+    batches anew. `tell(event, …)` reports progress. `buffers` says whether merges take running statistics in.
     """
 
     base: Path
@@ -72,6 +72,7 @@ class Context:
     train: Callable[[TrainingTask], tuple[Path, float]]
     retrain: Callable[[TrainSettings | None, Path, int], tuple[Path, float]]
     tell: Callable[..., None]
+    buffers: Literal["keep", "negate"] = "keep"
 
 
 SHARED = "shared"  # the part of the seconds that all candidates of a search have in common: it counts once

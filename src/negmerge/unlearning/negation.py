@@ -24,7 +24,9 @@ def negate(context: Context, method: str, settings: Mapping[str, Any], members: 
     if not facts_file.exists():
         started = time.perf_counter()
         seed = context.seed if draws(method) else 0
-        report = merge_vector(context.base, members, vector, method=method, settings=dict(settings), seed=seed)
+        report = merge_vector(
+            context.base, members, vector, method=method, settings=dict(settings), buffers=context.buffers, seed=seed
+        )
         facts = {
             "consensus": report.consensus,
             "kept": report.kept,

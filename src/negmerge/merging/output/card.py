@@ -1,6 +1,6 @@
 """The model card of a merged model: what was done with which inputs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from negmerge import __version__
@@ -16,27 +16,18 @@ def model_card(
 
     `declared` are licence and language of the base, which stay declared.
     """
-    operation = "added to" if facts["operation"] == "add" else "subtracted from"
-    chosen = {**facts["settings"], **({"seed": facts["seed"]} if "seed" in facts else {})}
-    settings = ", ".join(f"{key} = {value}" for key, value in chosen.items()) or "none"
-    inputs: Sequence[Mapping[str, Any]] = [facts["base"], *facts["members"]]
-    rows = [
-        f"| {f'member {i}' if i else 'base'} | `{item['name']}` | {item['bytes']:,} "
-        f"| `{item.get('hash', 'not hashed')}` |"
-        for i, item in enumerate(inputs)
-    ]
     kind = "model" if errors is None else "adapter"
     return "\n".join(
         [
             front_matter(declared or {}, "transformers" if errors is None else "peft", TAGS),
             f"# A merged {kind}",
             "",
-            f"The task vectors of {len(facts['members'])} fine-tuned {kind}s were merged by `{facts['method']}` "
-            f"(settings: {settings}) and {operation} the base with α = {facts['alpha']:g}.",
+            *(_term_line(term, kind) for term in facts.get("terms", [facts])),
+            *_buffers_lines(facts),
             "",
             "| input | file | bytes | hash |",
             "|---|---|---|---|",
-            *rows,
+            *_input_rows(facts),
             "",
             *([] if errors is None else _error_lines(facts, errors)),
             f"Made by negmerge {__version__}. `negmerge verify` compares the weights with the hash in their metadata.",
@@ -45,13 +36,55 @@ def model_card(
     )
 
 
+def _term_line(term: Mapping[str, Any], kind: str) -> str:
+    """Return the sentence of a term."""
+    operation = "added to" if term["operation"] == "add" else "subtracted from"
+    chosen = {**term["settings"], **({"seed": term["seed"]} if "seed" in term else {})}
+    settings = ", ".join(f"{key} = {value}" for key, value in chosen.items()) or "none"
+    origin = f", fine-tuned from `{term['origin']['name']}`," if "origin" in term else ""
+    weighted = f", multiplied by the importance weights `{term['weights']['name']}`," if "weights" in term else ""
+    return (
+        f"The task vectors of {len(term['members'])} fine-tuned {kind}s{origin} were merged by `{term['method']}` "
+        f"(settings: {settings}){weighted} and {operation} the base with α = {term['alpha']:g}."
+    )
+
+
+def _buffers_lines(facts: Mapping[str, Any]) -> list[str]:
+    negated = facts.get("buffers") == "negate"
+    return ["Running statistics of batch normalisation were merged like weights."] if negated else []
+
+
+def _input_rows(facts: Mapping[str, Any]) -> list[str]:
+    """Return a row for the base and each input of the terms."""
+    named = [("base", facts["base"])]
+    terms = facts.get("terms", [facts])
+    for number, term in enumerate(terms, start=1):
+        of = f"term {number}, " if len(terms) > 1 else ""
+        named += [(f"{of}{key}", term[key]) for key in ("origin", "weights") if key in term]
+        named += [(f"{of}member {i}", item) for i, item in enumerate(term["members"], start=1)]
+    return [
+        f"| {label} | `{item['name']}` | {item['bytes']:,} | `{item.get('hash', 'not hashed')}` |"
+        for label, item in named
+    ]
+
+
 def _error_lines(facts: Mapping[str, Any], errors: Mapping[str, float]) -> list[str]:
     return [
         f"The change was factored to rank {facts['adapter_rank']}. What that leaves out, relative to the change in the "
         f"Frobenius norm: {100 * facts['adapter_error']:.2f} % in all.",
         "",
+        *_left_out_lines(facts),
         "| tensor | left out |",
         "|---|---|",
         *(f"| `{name}` | {100 * error:.2f} % |" for name, error in errors.items()),
         "",
     ]
+
+
+def _left_out_lines(facts: Mapping[str, Any]) -> list[str]:
+    names = facts.get("adapter_left_out")
+    if not names:
+        return []
+    listed = ", ".join(f"`{name}`" for name in names)
+    share = 100 * facts["adapter_left_out_share"]
+    return [f"PEFT has no place for {listed}: this {share:.2f} % of the squared change is left out whole.", ""]

@@ -12,6 +12,7 @@ from negmerge.checkpoints.writing import Layout
 from negmerge.merging.output.beside import CARD, Beside
 from negmerge.merging.output.card import model_card
 from negmerge.merging.output.folder import made_folders, written_folder
+from negmerge.merging.output.kept_recipe import IN_FOLDER
 from negmerge.merging.output.record import Places, metadata
 from negmerge.merging.output.weights import FilePlan, WeightsWriter, index_of, plan_shards, written_weights
 from negmerge.merging.tally import Merged
@@ -30,6 +31,7 @@ class OutputPlan:
     most: int
     overwrite: bool
     beside: Beside | None = None
+    recipe: bytes | None = None
 
     def card(self, **more: Any) -> str:
         """Return the model card, once the hashes of the inputs are known."""
@@ -49,6 +51,8 @@ def write_folder(plan: OutputPlan, write: Write) -> Merged:
     """Write OUT as a folder: the files beside the weights first, then the weights, whose record has their hashes."""
     stem = plan.beside.stem if plan.beside is not None else "model"
     with written_folder(plan.path, plan.beside, plan.overwrite) as folder:
+        if plan.recipe is not None:
+            write_bytes_atomic(folder / IN_FOLDER, plan.recipe)
         files = plan_shards(folder, plan.layout, plan.most, stem)
         if len(files) > 1:
             write_bytes_atomic(folder / f"{stem}.safetensors.index.json", index_of(files))

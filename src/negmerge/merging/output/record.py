@@ -11,6 +11,7 @@ from negmerge import __version__
 from negmerge.checkpoints import Checkpoint
 from negmerge.checkpoints.pieces import hash_bytes, placeholder
 from negmerge.checkpoints.writing import Layout, in_file_order
+from negmerge.merging.buffers import Policy
 from negmerge.merging.hashes import InputHashes, Stamps
 from negmerge.merging.merger import Merger
 from negmerge.merging.output.weights import FilePlan
@@ -63,18 +64,25 @@ def merge_facts(
     hashed: bool,
     hashes: InputHashes,
     places: Places,
+    *,
+    buffers: Policy = "keep",
+    recipe: bytes | None = None,
 ) -> dict[str, Any]:
     """Return what a merge does with which inputs, as it stands in the record and on the card.
 
     Hashes of inputs have places, which are filled once the inputs were read; there are none where none are taken. An
-    input that was written to meanwhile is refused then.
+    input of several terms has one; one that was written to meanwhile is refused then. Of a recipe the hash of its text
+    stands there.
     """
-    inputs = [plan.base]
+    inputs: list[Checkpoint] = []
+    known: dict[tuple[Path, ...], dict[str, Any]] = {}
 
     def of_input(checkpoint: Checkpoint) -> dict[str, Any]:
-        inputs.append(checkpoint)
-        facts = {"name": input_name(checkpoint), "bytes": sum(file.stat().st_size for file in checkpoint.files)}
-        return {**facts, "hash": places.new(lambda: hashes.of(checkpoint))} if hashed else facts
+        if checkpoint.files not in known:
+            inputs.append(checkpoint)
+            facts = {"name": input_name(checkpoint), "bytes": sum(file.stat().st_size for file in checkpoint.files)}
+            known[checkpoint.files] = {**facts, "hash": places.new(lambda: hashes.of(checkpoint))} if hashed else facts
+        return known[checkpoint.files]
 
     def of_term(term: Term) -> dict[str, Any]:
         origin = {} if term.pool.base is plan.base else {"origin": of_input(term.pool.base)}
@@ -88,10 +96,16 @@ def merge_facts(
             "members": [of_input(member) for member in term.pool.members],
         }
 
-    shared = {"include": list(include), "exclude": list(exclude), "base": of_input(plan.base)}
+    shared = {
+        "include": list(include),
+        "exclude": list(exclude),
+        **({} if buffers == "keep" else {"buffers": buffers}),
+        **({} if recipe is None else {"recipe": hash_bytes(recipe)}),
+        "base": of_input(plan.base),
+    }
     terms = [of_term(term) for term in plan.terms]
     places.check_after(Stamps(inputs).check)
-    return {**shared, **terms[0]} if len(terms) == 1 else {**shared, "terms": terms}
+    return {**shared, **terms[0]} if recipe is None else {**shared, "terms": terms}
 
 
 def method_facts(merger: Merger) -> dict[str, Any]:
@@ -148,6 +162,15 @@ def metadata(
         return places.found()
 
     return {"format": "pt", KEY: json.dumps(record, ensure_ascii=False)}, seal
+
+
+def recipe_beside(output: Path) -> Path:
+    """Return where the recipe of an OUT of one file lies.
+
+    >>> recipe_beside(Path("unlearned.safetensors")).name
+    'unlearned.recipe.yaml'
+    """
+    return output.with_suffix(".recipe.yaml")
 
 
 def layout_hash(layout: Layout) -> str:

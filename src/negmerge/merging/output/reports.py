@@ -22,12 +22,29 @@ OnEvent = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
+class TermReport:
+    """What one term of a recipe is: ±α times a method of so many members, and what it kept of its merged elements."""
+
+    method: str
+    add: bool
+    alpha: float
+    members: int
+    elements: int
+    kept: int
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the term as `negmerge merge --json` prints it."""
+        return {**vars(self)}
+
+
+@dataclass(frozen=True)
 class MergeReport:
     """What a merge did. `seconds` from opening the inputs to the rename; `bytes_read` and `peak_rss` in bytes.
 
     `left_behind` names what of the base's folder is not in OUT, if OUT is a folder; a folder's name ends in a slash.
-    `elements` are those of the base, tied tensors once. `common_elements` and `common_kept` leave out the merged
-    tensors that some adapters have no part in. `effect` is None where OUT is an adapter, whose change is not applied.
+    `elements` are those of the base, tied tensors once; `kept` is counted in every term. `common_elements` and
+    `common_kept` leave out the merged tensors that some adapters have no part in. `effect` is None where OUT is an
+    adapter, whose change is not applied.
     """
 
     output: Path
@@ -45,6 +62,7 @@ class MergeReport:
     effect: Effect | None
     warnings: tuple[str, ...] = ()
     left_behind: tuple[str, ...] = ()
+    terms: tuple[TermReport, ...] = ()
 
     @property
     def consensus(self) -> float:
@@ -75,14 +93,27 @@ class MergeReport:
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterReport(MergeReport):
-    """What a merge to an adapter did: its rank, and its error relative to the change in the Frobenius norm."""
+    """What a merge to an adapter did: its rank, and its error relative to the change in the Frobenius norm.
+
+    `whole` are tensors that are not factored; `left_out` those that PEFT has no place for, with their share of ‖τ‖².
+    """
 
     rank: int
     error: float
+    whole: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    left_out_share: float = 0.0
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as `negmerge merge --json` prints it."""
-        return {**super().as_json(), "adapter_rank": self.rank, "adapter_error": self.error}
+        return {
+            **super().as_json(),
+            "adapter_rank": self.rank,
+            "adapter_error": self.error,
+            "adapter_whole": list(self.whole),
+            "adapter_left_out": list(self.left_out),
+            "adapter_left_out_share": self.left_out_share,
+        }
 
 
 @dataclass(frozen=True)
@@ -130,7 +161,7 @@ def merge_report(
         method=" + ".join(term.merger.name for term in plan.terms),
         members=tuple(str(member.path) for term in plan.terms for member in term.pool.members),
         elements=sum(elements(plan.base.shape(name)) for name in plan.base.names if name not in plan.tied),
-        merged_elements=sum(count.elements for count in counts),
+        merged_elements=sum(plan.sizes.values()),
         kept=sum(count.kept for count in counts),
         common_elements=sum(count.elements for count in common),
         common_kept=sum(count.kept for count in common),
@@ -146,6 +177,17 @@ def merge_report(
             *warnings,
         ),
         left_behind=beside.left_behind if beside is not None else (),
+        terms=tuple(
+            TermReport(
+                term.merger.name,
+                term.add,
+                term.alpha,
+                len(term.pool.members),
+                sum(count.elements for count in found),
+                sum(count.kept for count in found),
+            )
+            for term, found in zip(plan.terms, merged.counts, strict=True)
+        ),
     )
 
 

@@ -15,7 +15,7 @@ from negmerge.checkpoints.adapter import is_adapter, weights_in
 from negmerge.checkpoints.pieces import hash_pieces
 from negmerge.checkpoints.safetensors_file import SafetensorsFile
 from negmerge.errors import InputError, listing
-from negmerge.merging.output.record import KEY, layout_hash
+from negmerge.merging.output.record import KEY, layout_hash, recipe_beside
 
 HASH = re.compile(r"(blake3-tree|sha256-tree):[0-9a-f]{64}")
 
@@ -46,6 +46,11 @@ def verify_model(path: Path) -> Verified:
         record = _record_of(path, path)
         problems, count = _differences(path, record)
         files = [path]
+        recipe = recipe_beside(path)
+        if "recipe" in record and recipe.is_file():
+            problems += [f"{recipe.name} was changed"] if hash_pieces(recipe) != record["recipe"] else []
+            count += 1
+            files.append(recipe)
     else:
         problems, count, files = _verify_folder(path)
     if len(problems) == 1:
@@ -54,7 +59,7 @@ def verify_model(path: Path) -> Verified:
         raise InputError(listing(f"{path} is not what its record says, in {len(problems)} places:", problems))
     with ThreadPoolExecutor() as threads:
         digests = list(threads.map(_sha256, files))
-    names = [str(file.relative_to(path)) if file != path else path.name for file in files]
+    names = [str(file.relative_to(path)) if path.is_dir() else file.name for file in files]
     return Verified(count, dict(zip(names, digests, strict=True)))
 
 

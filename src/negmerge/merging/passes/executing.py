@@ -11,6 +11,7 @@ from negmerge.checkpoints.dtypes import exact, to_floats
 from negmerge.merging.agreement import Effect
 from negmerge.merging.applying import Floats, Outlet, add_step, no_effect
 from negmerge.merging.hashes import InputHashes
+from negmerge.merging.importance import read_importance
 from negmerge.merging.passes.collecting import collect
 from negmerge.merging.passes.jobs import OnBytes, Piece, cut, in_threads
 from negmerge.merging.passes.plain import NO_HASHES, Array, PieceFound, merge_piece
@@ -186,8 +187,8 @@ class _Run:
             finds.append(([(name, merged.kept)], merged.differs, merged.products, merged.agreement))
             delta = merged.delta
             if term.weights is not None:
-                weights = to_floats(term.weights.raw(name, start, stop), term.weights.dtype(name))
-                delta = delta * weights.astype(delta.dtype)
+                weights = read_importance(term.weights, name, start, stop, self.hashes)
+                delta = delta * weights.astype(delta.dtype, copy=False)
             if self.outlet.vector:
                 self.outlet.write(name, start, delta.astype(exact(dtype).stored, copy=False))
                 return no_effect()

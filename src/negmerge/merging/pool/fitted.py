@@ -31,6 +31,7 @@ class Pool:
     config_changes: Mapping[str, Any] = field(default_factory=dict)
     partial: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    start: str = "the base"  # what messages call the model that the members are compared with
 
     @cached_property
     def merged_set(self) -> frozenset[str]:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from negmerge.checkpoints import Checkpoint
@@ -10,8 +11,9 @@ from negmerge.checkpoints.alias import Aliased
 from negmerge.checkpoints.diagnosis import diagnose, refuse_part
 from negmerge.checkpoints.wrappers import renamed
 from negmerge.errors import InputError, listing
+from negmerge.merging.buffers import Policy
 from negmerge.merging.pool.fitted import Pool
-from negmerge.merging.pool.selecting import Patterns, can_merge
+from negmerge.merging.pool.selecting import Patterns
 from negmerge.merging.pool.tied_names import read_config, ties_words, twin_bias
 from negmerge.merging.pool.ties import are_equal, equal_twin, groups, implied_heads, ties_by_name, ties_by_value
 from negmerge.merging.pool.untying import Untied, untie
@@ -20,14 +22,35 @@ MOST_NAMED = 4  # names in a proposed pattern
 Config = Mapping[str, Any] | None
 
 
+@dataclass(frozen=True)
+class Trained:
+    """The opened models of one term: its members, and the model that they were trained from, if not the base."""
+
+    members: Sequence[Checkpoint | Adapter]
+    origin: Checkpoint | None = None
+
+
 def fit_pool(
     base: Checkpoint,
     members: Sequence[Checkpoint | Adapter],
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    buffers: Policy = "keep",
 ) -> Pool:
-    """Return the pool, once every member has each tensor that merges, of floats and in the base's shape.
+    """Return the pool of one term on the base itself: see `fit_pools`."""
+    return fit_pools(base, [Trained(members)], include, exclude, buffers)[1][0]
 
+
+def fit_pools(
+    base: Checkpoint,
+    terms: Sequence[Trained],
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    buffers: Policy = "keep",
+) -> tuple[Checkpoint, list[Pool]]:
+    """Return the base and the pool of each term, once every member and origin has each tensor that merges.
+
+    A tensor merges under one set of names in all terms; it must be of floats and in the base's shape everywhere.
     Members whose names differ from the base's only by wrappers are seen under the base's names.
     Which tensors merge is decided first, by `can_merge` and the patterns; of all others nothing is asked. A name that
     a member has more is dropped if it is tied to one that the base has; one that it has less stands for the tensor
@@ -37,34 +60,88 @@ def fit_pool(
     Raises InputError that lists every missing, extra, misshapen and untied tensor, for a pattern that is found in no
     name, and where nothing is left to merge.
     """
-    if not members:
+    if not terms or not all(term.members for term in terms):
         raise InputError("the pool is empty: give at least one member beside the base")
     refuse_part(base)
-    members = [member if isinstance(member, Adapter) else renamed(base, member) for member in members]
-    patterns = Patterns(include, exclude)
-    patterns.check(lambda: (name for checkpoint in (base, *members) for name in checkpoint.names))
+    given = {id(model): model for term in terms for model in (*_origin(term), *term.members)}
+    seen = {key: m if isinstance(m, Adapter) else renamed(base, m) for key, m in given.items()}
+    models = list(seen.values())
+    patterns = Patterns(include, exclude, buffers)
+    patterns.check(lambda: (name for checkpoint in (base, *models) for name in checkpoint.names))
     config = read_config(base)
-    whole, heads = _with_all_names(base, members, patterns, config)
+    whole, heads = _with_all_names(base, models, patterns, config)
     wanted = _by_group(whole, heads, patterns)
-    bound = [m.bind(whole, wanted) if isinstance(m, Adapter) else m for m in members]
-    mergeable = _mergeable(whole, bound)
+    bound = _bound(terms, seen, whole, wanted)
+    mergeable = _mergeable(whole, [bound[id(member)] for term in terms for member in term.members], patterns)
     named = [g for g in groups(whole.names, whole.tied).values() if wanted(g[0]) and not mergeable.isdisjoint(g)]
-    untied = [untie(group, bound, config) for group in named]
+    untied = [untie(group, list(bound.values()), config) for group in named]
     broken = {head: own for head, own in heads.items() if any([head] in found.parts for found in untied)}
-    origin = Aliased(base, broken, whole.tied) if broken else base
-    merged, copies = _merged(untied, mergeable, patterns, origin.names)
-    fitted = _fitted(origin, bound, merged, heads, whole.tied, patterns, config, untied)
-    return Pool(
-        origin,
-        tuple(fitted),
-        tuple(merged),
-        tuple(range(len(members))),
-        tied=copies,
-        implied={head: own for head, own in heads.items() if head not in broken},
-        config_changes=next((found.config_changes for found in untied if found.config_changes), {}),
-        partial=_partial(merged, bound),
-        notes=tuple(note for found in untied for note in found.notes),
-    )
+    full = Aliased(base, broken, whole.tied) if broken else base
+    merged, copies = _merged(untied, mergeable, patterns, full.names)
+    fitted = _fitted(full, bound, merged, heads, whole.tied, patterns, config, untied)
+    pools = []
+    for i, term in enumerate(terms):
+        members = tuple(fitted[id(member)] for member in term.members)
+        own = _merged_in_term(merged, copies, members) if len(terms) > 1 else merged
+        pool = Pool(
+            full if term.origin is None else fitted[id(term.origin)],
+            members,
+            tuple(own),
+            tuple(range(len(members))),
+            tied=copies if own is merged else {name: first for name, first in copies.items() if first in set(own)},
+            implied={head: own for head, own in heads.items() if head not in broken},
+            config_changes=next((found.config_changes for found in untied if found.config_changes), {}),
+            partial=_partial(own, members),
+            notes=() if i else tuple(note for found in untied for note in found.notes),
+            start="the base" if term.origin is None else "its origin",
+        )
+        pools.append(pool)
+    return full, pools
+
+
+def fit_weights(weights: Checkpoint, pool: Pool) -> Checkpoint:
+    """Return a file of weights under the names of a pool: without wrappers, tied names standing for each other."""
+    return _under_tied_names(renamed(pool.base, weights), pool.merged, pool.tied)
+
+
+def _origin(term: Trained) -> list[Checkpoint]:
+    return [] if term.origin is None else [term.origin]
+
+
+def _bound(
+    terms: Sequence[Trained],
+    seen: Mapping[int, Checkpoint | Adapter],
+    whole: Checkpoint,
+    wanted: Callable[[str], bool],
+) -> dict[int, Checkpoint]:
+    """Return all models, every adapter bound to the model that it was trained from."""
+    found: dict[int, Checkpoint] = {}
+    for term in terms:
+        start = whole
+        for origin in _origin(term):
+            own = seen[id(origin)]
+            assert not isinstance(own, Adapter)
+            found[id(origin)] = own
+            start = _under_tied_names(own, whole.names, whole.tied)
+        for member in term.members:
+            model = seen[id(member)]
+            found[id(member)] = model.bind(start, wanted) if isinstance(model, Adapter) else model
+    return found
+
+
+def _merged_in_term(merged: Sequence[str], copies: Mapping[str, str], members: Sequence[Checkpoint]) -> Sequence[str]:
+    """Return the names that merge in one term of several: of adapters those that one of them touches.
+
+    Raises InputError where there are none.
+    """
+    adapters = [member for member in members if isinstance(member, BoundAdapter)]
+    if len(adapters) < len(members):
+        return merged
+    touched = frozenset(copies.get(name, name) for adapter in adapters for name in adapter.touched)
+    own = [name for name in merged if name in touched]
+    if not own:
+        raise InputError(f"of what {adapters[0].path} changes no tensor is left to merge; widen include")
+    return own
 
 
 def _with_all_names(
@@ -90,9 +167,9 @@ def _by_group(whole: Checkpoint, heads: Collection[str], patterns: Patterns) -> 
     return wanted
 
 
-def _mergeable(whole: Checkpoint, members: Sequence[Checkpoint]) -> frozenset[str]:
+def _mergeable(whole: Checkpoint, members: Sequence[Checkpoint], patterns: Patterns) -> frozenset[str]:
     """Return the names that can merge; of a pool of adapters those that one of them touches."""
-    found = frozenset(n for n in whole.names if can_merge(n, whole.dtype(n), whole.shape(n)))
+    found = frozenset(name for name in whole.names if patterns.can_merge(whole, name))
     adapters = [member for member in members if isinstance(member, BoundAdapter)]
     if len(adapters) < len(members):
         return found
@@ -120,27 +197,29 @@ def _merged(
 
 def _fitted(
     base: Checkpoint,
-    members: Sequence[Checkpoint],
+    models: Mapping[int, Checkpoint],
     merged: Sequence[str],
     heads: Collection[str],
     tied: Mapping[str, str],
     patterns: Patterns,
     config: Config,
     untied: Sequence[Untied],
-) -> list[Checkpoint]:
-    """Return the members under the base's names. Raises InputError that lists what does not fit."""
+) -> dict[int, Checkpoint]:
+    """Return all models under the base's names. Raises InputError that lists what does not fit."""
     problems = [(found.parts[0][0], line) for found in untied for line in found.problems]
     known = frozenset(base.names) | frozenset(heads)
     shapes = {name: base.shape(name) for name in merged}
-    fitted = []
-    for member in members:
+    fitted = {}
+    for key, member in models.items():
         if not isinstance(member, BoundAdapter):
             problems += _extra(member, known, patterns, config)
             member = _under_tied_names(member, merged, tied)
             problems += _misfits(base, member, shapes)
-        fitted.append(member)
+        fitted[key] = member
     if problems:
-        if line := next(filter(None, (diagnose(base, m) for m in members if not isinstance(m, BoundAdapter))), None):
+        if line := next(
+            filter(None, (diagnose(base, m) for m in models.values() if not isinstance(m, BoundAdapter))), None
+        ):
             raise InputError(line)
         headline = f"{len(problems)} tensors do not fit the base {base.path}{_advice([name for name, _ in problems])}:"
         raise InputError(listing(headline, [line for _, line in problems]))
@@ -151,7 +230,7 @@ def _extra(member: Checkpoint, known: Collection[str], patterns: Patterns, confi
     """Return a name and a line for each tensor that would merge, but is neither in the base nor tied to one there."""
     found = []
     for name in member.names:
-        if name in known or not can_merge(name, member.dtype(name), member.shape(name)) or not patterns.wanted(name):
+        if name in known or not patterns.can_merge(member, name) or not patterns.wanted(name):
             continue
         bias = twin_bias(name) if config is not None and ties_words(config) else None
         twins = bias in known and bias in member.names and are_equal(member, name, str(bias))

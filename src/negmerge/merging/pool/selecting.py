@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from negmerge.errors import InputError
+from negmerge.merging.buffers import STATISTICS, Policy
 
 if TYPE_CHECKING:
+    from negmerge.checkpoints import Checkpoint
     from negmerge.checkpoints.dtypes import DType
 
-STATISTICS = re.compile(r"(^|\.)running_(mean|var)$")
 # Buffers of transformers and timm that are floats, but computed from the config: saved by some versions only.
 COMPUTED = re.compile(
     r"(^|\.)(masked_bias|causal_mask|attn_mask|(original_|long_|short_)?inv_freq|(cos|sin)_cached"
@@ -20,13 +21,16 @@ COMPUTED = re.compile(
 CAUSAL_MASK = re.compile(r"(^|\.)(attn|attention)\.bias$")
 
 
-def can_merge(name: str, dtype: DType, shape: Sequence[int]) -> bool:
+def can_merge(name: str, dtype: DType, shape: Sequence[int], buffers: Policy = "keep") -> bool:
     """Return whether a tensor merges where no pattern says otherwise.
 
-    A tensor merges when it is floating point, and neither a batch-norm statistic nor a buffer that is computed from the
-    config: a mask, the frequencies of rotary embeddings, a table of coordinates. All others pass through from the base.
+    A tensor merges when it is floating point, and neither a batch-norm statistic (unless `buffers` is "negate") nor a
+    buffer that is computed from the config: a mask, the frequencies of rotary embeddings, a table of coordinates. All
+    others pass through from the base.
     """
-    if not dtype.is_floating_point or STATISTICS.search(name) or COMPUTED.search(name):
+    if not dtype.is_floating_point or COMPUTED.search(name):
+        return False
+    if buffers == "keep" and STATISTICS.search(name):
         return False
     # GPT-2, GPT-Neo, GPT-J and GPT-NeoX keep their causal mask, [1, 1, n, n], under the name of a bias.
     square = len(shape) == 4 and tuple(shape[:2]) == (1, 1) and shape[2] == shape[3]
@@ -34,15 +38,20 @@ def can_merge(name: str, dtype: DType, shape: Sequence[int]) -> bool:
 
 
 class Patterns:
-    """The `include` and `exclude` patterns of a request.
+    """What a request says of names: its `include` and `exclude` patterns, and its policy for buffers.
 
     A name is wanted when some `include` pattern (if there are any) and no `exclude` pattern is found in it.
     Raises InputError for a pattern that is no regular expression.
     """
 
-    def __init__(self, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> None:
+    def __init__(self, include: Sequence[str] = (), exclude: Sequence[str] = (), buffers: Policy = "keep") -> None:
         self._include = _compiled(include, "include")
         self._exclude = _compiled(exclude, "exclude")
+        self._buffers = buffers
+
+    def can_merge(self, checkpoint: Checkpoint, name: str) -> bool:
+        """Return whether a tensor of a checkpoint merges where no pattern says otherwise."""
+        return can_merge(name, checkpoint.dtype(name), checkpoint.shape(name), self._buffers)
 
     def check(self, names: Callable[[], Iterable[str]]) -> None:
         """Raise InputError for a pattern that is found in none of the names of base and members."""
