@@ -22,12 +22,12 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from negmerge.checkpoints import read_state_dict
-from negmerge.evaluation import apply_vector
 from negmerge.execution import torch_threads
 from negmerge.experiment.config import check_config
 from negmerge.experiment.prepare import prepare
 from negmerge.experiment.rundir import RunDir
 from negmerge.experiment.stages import SeedRun
+from negmerge.selection.negated_model import apply_vector
 
 
 class Encoded(Dataset):
@@ -104,9 +104,13 @@ def measure(args) -> dict:
         started = time.perf_counter()
         run, vector = make_run(args, Path(temporary) / "run")
         prepared = time.perf_counter() - started
-        selector, classifier = run.selector, run.material.classifier
-        table = selector.store.table("train")
-        sets = {name: Encoded(*table.take(rows), classifier) for name, rows in selector.parts.items()}
+        selector, task = run.selector, run.material.task
+        classifier, table = task.classifier, task.tables.both()
+        sets = {
+            name: Encoded(*table.take(rows), classifier)
+            for name, rows in selector.parts.items()
+            if name in ("forget", "retain")
+        }
         assert set(read_state_dict(vector)) == set(classifier.build().state_dict())
         rounds = []
         for number in range(args.rounds):

@@ -26,10 +26,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from negmerge.experiment.choices import ComputeConfig
 from negmerge.experiment.prepare import choose_device
-from negmerge.models._classifier import Classifier
-from negmerge.models._pixels import CIFAR
+from negmerge.tasks.image_classification.batches import ImageBatches, resident
+from negmerge.tasks.image_classification.classifier import Classifier
+from negmerge.tasks.image_classification.images import ImageSet, Source
+from negmerge.tasks.image_classification.pixels import CIFAR
+from negmerge.tasks.image_classification.store import Tables
+from negmerge.tasks.image_classification.task import ImageClassification
 from negmerge.training import TrainSettings
-from negmerge.training.images import ImageBatches, fit_images, resident
+from negmerge.training.fitting import fit_rows
 
 SETTINGS = TrainSettings(optimizer="sgd", lr=0.01, epochs=1, batch_size=128, augment="crop+flip", schedule="constant")
 START, END = "<!-- tables -->\n", "<!-- end -->\n"
@@ -120,10 +124,12 @@ def steps(images: Tensor, labels: Tensor, device: str, workers: list[int]) -> It
     for text, compute in (("as it comes", usual), ("precision: bf16", ComputeConfig(precision="bf16").on(device))):
         classifier = Classifier("cifar-resnet", {}, 10, (3, 32, 32), compute)
         model = classifier.place(classifier.build(), device)
+        table = ImageSet(images, labels, tuple(str(number) for number in range(10)))
+        task = ImageClassification(classifier, Tables(Source(table, table)))
 
-        def ours(classifier: Classifier = classifier, model: nn.Module = model) -> None:
-            with classifier.compute.float_products():
-                fit_images(classifier, model, images, labels, SETTINGS, seed=0)
+        def ours(task: ImageClassification = task, model: nn.Module = model) -> None:
+            with task.classifier.compute.float_products():
+                fit_rows(task, model, torch.arange(len(labels)), SETTINGS, seed=0)
             wait(device)
 
         layout = "channels-last" if compute.channels_last else "channels-first"

@@ -29,6 +29,7 @@ result = negmerge.unlearn(
     selection={"floor": 0.95},
 )
 
+assert result.selection is not None  # a method that trains chooses no α
 before, after = result.selection.curve[0].scores, result.selection.scores
 print(f"{len(result.members)} members agree on {100 * result.consensus:.0f} % of the weights; α = {result.alpha:g}")
 print(f"forget accuracy {before['forget']:.0f} % → {after['forget']:.0f} %")

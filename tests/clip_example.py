@@ -1,11 +1,14 @@
-"""A tiny random CLIP in the hub's format, its tokenizer built from a few captions."""
+"""A tiny random CLIP in the hub's format, its tokenizer built from a few captions; images and a run for it."""
 
 import json
 import string
 import sys
 from pathlib import Path
 
+import datasets
+import numpy as np
 import torch
+from PIL import Image
 from transformers import CLIPConfig, CLIPModel
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples" / "clip"))
@@ -36,4 +39,36 @@ def save_tiny_clip(folder, *, seed=0, size=16, patch=8, mean=0.5, std=0.25):
     return model
 
 
-__all__ = ["byte_pairs", "save_tiny_clip", "train_clip"]
+def save_colours(folder):
+    """Save a table in CIFAR-10's form whose classes are colours: 200 rows to train on, 60 to test."""
+    names = "airplane automobile bird cat deer dog frog horse ship truck"
+    draw = np.random.default_rng(0)
+    Path(folder).mkdir(exist_ok=True)
+    for part, rows in (("train", 200), ("test", 60)):
+        labels = [i % 10 for i in range(rows)]
+        pixels = [(draw.integers(0, 40, (16, 16, 3)) + 20 * np.array([n, 9 - n, 5])).clip(0, 255) for n in labels]
+        features = {"img": datasets.Image(), "label": datasets.ClassLabel(names=names.split())}
+        rows = {"img": [Image.fromarray(p.astype(np.uint8)) for p in pixels], "label": labels}
+        datasets.Dataset.from_dict(rows, features=datasets.Features(features)).to_parquet(folder / f"{part}.parquet")
+
+
+def tiny_run(name, clip, colours):
+    """The config, as plain values, of a run that forgets the digits and keeps the colours."""
+    train = {"optimizer": "adamw", "batch_size": 32, "epochs": 9, "steps": 12}
+    train |= {"warmup_steps": 2, "clip": 1.0, "accumulate": 2}
+    return {
+        "name": name,
+        "workers": 1,
+        "threads": 1,
+        "device": "cpu",
+        "model": {"family": "clip", "path": str(clip), "templates": ["the {}", "a photo of {}."]},
+        "data": {"forget": {"source": "digits"}, "retain": {"source": "cifar10", "path": str(colours)}},
+        "base": {"pretrained": True},
+        "pool": {"train": train, "grid": {"lr": [1.0e-4, 5.0e-4], "augment": ["none", "rand-m3-n1"]}},
+        "methods": ["consensus", "uniform", "best-single", "greedy", "ties", "magmax"],
+        "selection": {"floor_on": "validation"},
+        "evaluation": {"membership": [], "most": 300},
+    }
+
+
+__all__ = ["byte_pairs", "save_colours", "save_tiny_clip", "tiny_run", "train_clip"]

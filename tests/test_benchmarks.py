@@ -71,7 +71,7 @@ def test_training_measures_and_writes(training, tmp_path, capsys):
 
 
 def test_both_sides_of_the_training_benchmark_make_the_same_batches(training):
-    from negmerge.models._classifier import Classifier
+    from negmerge.tasks.image_classification.classifier import Classifier
 
     images = torch.randint(0, 256, (9, 3, 32, 32), dtype=torch.uint8)
     plain = training.Pictures(images, torch.arange(9), augmented=False)

@@ -8,7 +8,7 @@ Then copy tokenizer.json and tokenizer_config.json of openai/clip-vit-base-patch
 import argparse
 from pathlib import Path
 
-from negmerge.models._open_clip import convert_open_clip
+from negmerge.tasks.zero_shot.open_clip import convert_open_clip
 
 
 def main(arguments: list[str] | None = None) -> None:

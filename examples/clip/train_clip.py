@@ -21,11 +21,12 @@ from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from negmerge import registry
 from negmerge.checkpoints import atomic_write, write_bytes_atomic
-from negmerge.data.augment import augment
-from negmerge.data.images import ImageSet
-from negmerge.data.rules import ValidationRule
-from negmerge.data.splits import hold_out
-from negmerge.training import TrainSettings, derive_seed, fit
+from negmerge.requests.rules import ValidationRule
+from negmerge.requests.splits import hold_out
+from negmerge.seeding import derive_seed
+from negmerge.tasks.image_classification.augmentation import augment
+from negmerge.tasks.image_classification.images import ImageSet
+from negmerge.training import TrainSettings, fit
 from negmerge.training.loop import Epoch
 
 AUGMENT = {"cifar10": "crop+flip", "mnist": "crop2"}  # a digit in the mirror is another sign

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from negmerge.data.augment import Augmentation, augment, parse_augmentation
 from negmerge.errors import InputError
 from negmerge.execution import compiling
+from negmerge.tasks.image_classification.augmentation import Augmentation, augment, parse_augmentation
 
 
 def batch(count=64):

@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from negmerge.data import Source, _room
-from negmerge.data.decoding import DecodingSettings, convert, decode
-from negmerge.data.images import ImageSet, join_sources
 from negmerge.errors import InputError
+from negmerge.tasks.image_classification import room
+from negmerge.tasks.image_classification.decoding import DecodingSettings, convert, decode
+from negmerge.tasks.image_classification.images import ImageSet, Source, join_sources
 
 
 def encoded(image, kind="PNG"):
@@ -127,7 +127,7 @@ def test_what_is_too_large_for_memory_lies_in_a_file(monkeypatch):
     in_memory = decode(pictures, DecodingSettings(), "here")
     first = ImageSet(in_memory, torch.tensor([0, 1, 0]), ("a", "b"))
     joined = join_sources(Source(first, first), Source(first, first)).source.train
-    monkeypatch.setattr(_room, "IN_MEMORY", 0)
+    monkeypatch.setattr(room, "IN_MEMORY", 0)
     files, make = [], tempfile.TemporaryFile
     monkeypatch.setattr(tempfile, "TemporaryFile", lambda **words: files.append(words) or make(**words))
     in_file = decode(pictures, DecodingSettings(), "here")

@@ -6,9 +6,9 @@ import struct
 import pytest
 import torch
 
-from negmerge.data import ImageSet, Source
-from negmerge.data.store import Store
 from negmerge.errors import InputError
+from negmerge.tasks.image_classification.images import ImageSet, Source
+from negmerge.tasks.image_classification.store import Store
 
 
 def images(count=4, classes=("cat", "dog"), size=2):

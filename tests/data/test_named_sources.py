@@ -6,9 +6,9 @@ import torch
 from PIL import Image
 
 from negmerge import registry
-from negmerge.data import named
 from negmerge.errors import InputError
-from negmerge.models._clip_prompts import Prompts
+from negmerge.tasks.image_classification import named
+from negmerge.tasks.zero_shot.prompts import Prompts
 
 COUNTS = {
     "cars": 196, "cifar10": 10, "cub200": 200, "dtd": 47, "eurosat": 10, "gtsrb": 43, "imagenet": 1000, "mnist": 10,

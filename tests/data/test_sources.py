@@ -13,9 +13,8 @@ from PIL import Image
 from pydantic import ValidationError
 
 from negmerge import registry
-from negmerge.data import ImageSet, Source
-from negmerge.data.images import join_sources
 from negmerge.errors import InputError
+from negmerge.tasks.image_classification.images import ImageSet, Source, join_sources
 
 
 def load(name, **settings):
@@ -140,7 +139,7 @@ def test_a_validation_folder_is_not_passed_over(tmp_path):
 
 @pytest.mark.parametrize("parts", [["train"], ["train", "test"]])
 def test_a_sample_of_a_folder_is_drawn_before_images_are_decoded(tmp_path, monkeypatch, parts):
-    from negmerge.data.sources import image_folder
+    from negmerge.tasks.image_classification.sources import image_folder
 
     for part in parts:
         (tmp_path / part / "cat").mkdir(parents=True)

@@ -6,10 +6,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from negmerge.data.images import ImageSet, Source, join_sources
-from negmerge.data.rules import ForgetRule, RetainRule, ValidationRule, class_indices
-from negmerge.data.splits import draw_split, load_split, save_split, split_from_file
 from negmerge.errors import InputError
+from negmerge.requests.rules import ForgetRule, RetainRule, ValidationRule, class_indices
+from negmerge.requests.splits import draw_split, load_split, save_split, split_from_file
+from negmerge.tasks.image_classification.images import ImageSet, Source, join_sources
 
 
 def images(count, classes=("a", "b", "c")):
@@ -206,7 +206,7 @@ def test_ranges_count_in_the_first_source_when_another_is_forgotten():
 def test_a_split_is_bound_to_its_images(tmp_path):
     file = tmp_path / "split.json"
     save_split(file, draw({"classes": ["b"]}))
-    with pytest.raises(InputError, match="drawn from other images, or from these in another order, size or mode"):
+    with pytest.raises(InputError, match="drawn from other data, or from the same in another order or form"):
         split_from_file(file, TRAIN.take(torch.arange(90).flip(0)), TEST)
     with pytest.raises(InputError, match="test: row 29 is not in the test table, which has rows 0 to 9"):
         split_from_file(file, TRAIN, TEST.take(torch.arange(10)))

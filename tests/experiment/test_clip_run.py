@@ -4,44 +4,26 @@ import hashlib
 import json
 from pathlib import Path
 
-import datasets
 import numpy as np
 import pytest
 import torch
-import yaml
-from PIL import Image
 
-from clip_example import save_tiny_clip
+from clip_example import save_colours, save_tiny_clip, tiny_run
 from negmerge.checkpoints import read_state_dict
-from negmerge.data.rules import ValidationRule
-from negmerge.data.splits import hold_out, load_split
 from negmerge.errors import InputError
-from negmerge.experiment import prepare as prepare_module
 from negmerge.experiment.config import check_config, load_config
 from negmerge.experiment.pipeline import run
 from negmerge.experiment.plan import plan
 from negmerge.experiment.prepare import prepare
 from negmerge.experiment.record import verify_run
 from negmerge.experiment.rundir import RunDir
-from negmerge.experiment.two_sources import side_by_side
-
-TINY = """
-name: tiny
-workers: 1
-threads: 1
-device: cpu
-model: {family: clip, path: CLIP, templates: ["the {}", "a photo of {}."]}
-data:
-  forget: {source: digits}
-  retain: {source: cifar10, path: COLOURS}
-base: {pretrained: true}
-pool:
-  train: {optimizer: adamw, batch_size: 32, epochs: 9, steps: 12, warmup_steps: 2, clip: 1.0, accumulate: 2}
-  grid: {lr: [1.0e-4, 5.0e-4], augment: [none, rand-m3-n1]}
-methods: [consensus, uniform, best-single, greedy, ties, magmax]
-selection: {floor_on: validation, max_alpha: 2.0, step: 0.25}
-evaluation: {membership: [], most: 300}
-"""
+from negmerge.requests.rules import ValidationRule
+from negmerge.requests.splits import hold_out, load_split
+from negmerge.tasks.compute import Compute
+from negmerge.tasks.image_classification import preparing
+from negmerge.tasks.image_classification.store import Store
+from negmerge.tasks.image_classification.two_sources import side_by_side
+from negmerge.tasks.zero_shot.preparing import make_task
 
 
 @pytest.fixture(scope="module")
@@ -49,14 +31,7 @@ def places(tmp_path_factory):
     """A CLIP, and a table in CIFAR-10's form whose classes are colours."""
     folder = tmp_path_factory.mktemp("clip-run")
     save_tiny_clip(folder / "clip")
-    names = "airplane automobile bird cat deer dog frog horse ship truck"
-    draw = np.random.default_rng(0)
-    for part, rows in (("train", 200), ("test", 60)):
-        labels = [i % 10 for i in range(rows)]
-        pixels = [(draw.integers(0, 40, (16, 16, 3)) + 20 * np.array([n, 9 - n, 5])).clip(0, 255) for n in labels]
-        features = {"img": datasets.Image(), "label": datasets.ClassLabel(names=names.split())}
-        rows = {"img": [Image.fromarray(p.astype(np.uint8)) for p in pixels], "label": labels}
-        datasets.Dataset.from_dict(rows, features=datasets.Features(features)).to_parquet(folder / f"{part}.parquet")
+    save_colours(folder)
     return folder
 
 
@@ -66,7 +41,7 @@ def cache(places, monkeypatch):
 
 
 def config(places, **changes):
-    raw = yaml.safe_load(TINY.replace("CLIP", str(places / "clip")).replace("COLOURS", str(places)))
+    raw = tiny_run("tiny", places / "clip", places)
     for key, value in changes.items():
         raw[key] = {**raw.get(key, {}), **value} if isinstance(value, dict) else value
     return check_config(raw)
@@ -85,9 +60,8 @@ def test_each_source_is_judged_by_its_own_head(finished, places):
     facts = json.loads((place / "private" / "data" / "tables.json").read_text())
     assert [len(names) for names, _ in facts["prompts"]] == [10, 10] and len(facts["classes"]) == 20
     assert facts["shape"] == [3, 16, 16] and len(facts["prompts"][0][1]) == 18 and facts["prompts"][1][1] is None
-    from negmerge.experiment.prepare import make_classifier
-
-    one = make_classifier(config(places), 20, facts["shape"], "cpu", facts["prompts"])
+    made = config(places)
+    one = make_task(made.data, made.model, Compute(), Store(place / "private" / "data"), facts).classifier
     model = one.load(place / "base" / "model.safetensors")
     images = torch.from_numpy(np.load(place / "private/data/test-images.npy"))
     labels = torch.from_numpy(np.load(place / "private/data/test-labels.npy"))
@@ -152,7 +126,7 @@ def test_a_run_goes_on_with_the_model_that_it_was_begun_with(finished, places, t
     own = config(places, model={"path": str(tmp_path / "clip")})
     save_tiny_clip(tmp_path / "clip")
     first = prepare(begun, own)
-    assert prepare(begun, own).model_files == first.model_files
+    assert prepare(begun, own).inputs == first.inputs
     (tmp_path / "clip" / "merges.txt").write_text("")
     save_tiny_clip(tmp_path / "clip", seed=1)
     message = r"another model: model\.safetensors, merges\.txt in .*clip changed since; put back .* another directory"
@@ -186,7 +160,7 @@ def test_one_source_and_one_head(places, tmp_path):
 
 def test_the_plan_knows_steps(places):
     made = plan(config(places))
-    assert len(made.members) == 4 and made.pool_images == 4 * 12 * 2 * 32 and made.training_images == 0
+    assert len(made.members) == 4 and made.pool_rows == 4 * 12 * 2 * 32 and made.training_rows == 0
 
 
 def test_side_by_side():
@@ -226,7 +200,7 @@ def test_what_is_refused(places):
 @pytest.mark.parametrize("train", ["text", "both"])
 def test_more_prompts_than_a_step_holds_are_refused_before_images_are_decoded(places, monkeypatch, train):
     asked = []
-    monkeypatch.setattr(prepare_module, "load_source", lambda *a: asked.append(a))
+    monkeypatch.setattr(preparing, "load_source", lambda *a: asked.append(a))
     raw = {**config(places).resolved(), "data": {"forget": {"source": "cars"}, "retain": {"source": "imagenet"}}}
     with pytest.raises(AttributeError):  # the image tower takes them; what is loaded here is nothing
         plan(check_config(raw))
@@ -242,7 +216,8 @@ def test_prompts_of_sources_of_unknown_size_are_counted_when_they_are_loaded(pla
     many = config(places, model={"train": "text", "templates": ["{}"] * 383})
     names = [str(n) for n in range(10)]
     with pytest.raises(InputError, match=r"4,010 here \(cifar10 180, digits 3,830\)"):
-        prepare_module.make_classifier(many, 20, (3, 16, 16), "cpu", [(names, ["{}"] * 18), (names, None)])
+        facts = {"classes": names * 2, "shape": (3, 16, 16), "prompts": [(names, ["{}"] * 18), (names, None)]}
+        make_task(many.data, many.model, Compute(), None, facts)
 
 
 def test_the_committed_configs_say_what_they_run():

@@ -66,7 +66,7 @@ def finished(tmp_path_factory):
 
 def test_the_config_has_every_method():
     # Merge methods that take part in no run of their own are left to the contract of merging.
-    assert set(registry.names("methods", "negmerge.unlearning")) <= {m.name for m in config().methods}
+    assert set(registry.names("methods", "negmerge.unlearning.methods")) <= {m.name for m in config().methods}
 
 
 def test_every_row_has_its_numbers(finished):
@@ -171,23 +171,23 @@ def test_the_plan_counts_what_the_competitors_train(monkeypatch):
     few = plan(config(methods=["consensus"]))
     rows = few.rows
     more = plan(config(methods=["consensus", {"name": "fine-tune", "lr": [1e-3, 1e-1], **SHORT}]))
-    assert more.training_images - few.training_images == 2 * 2 * rows["retain"]
+    assert more.training_rows - few.training_rows == 2 * 2 * rows["retain"]
     forget_only = {"name": "salun", "retain": False, "lr": 0.1, **SHORT}
-    assert plan(config(methods=["consensus", forget_only])).training_images - few.training_images == 2 * rows["forget"]
+    assert plan(config(methods=["consensus", forget_only])).training_rows - few.training_rows == 2 * rows["forget"]
     seeds = plan(config(seeds=[0, 1], methods=["consensus", {"name": "fine-tune", "lr": [1e-3, 1e-1], **SHORT}]))
-    assert seeds.training_images - 2 * few.training_images == (2 + 1) * 2 * rows["retain"]
+    assert seeds.training_rows - 2 * few.training_rows == (2 + 1) * 2 * rows["retain"]
     sisa = ROWS[14]
-    once = plan(config(seeds=[0, 1], methods=["consensus", {**sisa, "seeds": 1}])).training_images
-    assert once - 2 * few.training_images == 3 * rows["retain"]
+    once = plan(config(seeds=[0, 1], methods=["consensus", {**sisa, "seeds": 1}])).training_rows
+    assert once - 2 * few.training_rows == 3 * rows["retain"]
     two = ["best-single", {"name": "greedy", "buffers": {"recalibrate": "forget", "rows": 100}}]
     conv = {"model": {"family": "cifar-resnet", "depth": 20}, "data": {"source": "digits", "forget": {"fraction": 0.1}}}
     apart = (
-        plan(config(methods=two, **conv)).evaluated_images
-        - plan(config(methods=["best-single", "greedy"], **conv)).evaluated_images
+        plan(config(methods=two, **conv)).evaluated_rows
+        - plan(config(methods=["best-single", "greedy"], **conv)).evaluated_rows
     )
     assert apart == 3 * 13 * (min(2000, rows["retain"]) + rows["forget"])  # single members, tried once for each policy
     matched = plan(config(methods=["consensus"], selection={"objective": "match-reference"}))
-    assert matched.evaluated_images - few.evaluated_images == 13 * rows["validation"]
+    assert matched.evaluated_rows - few.evaluated_rows == 13 * rows["validation"]
     seen = min(2000, rows["retain"]) + rows["forget"]
     for selection, points in (
         ({"max_alpha": 1.0}, 8),
@@ -195,10 +195,10 @@ def test_the_plan_counts_what_the_competitors_train(monkeypatch):
         ({"search": "grid", "max_alpha": 2.0, "step": 0.1}, 21),
         ({"search": "grid", "max_alpha": 2.0}, 41),
     ):
-        tried = plan(config(methods=["consensus"], selection=selection)).evaluated_images
-        assert few.evaluated_images - tried == (13 - points) * seen
-    greedy = plan(config(methods=["best-single", "greedy"])).evaluated_images
-    assert greedy > plan(config(methods=["best-single"])).evaluated_images
+        tried = plan(config(methods=["consensus"], selection=selection)).evaluated_rows
+        assert few.evaluated_rows - tried == (13 - points) * seen
+    greedy = plan(config(methods=["best-single", "greedy"])).evaluated_rows
+    assert greedy > plan(config(methods=["best-single"])).evaluated_rows
 
 
 @pytest.mark.heavy

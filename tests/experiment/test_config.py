@@ -82,6 +82,13 @@ def change(**changes):
         ({"pool__grid__lr": [0]}, "lr: Input should be greater than 0"),
         ({"selection": {"floor": 2}}, "selection.floor: Input should be less than or equal to 1"),
         ({"seeds": [1, 1]}, "1 stands twice"),
+        ({"base": {"train": {"augment": "rotate"}}}, "config: base.train: augment: 'rotate' is not known"),
+        ({"pool__grid__augment": ["none", "flop"]}, "pool member 001.*-augmentflop: augment: 'flop' is not known"),
+        ({"methods": [{"name": "fine-tune", "augment": ["flip", "twist"]}]}, "method fine-tune: augment: 'twist'"),
+        (
+            {"methods": [{"name": "retrain", "train": {"augment": "turn"}}]},
+            "method retrain: augment: 'turn' is not known",
+        ),
         ({"device": "gpu"}, "device: Input should be 'auto', 'cpu', 'cuda' or 'mps'"),
     ],
 )

@@ -10,8 +10,8 @@ from negmerge import registry
 from negmerge.checkpoints import write_state_dict
 from negmerge.experiment.config import check_config, load_config
 from negmerge.experiment.pipeline import run
-from negmerge.models import _classifier
-from negmerge.models._classifier import Classifier
+from negmerge.tasks.image_classification import classifier
+from negmerge.tasks.image_classification.classifier import Classifier
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 SWIN = {"image_size": 16, "patch_size": 4, "window_size": 2, "width": 12, "depths": [1, 1], "heads": [1, 2]}
@@ -76,7 +76,7 @@ def scaled(name, folder):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_config_for_one_gpu_runs_scaled_down(name, tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(_classifier, "compiled", lambda forward: asked.append(forward) or forward)  # minutes on a CPU
+    monkeypatch.setattr(classifier, "compiled", lambda forward: asked.append(forward) or forward)  # minutes on a CPU
     raw = scaled(name, tmp_path)
     results = run(check_config(raw), tmp_path / "run")
     rows = results["methods"]

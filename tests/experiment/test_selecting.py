@@ -8,15 +8,16 @@ import yaml
 from safetensors.torch import load_file
 
 from negmerge.checkpoints import read_state_dict
-from negmerge.data.splits import load_split
-from negmerge.data.store import Store
 from negmerge.errors import InputError
-from negmerge.evaluation import predict
 from negmerge.experiment.config import check_config
 from negmerge.experiment.pipeline import run
-from negmerge.metrics import accuracy, holdout_distance, membership_svc_confidence
-from negmerge.models._classifier import Classifier
-from negmerge.training import derive_seed
+from negmerge.requests.splits import load_split
+from negmerge.scores import accuracy, holdout_distance, membership_svc_confidence
+from negmerge.seeding import derive_seed
+from negmerge.tasks.columns import COLUMNS, columns_of
+from negmerge.tasks.image_classification.classifier import Classifier
+from negmerge.tasks.image_classification.inference import predict
+from negmerge.tasks.image_classification.store import Store
 
 RANDOM = {
     "name": "random",
@@ -44,13 +45,13 @@ def measured(place, model, most=2000):
     pairs = {}
     for name in ("retain", "forget", "validation"):
         images, labels = table.take(getattr(split, name))
-        pairs[name] = predict(classifier, weights, images), labels
-    parts = {name: accuracy(*pair) for name, pair in pairs.items()}
-    flat = [part for name in ("retain", "validation", "forget") for part in pairs[name]]
-    parts["membership"] = membership_svc_confidence(*flat, seed=derive_seed(0, "selection attack"), most=most)
+        pairs[name] = columns_of(predict(classifier, weights, images), labels, COLUMNS)
+    parts = {name: accuracy(columns["correct"]) for name, columns in pairs.items()}
+    sure = [pairs[name]["confidence"] for name in ("retain", "validation", "forget")]
+    parts["membership"] = membership_svc_confidence(*sure, seed=derive_seed(0, "selection attack"), most=most)
     original = classifier.load(place / "base" / "model.safetensors")
-    unseen = predict(classifier, original, images), labels  # the last part: validation
-    return parts, holdout_distance(*pairs["forget"], *unseen)
+    unseen = columns_of(predict(classifier, original, images), labels, COLUMNS)  # the last part: validation
+    return parts, holdout_distance(pairs["forget"], unseen)
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,12 @@ from clip_example import save_tiny_clip
 from negmerge import registry
 from negmerge.checkpoints import write_state_dict
 from negmerge.errors import InputError
-from negmerge.evaluation import predict
-from negmerge.models import _clip_files, _clip_prompts, clip
-from negmerge.models._classifier import Classifier
-from negmerge.models._compute import Compute
+from negmerge.tasks.compute import Compute
+from negmerge.tasks.image_classification.classifier import Classifier
+from negmerge.tasks.image_classification.inference import predict
+from negmerge.tasks.zero_shot import files as clip_files
+from negmerge.tasks.zero_shot import prompts
+from negmerge.tasks.zero_shot.families import clip
 
 PROMPTS = [(("cat", "dog"), ("a photo of a {}.", "art of the {}")), (("1", "2", "3"), None)]
 
@@ -120,13 +122,13 @@ def test_the_text_tower_is_not_read_to_build_the_vision_tower(tiny, monkeypatch)
 def test_heads_are_kept_until_model_names_or_templates_change(tiny, cache, monkeypatch):
     path, _ = tiny
     made = []
-    make = _clip_prompts.make_head
-    monkeypatch.setattr(_clip_prompts, "make_head", lambda *a: made.append(1) or make(*a))
+    make = prompts.make_head
+    monkeypatch.setattr(prompts, "make_head", lambda *a: made.append(1) or make(*a))
     settings = clip.Settings(path=path)
     first = clip.prepare_head(settings, PROMPTS)
     assert clip.prepare_head(settings, PROMPTS) == first and len(made) == 2 and {f.parent for f in first} == {cache}
     assert clip.prepare_head(settings, PROMPTS[1:]) == first[1:] and len(made) == 2  # of each data set on its own
-    assert [len(_clip_prompts.load_heads([file])) for file in first] == [2, 3]
+    assert [len(prompts.load_heads([file])) for file in first] == [2, 3]
     others = {
         *clip.prepare_head(settings, [(("cat", "cow"), None), PROMPTS[1]]),
         *clip.prepare_head(settings, [(("cat", "dog"), None)]),
@@ -245,9 +247,7 @@ def test_what_is_refused(tiny, tmp_path):
 def test_a_model_is_looked_up_once_and_not_with_every_batch(tiny, monkeypatch):
     path, _ = tiny
     looked = []
-    monkeypatch.setattr(
-        _clip_files, "find", lambda asked: looked.append(str(asked)) or (Path(path), Path("a/b@commit"))
-    )
+    monkeypatch.setattr(clip_files, "find", lambda asked: looked.append(str(asked)) or (Path(path), Path("a/b@commit")))
     one = classifier("someone/clip")
     model = one.build(0)
     for _ in range(3):
@@ -262,6 +262,6 @@ def test_a_model_is_looked_up_once_and_not_with_every_batch(tiny, monkeypatch):
 
 
 def test_the_papers_models_go_by_name():
-    from negmerge.models._clip_files import KNOWN
+    from negmerge.tasks.zero_shot.files import KNOWN
 
     assert list(KNOWN) == ["ViT-B/32", "ViT-B/16", "ViT-L/14"] and registry.load("families", "clip") is clip

@@ -6,17 +6,20 @@ import pytest
 import torch
 
 from negmerge.checkpoints import write_state_dict
-from negmerge.data.sources import digits
 from negmerge.errors import InputError
-from negmerge.evaluation import predict
 from negmerge.experiment.choices import ComputeConfig
 from negmerge.experiment.config import check_config
-from negmerge.metrics import accuracy
-from negmerge.models import _classifier, _compute, _normalising
-from negmerge.models._classifier import Classifier
-from negmerge.models._compute import Compute
+from negmerge.scores import accuracy
+from negmerge.tasks import compute
+from negmerge.tasks.compute import Compute
+from negmerge.tasks.image_classification import classifier, normalising
+from negmerge.tasks.image_classification.classifier import Classifier
+from negmerge.tasks.image_classification.inference import predict
+from negmerge.tasks.image_classification.sources import digits
+from negmerge.tasks.image_classification.store import Store, Tables
+from negmerge.tasks.image_classification.task import ImageClassification
 from negmerge.training import TrainSettings
-from negmerge.training.images import fit_images
+from negmerge.training.fitting import fit_rows
 from negmerge.training.job import TrainingJob
 
 PLAIN = Classifier("small-cnn", {}, 10, (1, 8, 8))
@@ -34,7 +37,8 @@ def source():
 
 def trained(classifier, source):
     model = classifier.place(classifier.build(0), "cpu")
-    loss = fit_images(classifier, model, source.train.images, source.train.labels, SETTINGS, seed=1)
+    task = ImageClassification(classifier, Tables(source))
+    loss = fit_rows(task, model, torch.arange(len(source.train)), SETTINGS, seed=1)
     return model, loss
 
 
@@ -76,7 +80,8 @@ def test_bf16_computes_in_bf16_and_trains_in_float32(source):
     assert all(p.dtype == torch.float32 for p in tuned.parameters())
     assert loss == pytest.approx(plain_loss, rel=0.1)
     reached = [
-        accuracy(predict(c, m, source.test.images), source.test.labels) for c, m in ((half, tuned), (PLAIN, plain))
+        accuracy(predict(c, m, source.test.images).argmax(1) == source.test.labels)
+        for c, m in ((half, tuned), (PLAIN, plain))
     ]
     assert min(reached) > 95 and abs(reached[0] - reached[1]) < 2
 
@@ -96,7 +101,7 @@ def test_compiling_is_for_training_only(source, monkeypatch):
 
         return run
 
-    monkeypatch.setattr(_classifier, "compiled", compiled)
+    monkeypatch.setattr(classifier, "compiled", compiled)
     fast = computed(compile=True)
     model, loss = trained(fast, source)
     assert len(calls) == 5 * -(-len(source.train) // 64) and all(calls)
@@ -108,7 +113,7 @@ def test_compiling_is_for_training_only(source, monkeypatch):
 @pytest.mark.heavy
 def test_compiled_training_ends_close_to_the_plain_one(source):
     model, loss = trained(computed(compile=True), source)
-    assert _compute.compiled(PLAIN.module.logits) is _compute.compiled(PLAIN.module.logits)
+    assert compute.compiled(PLAIN.contents.logits) is compute.compiled(PLAIN.contents.logits)
     plain, plain_loss = trained(PLAIN, source)
     assert loss == pytest.approx(plain_loss, rel=0.05)
     torch.testing.assert_close(model[3].weight, plain[3].weight, atol=0.02, rtol=0.1)
@@ -148,8 +153,9 @@ def test_tf32_needs_cuda():
 def test_a_job_takes_its_settings_along(tmp_path):
     import pickle
 
-    job = TrainingJob("a", tmp_path, computed(precision="bf16"), tmp_path, (1, 2), {}, 0, "cpu")
-    assert pickle.loads(pickle.dumps(job)).classifier.compute == Compute(precision="bf16")
+    task = ImageClassification(computed(precision="bf16"), Store(tmp_path))
+    job = TrainingJob("a", tmp_path, task, (1, 2), {}, 0, "cpu")
+    assert pickle.loads(pickle.dumps(job)).task.classifier.compute == Compute(precision="bf16")
 
 
 def test_the_config_names_them():
@@ -172,11 +178,11 @@ def test_the_config_names_them():
 def test_compiled_normalisation_has_the_bits_of_torch(monkeypatch, channels, layout):
     images = torch.randint(0, 256, (5, channels, 7, 9), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     mean, std = ((0.1, 0.5, 0.3)[:channels], (0.7,))
-    found = _normalising.normalise(images.contiguous(memory_format=layout), mean, std)
+    found = normalising.normalise(images.contiguous(memory_format=layout), mean, std)
     assert found.dtype == torch.float32 and found.is_contiguous(memory_format=layout)
-    assert _normalising.AVAILABLE
-    assert torch.equal(_normalising.channels_last(images), images)
-    assert _normalising.channels_last(images).is_contiguous(memory_format=torch.channels_last)
-    monkeypatch.setattr(_normalising, "AVAILABLE", False)
-    assert torch.equal(found, _normalising.normalise(images, mean, std))
-    assert torch.equal(found[:1], _normalising.normalise(images[:1], mean, std))
+    assert normalising.AVAILABLE
+    assert torch.equal(normalising.channels_last(images), images)
+    assert normalising.channels_last(images).is_contiguous(memory_format=torch.channels_last)
+    monkeypatch.setattr(normalising, "AVAILABLE", False)
+    assert torch.equal(found, normalising.normalise(images, mean, std))
+    assert torch.equal(found[:1], normalising.normalise(images[:1], mean, std))

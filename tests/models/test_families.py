@@ -7,9 +7,9 @@ from pydantic import ValidationError
 from negmerge import registry
 from negmerge.checkpoints import read_state_dict, write_state_dict
 from negmerge.errors import InputError
-from negmerge.evaluation import predict
-from negmerge.metrics import accuracy
-from negmerge.models._classifier import Classifier
+from negmerge.scores import accuracy
+from negmerge.tasks.image_classification.classifier import Classifier
+from negmerge.tasks.image_classification.inference import predict
 
 FAMILIES = registry.names("families")
 SMALL = {"swin": {"image_size": 32, "window_size": 4, "width": 12, "depths": [1, 1], "heads": [1, 2]}}
@@ -131,7 +131,7 @@ def test_a_training_may_start_from_published_weights(family, settings, tmp_path)
     published = Classifier(family, settings, 5, (3, 32, 32)).build(7).state_dict()
     write_state_dict(tmp_path / "published.safetensors", {k: v for k, v in published.items() if v.is_floating_point()})
     classifier = Classifier(family, {**settings, "pretrained": str(tmp_path / "published.safetensors")}, 3, (3, 32, 32))
-    head = classifier.module.HEAD
+    head = classifier.contents.HEAD
     drawn, started = classifier.build(1).state_dict(), classifier.start(1).state_dict()
     assert {name for name in started if torch.equal(started[name], drawn[name])} >= {f"{head}weight", f"{head}bias"}
     trunk = [name for name in published if not name.startswith(head)]
@@ -181,7 +181,7 @@ def test_real_models_have_their_stated_accuracy(shared, cifar_test, name, expect
     file = shared / "models" / f"resnet20-cifar10-{name}.safetensors"
     model = classifier.load(file)
     assert set(model.state_dict()) == set(read_state_dict(file))
-    assert accuracy(predict(classifier, model, cifar_test.images), cifar_test.labels) == pytest.approx(
+    assert accuracy(predict(classifier, model, cifar_test.images).argmax(1) == cifar_test.labels) == pytest.approx(
         expected, abs=0.011
     )
 
@@ -226,7 +226,7 @@ def test_resnet18_has_the_usual_tensor_names():
 
 
 def test_the_shortcut_without_weights_by_hand():
-    from negmerge.models.cifar_resnet import Padding
+    from negmerge.tasks.image_classification.families.cifar_resnet import Padding
 
     x = torch.arange(32.0).reshape(1, 2, 4, 4)
     out = Padding(1, 2)(x)
@@ -247,4 +247,4 @@ def test_a_small_network_learns_the_digits():
             optimizer.zero_grad()
             torch.nn.functional.cross_entropy(scores, source.train.labels[rows]).backward()
             optimizer.step()
-    assert accuracy(predict(classifier, model, source.test.images), source.test.labels) >= 97
+    assert accuracy(predict(classifier, model, source.test.images).argmax(1) == source.test.labels) >= 97

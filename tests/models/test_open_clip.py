@@ -10,7 +10,7 @@ from transformers import CLIPConfig, CLIPModel
 from negmerge.checkpoints import read_state_dict
 from negmerge.errors import InputError
 from negmerge.merging.engine import merge_checkpoints
-from negmerge.models._open_clip import clip_config, convert_open_clip, from_open_clip, to_open_clip
+from negmerge.tasks.zero_shot.open_clip import clip_config, convert_open_clip, from_open_clip, to_open_clip
 
 
 @pytest.fixture(scope="module")

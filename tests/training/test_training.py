@@ -8,13 +8,15 @@ from pydantic import ValidationError
 from torch import nn
 
 from negmerge.checkpoints import read_state_dict
-from negmerge.data.sources import digits
-from negmerge.data.store import Store
 from negmerge.errors import InputError, NegmergeError
-from negmerge.models._classifier import Classifier
-from negmerge.training import TrainSettings, derive_seed, fit
+from negmerge.seeding import derive_seed
+from negmerge.tasks.image_classification.batches import ImageBatches, resident
+from negmerge.tasks.image_classification.classifier import Classifier
+from negmerge.tasks.image_classification.sources import digits
+from negmerge.tasks.image_classification.store import Store
+from negmerge.tasks.image_classification.task import ImageClassification
+from negmerge.training import TrainSettings, fit
 from negmerge.training import job as job_module
-from negmerge.training.images import ImageBatches, resident
 from negmerge.training.job import TrainingJob, train
 from negmerge.training.loop import Epoch
 from negmerge.training.pool import expand_grid
@@ -43,7 +45,6 @@ def test_schedules_by_hand():
         {"lr": float("nan")},
         {"epochs": 0},
         {"optimizer": "adam"},
-        {"augment": "rotate"},
         {"label_smoothing": 1},
         {"lrr": 1},
     ],
@@ -224,8 +225,7 @@ def make_job(tmp_path):
         values = {
             "name": name,
             "directory": tmp_path / name,
-            "classifier": Classifier("small-cnn", {"width": 8}, 10, (1, 8, 8)),
-            "store": store.directory,
+            "task": ImageClassification(Classifier("small-cnn", {"width": 8}, 10, (1, 8, 8)), store),
             "rows": tuple(range(300)),
             "settings": {"epochs": 4, "lr": 0.01, "augment": "crop1"},
             "seed": 5,
@@ -257,7 +257,7 @@ def test_an_interrupted_job_goes_on_and_ends_the_same(make_job, monkeypatch):
     again = train(broken)
     assert again["losses"] == facts["losses"] and not broken.state_file.exists()
     assert broken.checkpoint.read_bytes() == whole.checkpoint.read_bytes()
-    monkeypatch.setattr(job_module, "fit_images", None)  # a finished job is not done again
+    monkeypatch.setattr(job_module, "fit_rows", None)  # a finished job is not done again
     assert train(broken) == again
 
 

@@ -5,8 +5,8 @@ import torch
 
 from negmerge import registry
 from negmerge.checkpoints import read_state_dict
-from negmerge.unlearning import salun, sisa
-from negmerge.unlearning._gradients import mean_gradient, row_losses, trained_parameters
+from negmerge.unlearning.gradients import mean_gradient, row_losses, trained_parameters
+from negmerge.unlearning.methods import salun, sisa
 
 # Settings under which a method shows what it is for, then bounds in percent: forget at most, retain at least.
 EXPECTED = [
@@ -64,7 +64,7 @@ def test_salun_leaves_every_bit_outside_its_mask(make_context, clip):
     context = make_context("salun")
     settings = salun.Settings(lr=0.1, epochs=2, weight_decay=0.1, momentum=0.9, clip=clip)
     made = read_state_dict(salun.unlearn(context, settings).checkpoint)
-    model = context.data.load(context.base)
+    model = context.data.task.open(context.base)
     names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     parameters = trained_parameters(model)
     gradients = mean_gradient(lambda rows: row_losses(context.data, model, rows), parameters, context.data.forget)
@@ -84,9 +84,9 @@ def test_boundary_expanding_is_scored_without_its_output(make_context):
     outcome = module.unlearn(context, module.Settings(lr=1e-3))
     state = read_state_dict(outcome.checkpoint)
     assert state["11.weight"].shape == (10, 64) and state["11.bias"].shape == (10,)
-    images, _ = context.data.images(context.data.forget)
-    model = context.data.load(outcome.checkpoint)
-    logits = context.data.classifier.logits(model, context.data.classifier.prepare(images))
+    images, _ = context.data.task.batch(context.data.forget, "cpu")
+    model = context.data.task.open(outcome.checkpoint)
+    logits = context.data.task.classifier.logits(model, context.data.task.classifier.prepare(images))
     assert logits.shape[1] == 10 and (logits.argmax(1) != 3).float().mean() > 0.9
 
 
@@ -95,13 +95,13 @@ def test_sisa_never_sees_a_forget_row_and_keeps_untouched_shards(make_context, s
     outcome = sisa.unlearn(context, sisa.Settings(shards=3, slices=2))
     everything = torch.cat([context.data.retain, context.data.forget]).sort().values
     assert outcome.facts["repeated_slices"] == outcome.facts["all_slices"] == 6  # a class is in every slice
-    model = context.data.load(outcome.checkpoint)
+    model = context.data.task.open(outcome.checkpoint)
     assert len(model.shards) == 3
 
     # One forget row touches the second slice of one shard: the same weights elsewhere, and only one slice to repeat.
     from dataclasses import replace
 
-    from negmerge.training import derive_seed
+    from negmerge.seeding import derive_seed
 
     parts = sisa.deal(everything, 3, 2, derive_seed(context.data.seed, "shards"))
     assert torch.equal(torch.cat([part for shard in parts for part in shard]).sort().values, everything)
@@ -123,9 +123,9 @@ def test_sisa_never_sees_a_forget_row_and_keeps_untouched_shards(make_context, s
 def test_an_ensemble_answers_with_the_mean_of_its_probabilities(make_context):
     context = make_context("sisa")
     outcome = sisa.unlearn(context, sisa.Settings(shards=2, slices=1))
-    classifier = context.data.classifier
-    images, _ = context.data.images(context.data.retain[:20])
-    model = context.data.load(outcome.checkpoint).eval()
+    classifier = context.data.task.classifier
+    images, _ = context.data.task.batch(context.data.retain[:20], "cpu")
+    model = context.data.task.open(outcome.checkpoint).eval()
     batch = classifier.prepare(images)
     with torch.no_grad():
         mean = torch.stack([shard(batch).softmax(1) for shard in model.shards]).mean(0)

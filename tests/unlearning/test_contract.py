@@ -8,14 +8,16 @@ from pydantic import ValidationError
 
 from negmerge import registry
 from negmerge.checkpoints import read_state_dict
-from negmerge.evaluation import apply_vector
 from negmerge.experiment.contexts import facts_of
 from negmerge.experiment.methods import check_settings, describe, needs_of
+from negmerge.selection.negated_model import apply_vector
 from negmerge.training.progress import Progress
-from negmerge.unlearning import _fitting, influence
-from negmerge.unlearning._search import search_ranges
+from negmerge.unlearning import fitting
+from negmerge.unlearning.method import method_of
+from negmerge.unlearning.methods import influence
+from negmerge.unlearning.search import search_ranges
 
-NAMES = registry.names("methods", "negmerge.unlearning")
+NAMES = registry.names("methods", "negmerge.unlearning.methods")
 NEEDS = {"pool", "forget", "retain", "validation", "reference"}
 SHORT = {"epochs": 3, "batch_size": 64, "samples": 40, "shards": 2, "slices": 2}
 
@@ -60,7 +62,7 @@ def test_every_method_says_what_it_is(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_ranges_of_a_search_are_valid_settings(name):
     check_settings(name, {})
-    for key, values in search_ranges(registry.load("methods", name), {}).items():
+    for key, values in search_ranges(method_of(name), {}).items():
         assert len(values) > 1 and values == sorted(values)
         check_settings(name, {key: values})
 
@@ -93,11 +95,11 @@ def test_a_finished_method_is_read_back(name, make_context, monkeypatch):
     def never(*_, **__):
         raise AssertionError("trained, judged or merged again")
 
-    monkeypatch.setattr(_fitting, "fit", never)
-    monkeypatch.setattr("negmerge.training.images.fit", never)
-    monkeypatch.setattr("negmerge.unlearning.influence.newton_step", never)
-    monkeypatch.setattr("negmerge.unlearning._negation.merge_vector", never)
-    monkeypatch.setattr("negmerge.experiment.selecting.predict_parts", never)
+    monkeypatch.setattr(fitting, "fit", never)
+    monkeypatch.setattr("negmerge.training.fitting.fit", never)
+    monkeypatch.setattr("negmerge.unlearning.methods.influence.newton_step", never)
+    monkeypatch.setattr("negmerge.unlearning.negation.merge_vector", never)
+    monkeypatch.setattr("negmerge.tasks.image_classification.task.observe_parts", never)
     assert facts_of(run(name, context)) == facts_of(outcome)
 
 

@@ -15,8 +15,10 @@ from negmerge.errors import InputError, NegmergeError
 from negmerge.experiment.judging import Judge
 from negmerge.experiment.methods import check_settings, describe, needs_of, run_method
 from negmerge.selection import Point, Selection, rank_models
-from negmerge.unlearning import SHARED, Outcome, greedy
-from negmerge.unlearning._search import candidates, search_ranges, unlearn_searched
+from negmerge.unlearning.context import SHARED, Outcome
+from negmerge.unlearning.method import Method, method_of
+from negmerge.unlearning.methods import greedy
+from negmerge.unlearning.search import candidates, search_ranges, unlearn_searched
 
 
 class Settings(BaseModel):
@@ -27,7 +29,7 @@ class Settings(BaseModel):
 
 
 def fake_method(unlearn, **more):
-    return SimpleNamespace(KIND="train", Settings=Settings, unlearn=unlearn, **more)
+    return Method("train", ("forget",), "", "", Settings, unlearn, **more)
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def test_a_candidate_that_diverges_is_out(tmp_path):
 
 
 def test_a_killed_search_takes_over_what_was_tried(tmp_path, make_context, monkeypatch):
-    module = registry.load("methods", "fine-tune")
+    module = method_of("fine-tune")
     given = {"lr": [1e-3, 1e-2, 1e-1], "epochs": 2}
     whole = unlearn_searched(module, given, make_context("fine-tune"))
     context = make_context("fine-tune", "broken")
@@ -208,7 +210,7 @@ def test_greedy_takes_what_improves(make_context, monkeypatch):
         return Outcome(vector=context.directory / name, selection=selection, seconds={"merge": 1.0, "selection": 2.0})
 
     monkeypatch.setattr(greedy, "negate", negate)
-    monkeypatch.setattr("negmerge.unlearning._singles.negate", negate)
+    monkeypatch.setattr("negmerge.unlearning.singles.negate", negate)
     outcome = greedy.unlearn(context, greedy.Settings())
     assert outcome.facts == {"taken": [b, c], "taken_members": 2}
     assert outcome.selection.scores["forget"] == 8.0

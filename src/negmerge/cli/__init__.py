@@ -13,6 +13,7 @@ from negmerge.cli.listing import list_names
 from negmerge.cli.merge import merge
 from negmerge.cli.report import report
 from negmerge.cli.run import run
+from negmerge.cli.schema import schema
 from negmerge.cli.verify import verify
 from negmerge.errors import NegmergeError
 
@@ -31,6 +32,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "report": report,
     "verify": verify,
     "list": list_names,
+    "schema": schema,
 }
 for name, command in COMMANDS.items():
     app.command(name)(command)

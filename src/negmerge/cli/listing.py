@@ -53,11 +53,12 @@ def _methods(names: Iterable[str]) -> Iterator[tuple[tuple[str, str], list[str]]
 
 def _places(kind: str, names: Iterable[str]) -> Iterator[tuple[tuple[str, str], Iterable[str]]]:
     """Yield name and summary of each source or family, and the lines below them."""
-    from negmerge import registry
+    from negmerge.tasks.image_classification.family import family_of
+    from negmerge.tasks.image_classification.source_file import SourceFile, source_file
 
     for name in names:
-        module = registry.load(kind, name)
-        yield (name, module.SUMMARY), getattr(getattr(module, "FACTS", None), "details", ())
+        found = source_file(name) if kind == "sources" else family_of(name)
+        yield (name, found.SUMMARY), found.FACTS.details if isinstance(found, SourceFile) and found.FACTS else ()
 
 
 def _pairs(settings: dict[str, object]) -> str:

@@ -35,10 +35,10 @@ class RunProgress:
         """Show one event."""
         name = event["event"]
         if name == "estimate":
-            trained = event["training_images"] + event["pool_images"]
+            trained = event["training_rows"] + event["pool_rows"]
             self._progress.console.print(
-                f"  about {event['minutes']:.1f} minutes from the start: {trained:,} images trained on, "
-                f"{event['evaluated_images']:,} evaluated, {event['disk'] / 1e6:,.0f} MB on disk",
+                f"  about {event['minutes']:.1f} minutes from the start: {trained:,} {event['noun']}s trained on, "
+                f"{event['evaluated_rows']:,} evaluated, {event['disk'] / 1e6:,.0f} MB on disk",
                 highlight=False,
             )
         elif name == "stage-started":

@@ -74,9 +74,10 @@ def _plan_text(name: str, plan: dict[str, Any]) -> str:
         [
             f"{name}: {len(plan['members'])} members, {plan['seeds']} seed(s)",
             f"  rows       {rows}",
-            f"  passes     {plan['training_images']:,} images to train base, reference and methods, "
-            f"{plan['pool_images']:,} to train the pool, {plan['evaluated_images']:,} evaluated",
-            f"  minutes    about {plan['minutes']:.1f} ({plan['images_per_second']:.0f} images/s of training a thread)",
+            f"  passes     {plan['training_rows']:,} {plan['noun']}s to train base, reference and methods, "
+            f"{plan['pool_rows']:,} to train the pool, {plan['evaluated_rows']:,} evaluated",
+            f"  minutes    about {plan['minutes']:.1f} "
+            f"({plan['rows_per_second']:.0f} {plan['noun']}s/s of training a thread)",
             f"  disk       about {plan['disk'] / 1e6:.0f} MB",
             *(f"  member     {member}" for member in plan["members"]),
         ]

@@ -5,9 +5,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from negmerge.data.rules import ForgetRule
 from negmerge.errors import InputError
-from negmerge.models._compute import Compute
+from negmerge.requests.rules import ForgetRule
+from negmerge.tasks.compute import Compute
 
 
 class Strict(BaseModel):

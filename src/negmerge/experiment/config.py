@@ -1,16 +1,14 @@
 """The config of an experiment: YAML, checked to the last key."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from negmerge import registry
 from negmerge.checking import MistakesError, mistakes_of
-from negmerge.data.rules import ForgetRule, RetainRule, ValidationRule
-from negmerge.errors import InputError, listing, nearest
+from negmerge.errors import InputError
 from negmerge.experiment.choices import (
     Buffers,
     ComputeConfig,
@@ -20,56 +18,17 @@ from negmerge.experiment.choices import (
     check_selection,
     checked_buffers,
 )
-from negmerge.experiment.two_sources import side_by_side
+from negmerge.experiment.config_errors import explain
 from negmerge.parsing import parse_change, parse_yaml
+from negmerge.plug_in import PlugIn, short_name
+from negmerge.tasks.image_classification.family import family_of
+from negmerge.tasks.image_classification.settings import DataConfig, ModelConfig
+from negmerge.tasks.image_classification.source_file import source_file
+from negmerge.tasks.opening import preparing_of
 from negmerge.training import TrainSettings
+from negmerge.training.pool import Member, expand_grid
 
 __all__ = ["Buffers", "Config", "Recalibrate", "SelectionConfig", "check_config", "load_config"]
-
-
-class DataConfig(BaseModel):
-    """Where images come from and how they are split; other keys are settings of the source."""
-
-    model_config = ConfigDict(extra="allow")
-
-    source: str = Field(description="a name from `negmerge list sources`")
-    forget: ForgetRule | None = Field(None, description="what to forget; not needed where split is given")
-    retain: RetainRule | None = Field(None, description="narrows the rows that may be used as retain data")
-    validation: ValidationRule = Field(default_factory=ValidationRule, description="how validation rows are taken")
-    train_rows: tuple[int, int] | None = Field(None, description="[start, stop]: the rows that are training data")
-    split: Path | None = Field(None, description="a split file that fixes every row")
-    seed: int = Field(0, ge=0, description="the seed of the split, the same for every seed of the run")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _two_sources(cls, values: Any) -> Any:
-        return side_by_side(values, cls.model_fields) if isinstance(values, Mapping) else values
-
-    @model_validator(mode="after")
-    def _one_way(self) -> "DataConfig":
-        if (self.forget is None) == (self.split is None):
-            raise ValueError("give either forget (a rule) or split (a file)")
-        if self.split is not None and (self.retain or self.train_rows or "validation" in self.model_fields_set):
-            raise ValueError("split fixes every row: leave out retain, train_rows and validation")
-        return self
-
-    @property
-    def source_settings(self) -> dict[str, Any]:
-        """The keys that belong to the source."""
-        return dict(self.model_extra or {})
-
-
-class ModelConfig(BaseModel):
-    """The family of the model; other keys are settings of the family."""
-
-    model_config = ConfigDict(extra="allow")
-
-    family: str = Field(description="a name from `negmerge list families`")
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The keys that belong to the family."""
-        return dict(self.model_extra or {})
 
 
 class BaseConfig(Strict):
@@ -112,7 +71,7 @@ class MethodConfig(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    name: str = Field(description="a name from `negmerge list methods`")
+    name: PlugIn = Field(description="a name from `negmerge list methods`, or {file: PATH}")
     label: str = Field("", description="the row's name, unless the method's own")
     buffers: Buffers | None = Field(None, description="as `buffers` of the config, for this row of a merging method")
     seeds: int | None = Field(
@@ -124,7 +83,7 @@ class MethodConfig(BaseModel):
     @property
     def row(self) -> str:
         """The name of the row."""
-        return self.label or self.name
+        return self.label or short_name(self.name)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -141,17 +100,17 @@ class EvaluationConfig(Strict):
     most: int | None = Field(None, ge=1, description="seeded samples of so many retain and forget rows; all if unset")
 
 
-class Config(Strict):
-    """A whole experiment."""
+class RunConfig(Strict):
+    """What the stages of a run read, whatever the task."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="letters, digits, dot, dash, underscore")
     seeds: list[int] = Field(default_factory=lambda: [0], min_length=1, description="one run for each")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where models run")
     compute: ComputeConfig = Field(default_factory=ComputeConfig, description="layout, precision and compilation")
-    workers: int | None = Field(None, ge=1, description="members trained at a time; all cores unless given")
+    workers: int | None = Field(
+        None, ge=1, description="models trained at a time, in processes of their own; all cores unless given"
+    )
     threads: int | None = Field(None, ge=1, description="threads of base, reference and evaluation; all cores if unset")
-    model: ModelConfig
-    data: DataConfig
     base: BaseConfig
     reference: ReferenceConfig | None = None
     pool: PoolConfig
@@ -197,6 +156,13 @@ class Config(Strict):
         return self.model_dump(mode="json")
 
 
+class Config(RunConfig):
+    """A whole experiment: a run, and the data and the model that its task is made of."""
+
+    model: ModelConfig
+    data: DataConfig
+
+
 def load_config(path: Path, changes: Sequence[str] = ()) -> Config:
     """Read a YAML config, apply `extends` and then `KEY=VALUE` changes (dotted keys), and check it.
 
@@ -221,30 +187,31 @@ def check_config(raw: Mapping[str, Any], where: str = "config") -> Config:
     try:
         config = Config.model_validate(raw)
     except ValidationError as error:
-        raise InputError(_explain(error, where, Config)) from None
+        raise InputError(explain(error, where, Config)) from None
     forget = config.data.forget
-    parts = [
-        ("sources", config.data.source, config.data.source_settings, "data"),
-        ("families", config.model.family, config.model.settings, "model"),
+    parts: list[tuple[Callable[[str], Any], str, dict[str, Any], str]] = [
+        (source_file, config.data.source, config.data.source_settings, "data"),
+        (family_of, config.model.family, config.model.settings, "model"),
     ]
     if forget is not None and forget.source is not None:
-        parts.append(("sources", forget.source, forget.source_settings, "data.forget"))
-    for kind, name, settings, place in parts:
-        schema = registry.load(kind, name).Settings
+        parts.append((source_file, forget.source, forget.source_settings, "data.forget"))
+    for read, name, settings, place in parts:
+        schema = read(name).Settings
         try:
             schema(**settings)
         except ValidationError as error:
-            raise InputError(_explain(error, f"{where}: {place} ({name})", schema)) from None
-    if config.base.pretrained and not hasattr(registry.load("families", config.model.family), "pretrained"):
+            raise InputError(explain(error, f"{where}: {place} ({name})", schema)) from None
+    if config.base.pretrained and family_of(config.model.family).pretrained is None:
         raise InputError(f"{where}: base.pretrained: {config.model.family} has no weights of its own; give train")
     if config.model.settings.get("linearised") and not config.base.pretrained:
         raise InputError(
             f"{where}: a linearised model is expanded at its own weights: write base: {{pretrained: true}}"
         )
     _check_methods(config, where)
-    from negmerge.training.pool import expand_grid
-
     members = expand_grid(config.pool.train, config.pool.grid)
+    check_training = preparing_of(config.model).check_training
+    for place, augment in _augmentations(config, members):
+        check_training(augment, f"{where}: {place}")
     everywhere = [m.name for m in config.methods if m.seeds is None]
     if config.pool.leave_one_out and (len(members) < 3 or "consensus" not in everywhere):
         raise InputError(
@@ -271,11 +238,24 @@ def _check_methods(config: Config, where: str) -> None:
     for method in config.methods:
         if method.buffers is not None and describe(method.name).kind == "train":
             raise InputError(f"{where}: method {method.row} does not merge: leave out buffers")
-        scratch = method.name in ("retrain", "sisa")
-        if scratch and not (method.settings.get("train") or config.scratch_settings()):
+        if describe(method.name).scratch and not (method.settings.get("train") or config.scratch_settings()):
             raise InputError(
                 f"{where}: {method.name} needs training settings: {{name: {method.name}, train: …}}, or base.train"
             )
+
+
+def _augmentations(config: Config, members: Sequence[Member]) -> Iterator[tuple[str, str]]:
+    """Yield the place and the value of every augmentation in a config, which only its task can judge."""
+    originals = {"base.train": config.base.train, "reference.train": config.reference and config.reference.train}
+    for place, trained in originals.items():
+        if isinstance(trained, TrainSettings):
+            yield place, trained.augment
+    yield from ((f"pool member {member.name}", member.settings.augment) for member in members)
+    for method in config.methods:
+        for settings in (method.settings, method.settings.get("train")):
+            found = (settings.get("augment") if isinstance(settings, Mapping) else None) or "none"
+            for one in found if isinstance(found, list) else [found]:
+                yield f"method {method.row}", str(one)
 
 
 def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
@@ -316,34 +296,3 @@ def _apply(raw: dict[str, Any], change: str) -> None:
         if not isinstance(place, dict):
             raise InputError(f"--set {change}: {parent!r} is not a mapping; set it as a whole")
     place[last] = value
-
-
-def _explain(error: ValidationError, where: str, schema: type[BaseModel]) -> str:
-    lines = []
-    for item in error.errors():
-        place = ".".join(str(part) for part in item["loc"] if not str(part).startswith(("function-", "literal[")))
-        if item["type"] == "extra_forbidden":
-            known = _fields_at(schema, item["loc"][:-1])
-            lines.append(f"{place}: unknown key{nearest(str(item['loc'][-1]), known)}")
-        elif item["type"] == "missing":
-            lines.append(f"{place}: missing")
-        else:
-            lines.append(f"{place or 'config'}: {item['msg'].removeprefix('Value error, ')}, got {item['input']!r}")
-    if len(lines) == 1:
-        return f"{where}: {lines[0]}"
-    return listing(f"{where}: {len(lines)} settings are wrong:", lines)
-
-
-def _fields_at(schema: type[BaseModel], location: Sequence[int | str]) -> list[str]:
-    """Return the keys that may stand at a place of the schema."""
-    import typing
-
-    current: Any = schema
-    for part in location:
-        if isinstance(current, type) and issubclass(current, BaseModel) and part in current.model_fields:
-            current = current.model_fields[str(part)].annotation
-        models = [a for a in (current, *typing.get_args(current)) if isinstance(a, type) and issubclass(a, BaseModel)]
-        current = models[0] if models else current
-    if isinstance(current, type) and issubclass(current, BaseModel):
-        return list(current.model_fields)
-    return []

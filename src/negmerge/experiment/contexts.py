@@ -9,10 +9,11 @@ from negmerge.errors import InputError
 from negmerge.experiment.choices import Buffers, describe_buffers
 from negmerge.experiment.config import MethodConfig
 from negmerge.experiment.judging import Judge
+from negmerge.seeding import derive_seed
 from negmerge.selection import Selection
-from negmerge.training import TrainSettings, derive_seed
+from negmerge.training import TrainSettings
 from negmerge.training.job import TrainingJob
-from negmerge.unlearning import Context, Outcome, TrainingData, TrainingTask
+from negmerge.unlearning.context import Context, Outcome, TrainingData, TrainingTask
 
 if TYPE_CHECKING:
     from negmerge.experiment.stages import SeedRun
@@ -53,10 +54,9 @@ class Contexts:
     def _data(self, name: str) -> TrainingData:
         run, trained = self.run, self.run.config.base.train
         return TrainingData(
-            classifier=run.material.classifier,
-            store=run.material.store.directory,
-            forget=run.material.split.forget,
-            retain=run.material.split.retain,
+            task=run.material.task,
+            forget=run.material.parts["forget"],
+            retain=run.material.parts["retain"],
             device=run.material.device,
             seed=derive_seed(run.seed, f"method {name}"),
             augment=trained.augment if trained else "none",
@@ -104,7 +104,7 @@ class Contexts:
         same = wanted == own and seed == 0
         name, place = ("reference", run.place.path / "reference") if same else ("retrain", directory)
         part = f"from scratch {seed}" if seed else None
-        job = run.job(name, place, run.material.split.retain, wanted, part=part)
+        job = run.job(name, place, run.material.parts["retain"], wanted, part=part)
         run.train([job], workers=1, threads=run.threads)
         return job.checkpoint, job.facts()["seconds"]
 

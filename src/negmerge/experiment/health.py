@@ -5,28 +5,25 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from negmerge.data.store import Store
-from negmerge.evaluation import predict_parts
-from negmerge.metrics import accuracy
-from negmerge.models._classifier import Classifier
+from negmerge.scores import accuracy, mean_loss
+from negmerge.tasks.task import Task
 
 
 def pool_health(
-    classifier: Classifier, store: Store, forget: Tensor, base: Path, members: Mapping[str, Path], device: str
+    task: Task, forget: Tensor, base: Path, members: Mapping[str, Path], device: str
 ) -> dict[str, dict[str, float]]:
-    """Return for `base` and for every member, by name, its mean cross-entropy and accuracy on the forget rows.
+    """Return for `base` and for every member, by name, its mean loss and its accuracy on the forget rows.
 
-    {"base": {"loss": …, "forget": …}, NAME: …}: `loss` in nats, in evaluation mode, without augmentation or label
-    smoothing, `forget` in percent.
+    {"base": {"loss": …, "forget": …}, NAME: …}: `loss` is that of the task's rows, in evaluation mode, without
+    augmentation or label smoothing, `forget` in percent. What the task has no column for is left out.
     """
-    found = {}
+    columns = [name for name in ("loss", "correct") if name in task.COLUMNS]
+    found: dict[str, dict[str, float]] = {}
     for name, checkpoint in {"base": base, **members}.items():
-        model = classifier.load(checkpoint, device)
-        logits, labels = predict_parts(classifier, model, store.table("train").take, {"forget": forget})["forget"]
-        loss = float(functional.cross_entropy(logits.double(), labels))
-        found[name] = {"loss": loss, "forget": accuracy(logits, labels)}
+        seen = task.observe(task.open(checkpoint, device), {"forget": forget}, {"forget": columns})["forget"]
+        found[name] = {"loss": mean_loss(seen["loss"])} if "loss" in seen else {}
+        found[name] |= {"forget": accuracy(seen["correct"])} if "correct" in seen else {}
     return found
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from negmerge.experiment.selecting import Selector
 from negmerge.selection import rank_models
-from negmerge.unlearning import Rank
+from negmerge.unlearning.context import Rank
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Judge:
 
     def scores(self, checkpoint: Path) -> dict[str, float]:
         """Return what selection sees of a model: forget and retain accuracy, and the objective's own score."""
-        model = self.selector.classifier.load(checkpoint, self.selector.device)
+        model = self.selector.task.open(checkpoint, self.selector.device)
         return self.selector.candidate_scores(model, self.selector.rule.objective, self.base)
 
     def rank(self, scores: Mapping[str, float]) -> Rank:

@@ -1,6 +1,6 @@
 """What is reported of a model: everything, once, at the end."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,54 +8,55 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from negmerge.data.splits import Split
-from negmerge.data.store import Store
-from negmerge.evaluation import predict_parts
-from negmerge.metrics import accuracy, membership_svc_confidence, per_class_accuracy
-from negmerge.models._classifier import Classifier
-from negmerge.training import derive_seed
+from negmerge.scores import Draw, Score, accuracy_by_group, columns_needed
+from negmerge.seeding import derive_seed
+from negmerge.tasks.task import Task
 
-IN_TRAIN = ("retain", "forget", "validation", "validation_forget")
-IN_TEST = ("test", "test_forget")
+TESTED = ("test", "test_forget")  # the parts whose accuracy is told group by group
+PER_GROUP = ("correct", "group")
 
 
 @dataclass(frozen=True)
 class Bench:
-    """The data of a run and a model family, ready to measure any weights of it."""
+    """The task and the parts of a run, ready to measure any weights.
 
-    classifier: Classifier
-    store: Store
-    split: Split
-    membership: Sequence[str]
+    `attacks` are the membership attacks that are made; of retain and forget rows at most `most` are looked at.
+    """
+
+    task: Task
+    parts: Mapping[str, Tensor]
+    attacks: Sequence[str]
     seed: int
     device: str
     most: int | None = None
 
     def _rows(self, name: str) -> Tensor:
         """Return the rows of a part; of retain and forget at most `most`, the same ones for every model."""
-        rows: Tensor = getattr(self.split, name)
+        rows = self.parts[name]
         if self.most is None or name not in ("retain", "forget") or len(rows) <= self.most:
             return rows
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "evaluation", name))
         return rows[torch.randperm(len(rows), generator=generator)[: self.most].sort().values]
 
     def full_scores(self, checkpoint: Path) -> dict[str, Any]:
-        """Return every reported number of the weights in `checkpoint`, accuracies and attack in percent.
+        """Return every reported number of the weights in `checkpoint`: the task's scores, and accuracy by group.
 
-        Predictions are made in one pass over all parts; the test rows are touched here and nowhere else.
+        A score without rows, and of an attack that is not made, is None. Everything is observed in one pass over all
+        parts; the test rows are touched here and nowhere else.
         """
-        model = self.classifier.load(checkpoint, self.device)
-        both = self.store.both()
-        parts = {name: self._rows(name) for name in IN_TRAIN}
-        parts |= {name: getattr(self.split, name) + len(both.first) for name in IN_TEST}
-        seen = predict_parts(self.classifier, model, both.take, parts)
-        scores: dict[str, Any] = {name: accuracy(*pair) if len(pair[1]) else None for name, pair in seen.items()}
-        test_logits = torch.cat([seen["test"][0], seen["test_forget"][0]])
-        test_labels = torch.cat([seen["test"][1], seen["test_forget"][1]])
-        scores["per_class"] = per_class_accuracy(test_logits, test_labels, self.classifier.classes)
-        scores["membership"] = None
-        if "svc-confidence" in self.membership:
-            scores["membership"] = membership_svc_confidence(
-                *seen["retain"], *seen["test"], *seen["forget"], seed=derive_seed(self.seed, "membership")
-            )
+        wanted = [score for score in self.task.scores if not score.attack or score.attack in self.attacks]
+        needed = columns_needed(wanted)
+        grouped = set(PER_GROUP) <= set(self.task.COLUMNS)
+        for part in TESTED if grouped else ():
+            needed[part] = list(dict.fromkeys([*needed.get(part, []), *PER_GROUP]))
+        model = self.task.open(checkpoint, self.device)
+        seen = self.task.observe(model, {name: self._rows(name) for name in needed}, needed)
+        scores: dict[str, Any] = {score.name: None for score in self.task.scores}
+        scores |= {score.name: score.of({"model": seen}, self._draw(score)) for score in wanted}
+        if grouped:
+            correct, group = (torch.cat([seen[part][column] for part in TESTED]) for column in PER_GROUP)
+            scores["per_class"] = accuracy_by_group(correct, group, len(self.task.rows().groups))
         return scores
+
+    def _draw(self, score: Score) -> Draw:
+        return Draw(derive_seed(self.seed, score.name))

@@ -11,14 +11,19 @@ from negmerge.checking import MistakesError, unknown
 from negmerge.errors import InputError, NegmergeError
 from negmerge.merging.merger import Merger
 from negmerge.merging.method import MERGE_NEEDS, load_method, merges
-from negmerge.unlearning import Context, Outcome
-from negmerge.unlearning._negation import negate
-from negmerge.unlearning._search import candidates, search_ranges, unlearn_searched
+from negmerge.tasks.task import Task, need
+from negmerge.unlearning.context import Context, Outcome
+from negmerge.unlearning.method import method_of
+from negmerge.unlearning.negation import negate
+from negmerge.unlearning.search import candidates, search_ranges, unlearn_searched
 
 
 @dataclass(frozen=True)
 class MethodInfo:
-    """A method as the tables show it; `search` maps settings to the values that are tried where none is given."""
+    """A method as the tables show it; `search` maps settings to the values that are tried where none is given.
+
+    `requires` are the capabilities that a task must have; for the rest see `negmerge.unlearning.method.Method`.
+    """
 
     name: str
     kind: str
@@ -27,6 +32,10 @@ class MethodInfo:
     reference: str
     settings: dict[str, Any]
     search: dict[str, list[Any]] = field(default_factory=dict)
+    requires: tuple[type, ...] = ()
+    scratch: bool = False
+    exact: bool = False
+    each_member: bool = False
 
 
 def describe(name: str) -> MethodInfo:
@@ -35,9 +44,26 @@ def describe(name: str) -> MethodInfo:
     if merges(module):
         found = load_method(name)
         return MethodInfo(name, "merge", MERGE_NEEDS, found.summary, found.reference, found.defaults)
-    settings = {k: f.default for k, f in module.Settings.model_fields.items()}
-    search = search_ranges(module, {})
-    return MethodInfo(name, module.KIND, module.NEEDS, module.SUMMARY, module.REFERENCE, settings, search)
+    method = method_of(name)
+    return MethodInfo(
+        name,
+        method.KIND,
+        method.NEEDS,
+        method.SUMMARY,
+        method.REFERENCE,
+        settings={k: f.default for k, f in method.Settings.model_fields.items()},
+        search=search_ranges(method, {}),
+        requires=method.REQUIRES,
+        scratch=method.SCRATCH,
+        exact=method.EXACT,
+        each_member=method.EACH_MEMBER,
+    )
+
+
+def trials_of(name: str, members: int) -> int:
+    """Return for how many vectors a method chooses α with a pool of so many, those of single members aside."""
+    info = describe(name)
+    return 1 if info.kind == "merge" else method_of(name).trials(members)
 
 
 def check_settings(name: str, settings: Mapping[str, Any]) -> None:
@@ -46,29 +72,36 @@ def check_settings(name: str, settings: Mapping[str, Any]) -> None:
     if merges(module):
         Merger(name, settings)
         return
+    method = method_of(name)
     known = describe(name).settings
     wrong = [unknown(key, known) for key in settings if key not in known]
     if wrong:
         raise MistakesError(f"method {name}", wrong)
-    for key, values in search_ranges(module, settings).items():
+    for key, values in search_ranges(method, settings).items():
         if not values or len({repr(value) for value in values}) < len(values):
             raise InputError(f"method {name}: {key}: give a list of different values to search, got {values}")
     try:
-        for candidate in candidates(module, settings):
-            module.Settings(**candidate)
+        for candidate in candidates(method, settings):
+            method.Settings(**candidate)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise InputError(f"method {name}: {where}: {first['msg']}") from None
 
 
+def check_task(name: str, task: Task) -> None:
+    """Raise InputError where a method requires a capability that the task does not have."""
+    for capability in describe(name).requires:
+        need(task, capability, f"the method {name}")
+
+
 def needs_of(name: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the data that a method uses with these settings (lists that are searched: with the first of each)."""
-    module = registry.load("methods", name)
-    if not hasattr(module, "needs"):
-        return describe(name).needs
-    needs: tuple[str, ...] = module.needs(module.Settings(**next(candidates(module, settings))))
-    return needs
+    info = describe(name)
+    method = None if info.kind == "merge" else method_of(name)
+    if method is None or method.needs is None:
+        return info.needs
+    return method.needs(method.Settings(**next(candidates(method, settings))))
 
 
 def run_method(
@@ -82,6 +115,6 @@ def run_method(
     if merges(module):
         return negate(context, name, settings, context.members, "merged")
     try:
-        return unlearn_searched(module, settings, context, earlier)
+        return unlearn_searched(method_of(name), settings, context, earlier)
     except NegmergeError as error:
         raise type(error)(f"method {name}: {error}") from None

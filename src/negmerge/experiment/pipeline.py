@@ -3,16 +3,17 @@
 import os
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from negmerge.errors import InputError
 from negmerge.execution import torch_threads
 from negmerge.experiment.aggregate import aggregate
-from negmerge.experiment.config import Config
-from negmerge.experiment.plan import estimate_prepared
+from negmerge.experiment.config import Config, RunConfig
+from negmerge.experiment.plan import estimate
 from negmerge.experiment.prepare import Material, prepare
-from negmerge.experiment.record import file_entry, machine, peak_rss, verify_run, versions, write_record
+from negmerge.experiment.record import machine, peak_rss, verify_run, versions, write_record
 from negmerge.experiment.results import collect
 from negmerge.experiment.rundir import OnEvent, RunDir, read_json, write_json
 from negmerge.experiment.stages import SeedRun
@@ -38,43 +39,54 @@ def run(
     or another process is at work in the directory.
     """
     place = RunDir(Path(directory) if directory is not None else Path("runs") / config.name, on_event)
+
+    def prepared() -> Material:
+        with place.stage("data"):
+            material = prepare(place, config)
+        place.emit("estimate", **estimate(config, material).as_json())
+        return material
+
     with place.lock():
-        place.keep_config(config)
-        results_file = place.path / "results.json"
-        if not results_file.exists() or not (place.path / "record.json").exists():
-            _run(place, config, command)
+        results = run_stages(place, config, prepared, command)
         if purge_pool:
             for private in (place.path / "private", *place.path.glob("seed-*/private")):
                 shutil.rmtree(private, ignore_errors=True)
         from negmerge.report import write_report
 
         write_report(place.path)
-        results: dict[str, Any] = read_json(results_file)
-        place.emit("finished", results=str(results_file))
+        place.emit("finished", results=str(place.path / "results.json"))
         return results
 
 
-def _run(place: RunDir, config: Config, command: str) -> None:
-    with torch_threads(config.threads or os.cpu_count() or 1):
-        _run_stages(place, config, command)
+def run_stages(place: RunDir, config: RunConfig, prepared: Callable[[], Material], command: str = "") -> dict[str, Any]:
+    """Do what is not done of a run in its directory, which is locked, and return its results.
+
+    `prepared` makes what the stages work on, if any is to be done. Raises InputError for a directory of another run.
+    """
+    place.keep_config(config)
+    results_file = place.path / "results.json"
+    if not results_file.exists() or not (place.path / "record.json").exists():
+        with torch_threads(config.threads or os.cpu_count() or 1):
+            started = time.perf_counter()
+            material = prepared()
+            with material.compute.float_products():
+                rows = _all_seeds(place, config, material)
+            _write_results(place, config, material, rows, command, started)
+    results: dict[str, Any] = read_json(results_file)
+    return results
 
 
-def _run_stages(place: RunDir, config: Config, command: str) -> None:
-    started = time.perf_counter()
-    with place.stage("data"):
-        material = prepare(place, config)
-    with material.classifier.compute.float_products():
-        place.emit("estimate", **estimate_prepared(config, material).as_json())
-        rows = _all_seeds(place, config, material)
-    results = rows[0] if len(rows) == 1 else aggregate(rows)
-    write_json(place.path / "results.json", results)
+def _write_results(
+    place: RunDir, config: RunConfig, material: Material, rows: list[dict[str, Any]], command: str, started: float
+) -> None:
+    write_json(place.path / "results.json", rows[0] if len(rows) == 1 else aggregate(rows))
     record = {
         "command": command,
         "config": config.resolved(),
         "seeds": config.seeds,
         "versions": versions(),
         "machine": machine(material.device),
-        "inputs": _inputs(config, material),
+        "inputs": list(material.inputs),
         "stages": place.stages,
         "seconds": time.perf_counter() - started,
         "peak_rss": peak_rss(),
@@ -82,7 +94,7 @@ def _run_stages(place: RunDir, config: Config, command: str) -> None:
     write_record(place.path, record, _outputs(place.path))
 
 
-def _all_seeds(place: RunDir, config: Config, material: Material) -> list[dict[str, Any]]:
+def _all_seeds(place: RunDir, config: RunConfig, material: Material) -> list[dict[str, Any]]:
     rows = []
     for seed in config.seeds:
         folder = place.path if len(config.seeds) == 1 else place.path / f"seed-{seed}"
@@ -90,16 +102,6 @@ def _all_seeds(place: RunDir, config: Config, material: Material) -> list[dict[s
         seed_place = RunDir(folder, place.on_event, place.stages)
         rows.append(collect(config, material, SeedRun(seed_place, config, material, seed, first).finish()))
     return rows
-
-
-def _inputs(config: Config, material: Material) -> list[dict[str, Any]]:
-    """Return the files that the config names, those of the family's model, and the content hash of the images."""
-    paths = [config.base.checkpoint, config.data.split]
-    if config.reference:
-        paths.append(config.reference.checkpoint)
-    entries = [file_entry(path, str(path)) for path in paths if path is not None]
-    entries += material.model_files
-    return [*entries, {"path": f"images:{config.data.source}", "bytes": material.bytes, "hash": material.fingerprint}]
 
 
 def _outputs(directory: Path) -> list[Path]:

@@ -3,38 +3,39 @@
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
-from negmerge.data.splits import Split
-from negmerge.evaluation import predict
 from negmerge.execution import torch_threads
 from negmerge.experiment.choices import SelectionConfig
-from negmerge.experiment.config import Config
-from negmerge.experiment.prepare import Material, choose_device, load_data, make_classifier
+from negmerge.experiment.config import Config, RunConfig
+from negmerge.experiment.prepare import Material, load_unwritten
 from negmerge.experiment.workload import workload
-from negmerge.models._classifier import Classifier
 from negmerge.training import TrainSettings
-from negmerge.training.images import fit_images
+from negmerge.training.fitting import fit_rows
 from negmerge.training.pool import expand_grid
 
 EVALUATIONS = 8, 13  # of α, for one vector, by the bracket search: up to α = 1; where the bracket is open
-STEP_ROWS = {"cpu": 32, "mps": 128, "cuda": 256}  # images in a timed step: enough to keep the device busy
+STEP_ROWS = {"cpu": 32, "mps": 128, "cuda": 256}  # rows in a timed step: enough to keep the device busy
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The size of a run. Image passes count one image through the model once; minutes are an estimate."""
+    """The size of a run. Passes count one row, called by the task's noun, through the model once.
+
+    Minutes are an estimate.
+    """
 
     seeds: int
     members: list[str]
     rows: dict[str, int]
-    training_images: int
-    pool_images: int
-    evaluated_images: int
-    images_per_second: float
+    noun: str
+    training_rows: int
+    pool_rows: int
+    evaluated_rows: int
+    rows_per_second: float
     minutes: float
     disk: int
 
@@ -50,37 +51,16 @@ def plan(config: Config) -> Plan:
     process is on one thread, and that the machine does nothing else, now and then. Raises InputError as loading the
     data does.
     """
-    loaded = load_data(config.data, config.model)
-    source, split = loaded.source, loaded.split
-    device = choose_device(config.device)
-    images = source.train.images
-    classifier = make_classifier(config, len(source.train.classes), images.shape[1:], device, loaded.prompts)
-    size = source.train.images.numel() + source.test.images.numel()
-    some = torch.arange(min(STEP_ROWS[device], len(images)))
-    with classifier.compute.float_products():
-        return estimate(config, split, classifier, device, (images[some], source.train.labels[some]), size)
+    return estimate(config, load_unwritten(config))
 
 
-def estimate_prepared(config: Config, material: Material) -> Plan:
-    """Return what a run will take whose data stage is done, from a few steps on its first images."""
-    table = material.store.table("train")
-    some = table.take(torch.arange(min(STEP_ROWS[material.device], len(table))))
-    return estimate(config, material.split, material.classifier, material.device, some, material.bytes)
-
-
-def estimate(
-    config: Config,
-    split: Split,
-    classifier: Classifier,
-    device: str,
-    some: tuple[torch.Tensor, torch.Tensor],
-    image_bytes: int,
-) -> Plan:
-    """Time a few steps on `some` images with their labels, and return what the run will take.
+def estimate(config: RunConfig, material: Material) -> Plan:
+    """Time a few steps on the first rows of a run, and return what it will take.
 
     The estimate supposes that nothing of the run is there yet, that every worker is as fast as this process is on one
     thread, and that nothing is compiled.
     """
+    split, device = material.split, material.device
     members = expand_grid(config.pool.train, config.pool.grid)
     training = 0
     if config.base.train:
@@ -89,7 +69,7 @@ def estimate(
         own = config.base.train if config.reference.train == "base" else config.reference.train
         assert isinstance(own, TrainSettings)
         training += own.epochs * len(split.retain)
-    pool = sum(member.settings.count_images(len(split.forget)) for member in members)
+    pool = sum(member.settings.count_rows(len(split.forget)) for member in members)
     rows = split.describe()
     samples = min(config.selection.retain_rows, rows["retain"]) + (rows["validation_forget"] or rows["forget"])
     if config.selection.objective == "match-reference":
@@ -103,8 +83,10 @@ def estimate(
     cores = (os.cpu_count() or 1) if device == "cpu" else 1
     threads = min(config.threads or cores, cores)
     workers = min(config.workers or cores, len(members)) if device == "cpu" else 1
-    train_speed, predict_speed = _speeds(classifier, *some, device, threads)
-    model_bytes = sum(t.numel() * t.element_size() for t in classifier.build().state_dict().values())
+    with material.compute.float_products():
+        train_speed, predict_speed = _speeds(material, threads)
+    state = material.task.trained(material.task.template())
+    model_bytes = sum(t.numel() * t.element_size() for t in state.values())
     kept = len(members) * seeds + vectors + judged + models
     trained = training * seeds + sum(work.trained for work in works)
     seconds = trained / train_speed / threads + pool * seeds / train_speed / workers + evaluated / predict_speed
@@ -112,12 +94,13 @@ def estimate(
         seeds=seeds,
         members=[member.name for member in members],
         rows=rows,
-        training_images=trained,
-        pool_images=pool * seeds,
-        evaluated_images=evaluated,
-        images_per_second=train_speed,
+        noun=material.task.NOUN,
+        training_rows=trained,
+        pool_rows=pool * seeds,
+        evaluated_rows=evaluated,
+        rows_per_second=train_speed,
         minutes=seconds / 60,
-        disk=kept * model_bytes + image_bytes,
+        disk=kept * model_bytes + material.bytes,
     )
 
 
@@ -128,18 +111,17 @@ def _evaluations(selection: SelectionConfig) -> int:
     return EVALUATIONS[selection.max_alpha is None or selection.max_alpha > 1.0]
 
 
-def _speeds(
-    classifier: Classifier, images: torch.Tensor, labels: torch.Tensor, device: str, threads: int
-) -> tuple[float, float]:
-    """Return images per second of training on one thread and of inference on `threads`, both warmed up."""
-    plain = replace(classifier, compute=replace(classifier.compute, compile=False))
-    model = plain.place(plain.build(), device)
-    settings = TrainSettings(lr=1e-5, epochs=1, batch_size=max(2, len(images)))
+def _speeds(material: Material, threads: int) -> tuple[float, float]:
+    """Return rows per second of training on one thread and of inference on `threads`, both warmed up."""
+    task = material.task.uncompiled()
+    rows = torch.arange(min(STEP_ROWS[material.device], len(task.rows())))
+    model = task.place(task.template(), material.device)
+    settings = TrainSettings(lr=1e-5, epochs=1, batch_size=max(2, len(rows)))
     with torch_threads(1):
-        training = _seconds(lambda: fit_images(plain, model, images, labels, settings, seed=0))
+        training = _seconds(lambda: fit_rows(task, model, rows, settings, seed=0))
     with torch_threads(threads):
-        inference = _seconds(lambda: predict(plain, model, images))
-    return len(images) / training, len(images) / inference
+        inference = _seconds(lambda: task.observe(model, {"some": rows}, {"some": ("correct",)}))
+    return len(rows) / training, len(rows) / inference
 
 
 def _seconds(step: Callable[[], object]) -> float:

@@ -1,22 +1,19 @@
 """From what the stages wrote to `results.json`: rows, gaps, warnings."""
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from negmerge import __version__
 from negmerge.experiment.choices import Buffers, Recalibrate, describe_buffers
-from negmerge.experiment.config import Config, MethodConfig
+from negmerge.experiment.config import MethodConfig, RunConfig
 from negmerge.experiment.methods import describe, needs_of
 from negmerge.experiment.prepare import Material
 from negmerge.experiment.stages import Finished
 from negmerge.experiment.warnings import curve_warnings, health_warnings, leave_one_out_warnings, pool_warnings
-from negmerge.metrics import average_gap
-
-GAP_NUMBERS = ("retain", "forget", "test", "membership")
+from negmerge.scores import Score, average_gap
 
 
-def collect(config: Config, material: Material, finished: Finished) -> dict[str, Any]:
+def collect(config: RunConfig, material: Material, finished: Finished) -> dict[str, Any]:
     """Return the results of one seed; accuracies, attack and gaps in percent, `consensus` as a share."""
     methods = {
         m.row: _row(m, config.buffers_of(m), finished.methods[m.row])
@@ -32,7 +29,7 @@ def collect(config: Config, material: Material, finished: Finished) -> dict[str,
         **finished.reference,
     }
     for row in (base, *methods.values()):
-        row |= _gap(row, reference)
+        row |= _gap(row, reference, material.task.scores)
     kept = material.split.validation if config.selection.floor_on == "validation" else material.split.retain
     held_out = len(material.split.validation_forget) > 0
     kind = material.split.kind
@@ -43,13 +40,15 @@ def collect(config: Config, material: Material, finished: Finished) -> dict[str,
         "seeds": config.seeds,
         "task": {
             "kind": kind,
-            "text": _text(config, material),
-            "source": _source_name(config.data.source, config.data.source_settings),
-            "forget_classes": [material.classes[i] for i in _forgotten(material)],
-            "classes": list(material.classes),
+            "text": material.about.text,
+            "source": material.about.source,
+            "noun": material.task.NOUN,
+            "forget_classes": list(material.about.forgotten),
+            "classes": list(material.task.rows().groups),
             "rows": material.split.describe(),
             "evaluated": _evaluated(material.split.describe(), config.evaluation.most),
         },
+        "scores": [score.descriptor() for score in material.task.scores],
         "model": _model(config, material, methods),
         "selection": {
             **config.selection.model_dump(mode="json"),
@@ -85,6 +84,7 @@ def _row(method: MethodConfig, buffers: Buffers, outcome: dict[str, Any]) -> dic
         "label": method.row,
         "method": method.name,
         "kind": info.kind,
+        **({"stands_for": "reference"} if info.exact else {}),
         "needs": needs,
         "buffers": describe_buffers(buffers) if merges else None,
         "settings": {**{k: v for k, v in info.settings.items() if v is not None}, **method.settings, **found},
@@ -93,19 +93,20 @@ def _row(method: MethodConfig, buffers: Buffers, outcome: dict[str, Any]) -> dic
     }
 
 
-def _gap(row: dict[str, Any], reference: dict[str, Any] | None) -> dict[str, Any]:
-    if reference is None or any(r[key] is None for r in (row, reference) for key in GAP_NUMBERS):
+def _gap(row: dict[str, Any], reference: dict[str, Any] | None, scores: Sequence[Score]) -> dict[str, Any]:
+    names = [score.name for score in scores if score.in_gap]
+    if reference is None or any(r[name] is None for r in (row, reference) for name in names):
         return {"gap": None, "gap_parts": None}
-    gap = average_gap(row, reference)
+    gap = average_gap(row, reference, names)
     return {"gap": gap.total, "gap_parts": dict(gap.parts)}
 
 
-def _model(config: Config, material: Material, methods: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _model(config: RunConfig, material: Material, methods: dict[str, dict[str, Any]]) -> dict[str, Any]:
     merged = [row["merged_elements"] for row in methods.values() if row.get("merged_elements")]
     return {
-        "family": config.model.family,
-        "settings": config.model.settings,
-        "parameters": sum(p.numel() for p in material.classifier.build().parameters()),
+        "family": material.about.family,
+        "settings": dict(material.about.settings),
+        "parameters": sum(p.numel() for p in material.task.template().parameters()),
         "merged_elements": merged[0] if merged else None,
         "buffers": describe_buffers(config.buffers),
     }
@@ -118,8 +119,8 @@ def _member(facts: dict[str, Any], health: Mapping[str, Mapping[str, float]]) ->
         "name": name,
         "settings": facts["settings"],
         "loss": facts["losses"][-1],
-        "forget_loss": health[name]["loss"],
-        "forget": health[name]["forget"],
+        "forget_loss": health[name].get("loss"),
+        "forget": health[name].get("forget"),
         "seconds": facts["seconds"],
     }
 
@@ -136,31 +137,3 @@ def _warnings(finished: Finished, methods: dict[str, dict[str, Any]]) -> list[di
         if row.get("curve"):
             found += curve_warnings(label, row["curve"], row["alpha"], row["open_end"])
     return found
-
-
-def _forgotten(material: Material) -> list[int]:
-    """Return the classes that the split forgets as a whole, by index."""
-    split = material.split
-    if split.kind != "class":
-        return []
-    _, labels = material.store.table("train").take(split.forget)
-    return sorted({int(label) for label in labels})
-
-
-def _source_name(source: str, settings: Mapping[str, Any]) -> str:
-    """Return what a reader calls a source: the hub id, the name of the folder, or else the source's own name."""
-    path = settings.get("path")
-    if path is None:
-        return source
-    return str(path) if source == "hub" else Path(path).resolve().name
-
-
-def _text(config: Config, material: Material) -> str:
-    split, rule = material.split, config.data.forget
-    source = _source_name(config.data.source, config.data.source_settings)
-    if split.kind == "class":
-        names = ", ".join(material.classes[i] for i in _forgotten(material))
-        return f"forget class {names} of {source}"
-    if rule is not None and rule.source is not None:
-        return f"forget {_source_name(rule.source, rule.source_settings)}, keep {source}"
-    return f"forget {len(split.forget):,} rows of {source}"

@@ -12,8 +12,8 @@ from typing import Any
 
 from negmerge.checkpoints import write_bytes_atomic
 from negmerge.errors import InputError, NegmergeError, listing
-from negmerge.experiment.config import Config
-from negmerge.parsing import dump_yaml
+from negmerge.experiment.config import RunConfig
+from negmerge.parsing import dump_yaml, parse_yaml
 
 Event = dict[str, Any]
 OnEvent = Callable[[Event], None]
@@ -67,23 +67,24 @@ class RunDir:
                 raise NegmergeError(f"{self.path}: another process is running here; wait for it to end") from None
             yield
 
-    def keep_config(self, config: Config) -> None:
+    def keep_config(self, config: RunConfig) -> None:
         """Write the resolved config, or compare it with the one that is there.
 
         Raises InputError that shows the difference, or for a folder with other content and no config.
         """
         file = self.path / "config.yaml"
-        text = dump_yaml(config.resolved())
+        asked = config.resolved()
         if not file.exists():
             strangers = sorted(p.name for p in self.path.iterdir() if p.name not in {".lock", "events.jsonl"})
             strangers = [name for name in strangers if not name.endswith(".partial")]
             if strangers:
                 raise InputError(f"{self.path} is not empty and no run of negmerge; give another directory with -o")
-            write_bytes_atomic(file, text.encode())
+            write_bytes_atomic(file, dump_yaml(asked).encode())
             return
-        before = file.read_text()
-        if before != text:
-            lines = difflib.unified_diff(before.splitlines(), text.splitlines(), "there", "asked", n=0, lineterm="")
+        there = parse_yaml(file.read_text())
+        if there != asked:
+            before, after = (dump_yaml(side).splitlines() for side in (there, asked))
+            lines = difflib.unified_diff(before, after, n=0, lineterm="")
             changes = [line for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---")]
             raise InputError(
                 listing(

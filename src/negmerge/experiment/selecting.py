@@ -2,30 +2,31 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from negmerge.checkpoints import write_bytes_atomic
-from negmerge.data.splits import Split
-from negmerge.data.store import Store
 from negmerge.errors import DivergedError, InputError
-from negmerge.evaluation import NegatedModel, predict_parts, recalibrate
 from negmerge.experiment.choices import Buffers, Recalibrate, SelectionConfig
-from negmerge.metrics import accuracy, average_gap, holdout_distance, membership_svc_confidence
-from negmerge.models._classifier import Classifier
+from negmerge.requests.split_files import PARTS
+from negmerge.scores import HOLDOUT, Columns, Draw, Score, average_gap, columns_needed
+from negmerge.seeding import derive_seed
 from negmerge.selection import OBJECTIVES, Selection, choose_alpha
-from negmerge.training import derive_seed
+from negmerge.selection.buffers import recalibrate
+from negmerge.selection.negated_model import NegatedModel
+from negmerge.tasks.task import Task
 
 ATTACK_ROWS = 2000  # members and as many non-members; the reported attack takes up to 10,000, at 20 times the cost
 RECALIBRATION_BATCH = 250
+STAND_IN = {"test": "validation"}  # the part that selection sees in the place of another, and the score's name then
 
 Tell = Callable[[float, dict[str, float]], None]
-Labelled = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -40,19 +41,18 @@ class Selector:
     test, also as the non-members of the attack, and the attack is fitted on at most 2,000 rows of either kind.
     """
 
-    classifier: Classifier
-    store: Store
-    split: Split
+    task: Task
+    rows: Mapping[str, Tensor]
     rule: SelectionConfig
     seed: int
     device: str
     reference: Path | None = None
-    _unseen: dict[Path, Labelled] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _unseen: dict[Path, Mapping[str, Columns]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.rule.objective == "match-reference" and self.reference is None:
             raise InputError("selection: match-reference needs a reference: {train: base}, or {checkpoint: FILE}")
-        if self.rule.objective == "match-holdout" and len(self.split.validation_forget):
+        if self.rule.objective == "match-holdout" and len(self.rows["validation_forget"]):
             raise InputError(
                 "selection: match-holdout compares the forget rows with unseen rows of the same kind, and a base that "
                 "knows the kind recognises those too; to forget a class or a source use retain-floor or match-reference"
@@ -60,84 +60,89 @@ class Selector:
 
     @cached_property
     def parts(self) -> dict[str, Tensor]:
-        """The row numbers of the train table that selection sees, by part.
+        """The rows that selection sees, by part; those of validation also in the place of test.
 
         `forget` are held-out rows of what is forgotten or, where there are none, the forget rows themselves;
         `retain` is a fixed sample of the retain rows, or of the validation rows where the config says so.
         """
-        held_out = self.split.validation_forget
+        held_out, validation = self.rows["validation_forget"], self.rows["validation"]
         return {
-            "forget": held_out if len(held_out) else self.split.forget,
+            "forget": held_out if len(held_out) else self.rows["forget"],
             "retain": self._sample(self.kept_rows, "selection", self.rule.retain_rows),
+            "validation": validation,
+            **{part: self.rows[stand_in] for part, stand_in in STAND_IN.items()},
+            **{part: rows for part, rows in self.rows.items() if part not in PARTS},
         }
 
     @property
     def kept_rows(self) -> Tensor:
         """The rows on whose sample the floor is held."""
-        return self.split.validation if self.rule.floor_on == "validation" else self.split.retain
+        return self.rows["validation" if self.rule.floor_on == "validation" else "retain"]
 
     def _sample(self, rows: Tensor, purpose: str, most: int) -> Tensor:
         generator = torch.Generator().manual_seed(derive_seed(self.seed, purpose))
         return rows[torch.randperm(len(rows), generator=generator)[:most].sort().values]
 
-    def _predict(self, model: nn.Module, parts: dict[str, Tensor]) -> dict[str, Labelled]:
-        return predict_parts(self.classifier, model, self.store.table("train").take, parts)
+    def _scores_of(self, objective: str) -> list[Score]:
+        """Return the scores of every curve, and those that an objective looks at."""
+        scores, matching = self.task.scores, objective == "match-reference"
+        found = [score for score in scores if score.in_curve or (matching and score.in_gap)]
+        own = any(score.name == HOLDOUT.name for score in scores)
+        return [*found, HOLDOUT] if objective == "match-holdout" and not own else found
 
-    def unseen(self, base: Path) -> Labelled:
-        """Return logits and labels of the validation rows under the base: how it treats what it has not seen."""
+    def _observe(self, model: nn.Module, needed: Mapping[str, list[str]]) -> Mapping[str, Columns]:
+        return self.task.observe(model, {part: self.parts[part] for part in needed}, needed)
+
+    def unseen(self, base: Path, needed: Mapping[str, list[str]]) -> Mapping[str, Columns]:
+        """Return how the base treats what it has not seen; it is asked once."""
         if base not in self._unseen:
-            parts = {"validation": self.split.validation}
-            self._unseen[base] = self._predict(self.classifier.load(base, self.device), parts)["validation"]
+            self._unseen[base] = self._observe(self.task.open(base, self.device), needed)
         return self._unseen[base]
 
     def scores(self, model: nn.Module, objective: str, base: Path) -> dict[str, float]:
-        """Return forget and retain accuracy in percent, and what the objective looks at."""
-        unseen = {"validation": self.split.validation} if objective == "match-reference" else {}
-        seen = self._predict(model, {**self.parts, **unseen})
-        scores = {name: accuracy(*pair) for name, pair in seen.items()}
-        if objective == "match-holdout":
-            scores["holdout"] = holdout_distance(*seen["forget"], *self.unseen(base))
-        if objective == "match-reference":
-            scores["membership"] = membership_svc_confidence(
-                *seen["retain"],
-                *seen["validation"],
-                *seen["forget"],
-                seed=derive_seed(self.seed, "selection attack"),
-                most=ATTACK_ROWS,
-            )
-        return scores
+        """Return the forget and the retain score, and what the objective looks at."""
+        wanted = self._scores_of(objective)
+        observed: dict[Any, Mapping[str, Columns]] = {"model": self._observe(model, columns_needed(wanted))}
+        of_base = columns_needed(wanted, "base")
+        if of_base:
+            observed["base"] = self.unseen(base, of_base)
+        draw = Draw(derive_seed(self.seed, "selection attack"), ATTACK_ROWS)
+        found = {STAND_IN.get(score.name, score.name): score.of(observed, draw) for score in wanted}
+        return {name: value for name, value in found.items() if value is not None}
 
     def candidate_scores(self, model: nn.Module, objective: str, base: Path) -> dict[str, float]:
         """Return what `scores` returns and, for match-reference, the average `gap` to the reference."""
         scores = self.scores(model, objective, base)
         if objective == "match-reference":
-            scores["gap"] = average_gap(_as_row(scores), self.reference_scores).total
+            scores["gap"] = average_gap(scores, self.reference_scores, self._in_gap).total
         return scores
+
+    @property
+    def _in_gap(self) -> list[str]:
+        return [STAND_IN.get(score.name, score.name) for score in self.task.scores if score.in_gap]
 
     @cached_property
     def reference_scores(self) -> dict[str, float]:
-        """The four parts of the average gap for the reference, measured as selection measures a candidate."""
+        """The parts of the average gap for the reference, measured as selection measures a candidate."""
         assert self.reference is not None
-        model = self.classifier.load(self.reference, self.device)
-        return _as_row(self.scores(model, "match-reference", self.reference))
+        model = self.task.open(self.reference, self.device)
+        return self.scores(model, "match-reference", self.reference)
 
     def negated(self, base: Path, vector: Path, buffers: Buffers) -> NegatedModel:
         """Return θ(α) for a merged vector, with what the policy does to the buffers."""
         adapt = None
         if isinstance(buffers, Recalibrate):
-            rows = self._sample(getattr(self.split, buffers.recalibrate), "buffers", buffers.rows)
+            rows = self._sample(self.rows[buffers.recalibrate], "buffers", buffers.rows)
             adapt = self._recalibrator(rows)
-        return NegatedModel(self.classifier.load(base, self.device), vector, adapt)
+        return NegatedModel(self.task.open(base, self.device), vector, adapt)
 
     def _recalibrator(self, rows: Tensor) -> Callable[[nn.Module], None]:
-        table = self.store.table("train")
         pieces = rows.tensor_split(max(1, -(-len(rows) // RECALIBRATION_BATCH)))  # equal to one row
 
-        def adapt(model: nn.Module) -> None:
-            batches = (self.classifier.prepare(table.take(piece)[0].to(self.device)) for piece in pieces)
-            recalibrate(model, batches, self.classifier.logits)
+        def batches() -> Iterator[tuple[int, Any]]:
+            return ((len(piece), self.task.batch(piece, self.device)) for piece in pieces)
 
-        return adapt
+        return lambda model: recalibrate(model, batches(), self.task.loss)
 
     def choose(
         self,
@@ -173,6 +178,7 @@ class Selector:
                     scores = _nothing_right(aim)
                 known[key] = scores
                 spent += time.perf_counter() - started
+                curve_file.parent.mkdir(parents=True, exist_ok=True)
                 write_bytes_atomic(curve_file, json.dumps(known).encode())
                 write_bytes_atomic(seconds_file, json.dumps(spent).encode())
                 tell(alpha, scores)
@@ -202,8 +208,3 @@ def _nothing_right(objective: str) -> dict[str, float]:
     """Return the scores of a candidate that answers with NaN or Inf: the worst there are."""
     aim = {} if objective == "retain-floor" else {OBJECTIVES[objective].key: 100.0}
     return {"forget": 0.0, "retain": 0.0, **aim}
-
-
-def _as_row(scores: dict[str, float]) -> dict[str, float]:
-    """Return the four parts of the average gap, with validation in the place of test."""
-    return {**{key: scores[key] for key in ("retain", "forget", "membership")}, "test": scores["validation"]}

@@ -10,23 +10,26 @@ import torch
 
 from negmerge.checkpoints import read_state_dict, write_state_dict
 from negmerge.errors import InputError
-from negmerge.evaluation import apply_vector, has_statistics
 from negmerge.execution import run_jobs
 from negmerge.experiment.choices import Buffers, Recalibrate
-from negmerge.experiment.config import BaseConfig, Config, MethodConfig, ReferenceConfig
+from negmerge.experiment.config import BaseConfig, MethodConfig, ReferenceConfig, RunConfig
 from negmerge.experiment.contexts import Contexts, facts_of
 from negmerge.experiment.health import mean_cosine, pool_health
 from negmerge.experiment.measure import Bench
-from negmerge.experiment.methods import run_method
+from negmerge.experiment.methods import check_task, run_method
 from negmerge.experiment.prepare import Material
 from negmerge.experiment.rundir import RunDir, read_json, write_json
 from negmerge.experiment.selecting import Selector
 from negmerge.merging.inspecting import inspect_checkpoints
-from negmerge.training import TrainSettings, derive_seed
+from negmerge.seeding import derive_seed
+from negmerge.selection.buffers import has_statistics
+from negmerge.selection.negated_model import apply_vector
+from negmerge.tasks.task import Pretrained, need
+from negmerge.training import TrainSettings
 from negmerge.training.job import TrainingJob
 from negmerge.training.job import train as train_job
 from negmerge.training.pool import expand_grid
-from negmerge.unlearning import Outcome
+from negmerge.unlearning.context import Outcome
 
 
 @dataclass
@@ -44,32 +47,34 @@ class Finished:
 class SeedRun:
     """One seed of an experiment in its folder; `first` is the folder of the first seed, for all others."""
 
-    def __init__(self, place: RunDir, config: Config, material: Material, seed: int, first: Path | None = None) -> None:
+    def __init__(
+        self, place: RunDir, config: RunConfig, material: Material, seed: int, first: Path | None = None
+    ) -> None:
         self.place, self.config, self.material, self.seed, self.first = place, config, material, seed, first
         self.contexts = Contexts(self)
         self.cores = os.cpu_count() or 1
         self.threads = config.threads or self.cores
         self.bench = Bench(
-            material.classifier,
-            material.store,
-            material.split,
+            material.task,
+            material.parts,
             config.evaluation.membership,
             seed,
             material.device,
             config.evaluation.most,
         )
         self.selector = Selector(
-            material.classifier,
-            material.store,
-            material.split,
+            material.task,
+            material.parts,
             config.selection,
             seed,
             material.device,
             self.reference,
         )
+        for method in config.methods:
+            check_task(method.name, material.task)
         policies = [config.buffers, *(method.buffers for method in config.methods)]
-        if any(p not in (None, "keep") for p in policies) and not has_statistics(material.classifier.build()):
-            raise InputError(f"buffers: {config.model.family} has no running statistics to change; use keep")
+        if any(p not in (None, "keep") for p in policies) and not has_statistics(material.task.template()):
+            raise InputError(f"buffers: {material.about.family} has no running statistics to change; use keep")
 
     def finish(self) -> Finished:
         """Do whatever is not done, in order, and return all results."""
@@ -108,11 +113,11 @@ class SeedRun:
         return self.place.path / "reference" / "model.safetensors" if self.config.reference else None
 
     def _make_originals(self) -> None:
-        split = self.material.split
+        parts = self.material.parts
         jobs = []
         for name, part, rows in (
-            ("base", self.config.base, torch.cat([split.retain, split.forget]).sort().values),
-            ("reference", self.config.reference, split.retain),
+            ("base", self.config.base, torch.cat([parts["retain"], parts["forget"]]).sort().values),
+            ("reference", self.config.reference, parts["retain"]),
         ):
             if part is None:
                 continue
@@ -122,7 +127,8 @@ class SeedRun:
                 self._import(part.checkpoint, self.place.path / name)
             else:
                 jobs.append(self.job(name, self.place.path / name, rows, self.train_settings(part)))
-        self.train(jobs, threads=max(1, self.threads // max(1, len(jobs))), workers=len(jobs))
+        workers = min(len(jobs), self.config.workers or len(jobs))
+        self.train(jobs, threads=max(1, self.threads // max(1, len(jobs))), workers=workers)
 
     def _seconds(self, name: str) -> dict[str, Any]:
         """Return the training time of base or reference; nothing is known of one that was given."""
@@ -137,19 +143,19 @@ class SeedRun:
 
     def _take_pretrained(self, directory: Path) -> None:
         """Write the weights that the family comes with."""
-        target, classifier = directory / "model.safetensors", self.material.classifier
+        target = directory / "model.safetensors"
         if not target.exists():
             directory.mkdir(parents=True, exist_ok=True)
-            write_state_dict(target, classifier.module.pretrained(classifier.checked))
+            write_state_dict(target, need(self.material.task, Pretrained, "base.pretrained").pretrained())
 
     def _import(self, checkpoint: Path, directory: Path) -> None:
         """Take over a checkpoint given by the user, once it is known to fit the family."""
         target = directory / "model.safetensors"
         if target.exists():
             return
-        state = self.material.classifier.load(checkpoint).state_dict()
+        state = self.material.task.trained(self.material.task.open(checkpoint))
         directory.mkdir(parents=True, exist_ok=True)
-        write_state_dict(target, {name: value.contiguous() for name, value in state.items()})
+        write_state_dict(target, state)
 
     def job(
         self,
@@ -161,15 +167,14 @@ class SeedRun:
         part: str | None = None,
         resumable: bool | None = None,
     ) -> TrainingJob:
-        """Return the job of training on rows of the train table; `part` is what its seed is derived by."""
+        """Return the job of training on some rows; `part` is what its seed is derived by."""
         if part is None:
             # Base and reference differ in their rows alone, so they share the seed of weights and batches.
             part = f"member {name}" if start else "from scratch"
         return TrainingJob(
             name=name,
             directory=directory,
-            classifier=self.material.classifier,
-            store=self.material.store.directory,
+            task=self.material.task,
             rows=tuple(rows.tolist()),
             settings=settings.model_dump(mode="json"),
             seed=derive_seed(self.seed, part),
@@ -181,11 +186,11 @@ class SeedRun:
     def train(self, jobs: Sequence[TrainingJob], *, workers: int, threads: int) -> None:
         """Do the jobs that are not done."""
         open_jobs = [job for job in jobs if not job.is_done]
-        if self.material.device != "cpu":
+        if self.material.device != "cpu" or not self.material.task.SENT:
             workers = 1
         self.place.emit("training", jobs=len(jobs), done=len(jobs) - len(open_jobs))
         # The longest first, so that no worker is left alone with one at the end.
-        open_jobs.sort(key=lambda job: -TrainSettings(**job.settings).count_images(len(job.rows)))
+        open_jobs.sort(key=lambda job: -TrainSettings(**job.settings).count_rows(len(job.rows)))
         run_jobs(
             train_job,
             open_jobs,
@@ -202,20 +207,21 @@ class SeedRun:
         folder = self.place.private / "pool"
         members = expand_grid(self.config.pool.train, self.config.pool.grid)
         jobs = [
-            self.job(m.name, folder / m.name, self.material.split.forget, m.settings, start=self.base) for m in members
+            self.job(m.name, folder / m.name, self.material.parts["forget"], m.settings, start=self.base)
+            for m in members
         ]
-        on_cpu = self.material.device == "cpu"  # `train` does them one after the other elsewhere: so are the seconds
-        workers = min(self.config.workers or self.cores, len(jobs)) if on_cpu else 1
-        self.train(jobs, workers=workers, threads=1)
+        sent = self.material.task.SENT
+        at_once = self.material.device == "cpu" and sent  # elsewhere one after the other: so are the seconds
+        workers = min(self.config.workers or self.cores, len(jobs)) if at_once else 1
+        self.train(jobs, workers=workers, threads=1 if sent else self.threads)
         facts_file = self.place.path / "pool.json"
         if not facts_file.exists():
             found = inspect_checkpoints(self.base, [job.checkpoint for job in jobs]).as_json()
             facts = {key: found[key] for key in ("consensus", "chance", "zero_share", "cosine")}
             facts["mean_cosine"] = mean_cosine(found["cosine"])
             facts["health"] = pool_health(
-                self.material.classifier,
-                self.material.store,
-                self.material.split.forget,
+                self.material.task,
+                self.material.parts["forget"],
                 self.base,
                 {m.name: job.checkpoint for m, job in zip(members, jobs, strict=True)},
                 self.material.device,
@@ -268,8 +274,7 @@ class SeedRun:
         assert outcome.vector is not None and outcome.selection is not None
         if isinstance(buffers, Recalibrate):
             negated = self.selector.negated(self.base, outcome.vector, buffers)
-            state = negated.set_alpha(outcome.selection.alpha).state_dict()
-            write_state_dict(target, {name: value.cpu().contiguous() for name, value in state.items()})
+            write_state_dict(target, self.material.task.trained(negated.set_alpha(outcome.selection.alpha)))
         else:
             weights = apply_vector(self.base, outcome.vector, outcome.selection.alpha)
             write_state_dict(target, weights)

@@ -1,29 +1,40 @@
-"""The whole way in memory: any module, the user's own data sets, loss and evaluation."""
+"""A user's own module and data sets through the whole pipeline, in this process."""
 
-import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sized
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from negmerge.checkpoints import hash_file, write_bytes_atomic, write_state_dict
+from negmerge.checkpoints import write_state_dict
 from negmerge.errors import InputError
-from negmerge.evaluation import NegatedModel
-from negmerge.experiment.config import PoolConfig, SelectionConfig
-from negmerge.experiment.datasets import classifier_scores, move, own_scores
-from negmerge.experiment.methods import check_settings
-from negmerge.merging.engine import merge_vector
-from negmerge.merging.merger import draws
-from negmerge.selection import Selection, choose_alpha
-from negmerge.training import derive_seed, fit
-from negmerge.training.pool import Member, expand_grid
+from negmerge.experiment.config import PoolConfig, RunConfig, SelectionConfig
+from negmerge.experiment.methods import check_settings, check_task, describe
+from negmerge.experiment.pipeline import run_stages
+from negmerge.experiment.prepare import About, Material
+from negmerge.experiment.rundir import RunDir
+from negmerge.experiment.unlearned import Unlearned, gather, write_page
+from negmerge.requests.split_files import PARTS
+from negmerge.requests.splits import Split
+from negmerge.selection import OBJECTIVES
+from negmerge.tasks.compute import Compute
+from negmerge.tasks.user.batches import Loading, forward_batch, loss_of_batch
+from negmerge.tasks.user.checking import (
+    check_data,
+    check_evaluation,
+    check_loader,
+    check_loss,
+    check_module,
+    count_classes,
+)
+from negmerge.tasks.user.fingerprint import fingerprint_data, fingerprint_function, fingerprint_module
+from negmerge.tasks.user.task import UserClassifier, UserTask
+from negmerge.training.pool import expand_grid
 
 DEFAULT_POOL: dict[str, Any] = {
     "train": {"optimizer": "adamw", "batch_size": 32},
@@ -31,19 +42,10 @@ DEFAULT_POOL: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True)
-class Unlearned:
-    """What `unlearn` returns: the model (a new one), the chosen α with its curve, and the share of kept elements."""
+class UserConfig(RunConfig):
+    """A run on a user's own module and data sets; `inputs` are their hashes, by the name of the argument."""
 
-    model: nn.Module
-    selection: Selection
-    consensus: float
-    members: tuple[str, ...]
-
-    @property
-    def alpha(self) -> float:
-        """The chosen scale of the negation."""
-        return self.selection.alpha
+    inputs: dict[str, str]
 
 
 def unlearn(
@@ -56,12 +58,16 @@ def unlearn(
     evaluate: Callable[[nn.Module], Mapping[str, float]] | None = None,
     validation: Dataset[Any] | None = None,
     reference: nn.Module | None = None,
+    collate_fn: Callable[[list[Any]], Any] | None = None,
+    loader: Mapping[str, Any] | None = None,
     pool: Mapping[str, Any] | None = None,
     selection: Mapping[str, Any] | None = None,
     method: str = "consensus",
     settings: Mapping[str, Any] | None = None,
     seed: int = 0,
     directory: Path | str | None = None,
+    key: str | None = None,
+    report: Path | str | None = None,
     on_event: Callable[[dict[str, Any]], None] | None = None,
 ) -> Unlearned:
     """Make a copy of `model` forget the data set `forget`.
@@ -69,22 +75,27 @@ def unlearn(
     A pool is fine-tuned from the model on `forget` alone, one member for each combination of `pool["grid"]` over
     `pool["train"]` (settings as in a config; augmentation and label smoothing are the data set's and the loss's own
     affair and are refused). The members are merged by `method`, α is chosen with `selection` (objective, floor, search,
-    step, max_alpha), and θ₀ − α·τ is returned in a new module on the device of `model`; `model` keeps its weights.
+    step, max_alpha), and θ₀ − α·τ is returned in a new module on the device of `model`; `model` keeps its weights. A
+    method that trains (`salun`, `fine-tune`, …) works as in a config, as far as the model and data have what it needs.
 
-    A batch is what a DataLoader makes of the data set. `forward(model, batch)` returns outputs (default:
-    `model(batch[0])`) and `loss(outputs, batch)` a scalar (default: cross-entropy with `batch[1]`).
-    `evaluate(model)` returns at least `forget` and `retain` in percent, and whatever else should stand in the curve; by
-    default both are accuracies, `retain` on the data set of that name.
+    A batch is what a DataLoader makes of the data set, with `collate_fn` and further arguments in `loader`.
+    `forward(model, batch)` returns outputs (default: `model(**batch)` for a mapping, else `model(batch[0])`) and
+    `loss(outputs, batch)` a scalar (default: `outputs.loss`, or cross-entropy of the logits with `batch["labels"]` or
+    `batch[1]`). `evaluate(model)` returns at least `forget` and `retain` in percent, and whatever else should stand in
+    the curve; by default both are accuracies, `retain` on the data set of that name.
 
     The objective match-holdout also needs `validation`, a data set of rows that the model has not seen, or an
     `evaluate` that returns `holdout`. match-reference needs `reference`, a module that never saw the forget rows, and
     `validation` for the average gap, or an `evaluate`: its scores are then compared, each as much as the others.
 
-    The members are trained one after the other in this process; with `directory` they are kept there, and the same
-    call again takes them over.
+    The members are trained one after the other in this process. With `directory` the run is kept there, with its
+    results and report, and the same call again takes over what is done; a call with other inputs is refused. What
+    cannot be hashed (a closure, rows that are drawn at random) is named by `key`. `report` is a folder that gets
+    the report of the run.
 
-    Raises InputError for wrong settings, an empty `forget`, neither `retain` nor `evaluate`, and an
-    objective that lacks its data set or reference.
+    Raises InputError, before anything is trained, for wrong settings, an empty `forget`, neither `retain` nor
+    `evaluate`, an objective that lacks its data set or reference, a model that cannot be trained, outputs or labels
+    that are not understood, and a method that the task cannot serve.
 
     >>> from torch.utils.data import TensorDataset
     >>> x = torch.randn(64, 4, generator=torch.Generator().manual_seed(0)); y = (x[:, 0] > 0).long()
@@ -95,100 +106,138 @@ def unlearn(
 
     Source: Kim, Han, Choe, NegMerge, ICML 2025 (arXiv 2410.05583).
     """
+    check_module(model)
     if retain is None and evaluate is None:
         raise InputError("unlearn: give retain (a data set) or evaluate (a function), so that α can be chosen")
-    if isinstance(forget, Sized) and len(forget) == 0:
-        raise InputError("unlearn: the forget set is empty; give at least one row")
-    forward = forward or _forward
-    loss = loss or _cross_entropy
-    rule = _checked(SelectionConfig, selection or {}, "selection")
-    made = _checked(PoolConfig, pool or DEFAULT_POOL, "pool")
-    members = expand_grid(made.train, made.grid)
-    for member in members:
+    sets = {"forget": forget, "retain": retain, "validation": validation}
+    given = {name: data for name, data in sets.items() if data is not None}
+    for name, data in given.items():
+        check_data(name, data)
+    check_loader(loader or {})
+    rule: SelectionConfig = _checked(SelectionConfig, selection or {}, "selection")
+    _check_objective(rule.objective, given, evaluate, reference)
+    made: PoolConfig = _checked(PoolConfig, pool or DEFAULT_POOL, "pool")
+    for member in expand_grid(made.train, made.grid):
         if member.settings.augment != "none" or member.settings.label_smoothing:
             raise InputError("unlearn: augment and label_smoothing belong into your data set and loss; leave them out")
     check_settings(method, settings or {})
-    sets = {"forget": forget, "retain": retain, "validation": validation}
-    measure = (
-        own_scores(evaluate, rule.objective, reference)
-        if evaluate
-        else classifier_scores(model, sets, forward, rule.objective, reference, seed)
+    task = _task(model, given, forward, loss, evaluate, Loading(collate_fn, dict(loader or {})), rule.objective)
+    _check_method(task, method, given)
+    inputs = {"model": fingerprint_module(model)}
+    if reference is not None:
+        inputs["reference"] = fingerprint_module(reference)
+    if directory is not None:
+        functions = {"forward": forward, "loss": loss, "evaluate": evaluate, "collate_fn": collate_fn}
+        inputs |= _fingerprints(given, functions, key)
+    config: UserConfig = _checked(
+        UserConfig,
+        {
+            "name": "unlearn",
+            "seeds": [seed],
+            "workers": 1,
+            "threads": torch.get_num_threads(),
+            "base": {"checkpoint": "base/model.safetensors"},
+            "reference": "none" if reference is None else {"checkpoint": "reference/model.safetensors"},
+            "pool": made.model_dump(),
+            "methods": [{"name": method, **(settings or {})}],
+            "selection": rule.model_dump(),
+            "inputs": inputs,
+        },
+        "settings",
     )
-
-    def emit(event: str, **facts: Any) -> None:
-        if on_event:
-            on_event({"event": event, **facts})
-
     with ExitStack() as stack:
         folder = Path(directory) if directory else Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        folder.mkdir(parents=True, exist_ok=True)
-        base = folder / "base.safetensors"
-        write_state_dict(base, _on_cpu(model))
-        origin = hash_file(base)
-        trained = []
-        for i, member in enumerate(members):
-            trained.append(_train_member(folder, i, member, model, origin, forget, forward, loss, seed))
-            emit("trained", name=member.name)
-        vector = folder / "vector.safetensors"
-        drawn = seed if draws(method) else 0
-        report = merge_vector(base, trained, vector, method=method, settings=dict(settings or {}), seed=drawn)
-        result = _copy(model)
-        negated = NegatedModel(result, vector)
+        place = RunDir(folder, on_event)
 
-        @torch.no_grad()
-        def at(alpha: float) -> Mapping[str, float]:
-            scores = measure(negated.set_alpha(alpha).eval())
-            emit("evaluated", alpha=alpha, **scores)
-            return scores
+        def prepared() -> Material:
+            for name, module in (("base", model), ("reference", reference)):
+                target = folder / name / "model.safetensors"
+                if module is not None and not target.exists():
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    write_state_dict(target, task.trained(module))
+            return _material(task, rule.objective, inputs)
 
-        chosen = choose_alpha(
-            at, rule.objective, floor=rule.floor_share, search=rule.search, step=rule.step, max_alpha=rule.max_alpha
-        )
-        negated.set_alpha(chosen.alpha)
-    return Unlearned(result, chosen, report.consensus, tuple(member.name for member in members))
+        with place.lock():
+            results = run_stages(place, config, prepared, "negmerge.unlearn")
+            if directory is not None or report is not None:
+                write_page(folder, None if report is None else Path(report))
+            return gather(task, folder, results, config.methods[0].row)
 
 
-def _train_member(
-    folder: Path,
-    index: int,
-    member: Member,
+def _task(
     model: nn.Module,
-    origin: str,
-    data: Dataset[Any],
-    forward: Callable[[nn.Module, Any], Any],
-    loss: Callable[[Any, Any], Tensor],
-    seed: int,
-) -> Path:
-    """Train one member, unless it is there from the same weights with the same settings, and return its checkpoint."""
-    checkpoint = folder / f"{member.name}.safetensors"
-    facts_file = folder / f"{member.name}.json"
-    facts = json.dumps({"base": origin, "seed": seed, "settings": member.settings.model_dump(mode="json")})
-    if facts_file.exists() and facts_file.read_text() == facts:
-        return checkpoint
-    size = member.settings.batch_size
-    device = next(model.parameters()).device
-    steps = max(1, len(DataLoader(data, batch_size=size)))
-
-    def batches(epoch: int) -> Iterator[Any]:
-        generator = torch.Generator().manual_seed(derive_seed(seed, member.settings.seed, index, epoch))
-        for batch in DataLoader(data, batch_size=size, shuffle=True, generator=generator):
-            yield move(batch, device)
-
-    tuned = _copy(model)
-    with torch.random.fork_rng(devices=[]):  # dropout and the like draw from the global generator
-        torch.manual_seed(derive_seed(seed, member.settings.seed, index))
-        fit(tuned, batches, lambda m, b: loss(forward(m, b), b), member.settings, steps_per_epoch=steps)
-    write_state_dict(checkpoint, _on_cpu(tuned))
-    write_bytes_atomic(facts_file, facts.encode())
-    return checkpoint
+    sets: Mapping[str, Dataset[Any]],
+    forward: Callable[[nn.Module, Any], Any] | None,
+    loss: Callable[[Any, Any], Tensor] | None,
+    evaluate: Callable[[nn.Module], Mapping[str, float]] | None,
+    loading: Loading,
+    objective: str,
+) -> UserTask:
+    """Return the task of these data sets, once one small batch has been passed through the model and scored."""
+    parts = (model, sets, forward or forward_batch, loss or loss_of_batch, loading)
+    if evaluate is not None:
+        task = UserTask(*parts, evaluate)
+        with torch.no_grad():
+            names = check_evaluation(evaluate(task.template().eval()), OBJECTIVES[objective].key)
+        task = UserTask(*parts, evaluate, names)
+    else:
+        task = UserClassifier(*parts, classes=count_classes(UserTask(*parts)))
+    check_loss(task)
+    return task
 
 
-def _forward(model: nn.Module, batch: Any) -> Any:
-    return model(batch[0])
+def _check_method(task: UserTask, method: str, given: Mapping[str, Any]) -> None:
+    """Raise InputError for a method that lacks a data set, or a capability of the task."""
+    missing = [need for need in describe(method).needs if need in ("retain", "validation") and need not in given]
+    if missing:
+        raise InputError(f"unlearn: the method {method} needs {missing[0]} (a data set)")
+    check_task(method, task)
 
 
-def _cross_entropy(outputs: Any, batch: Any) -> Tensor:
-    return nn.functional.cross_entropy(outputs, batch[1])
+def _material(task: UserTask, objective: str, inputs: Mapping[str, str]) -> Material:
+    parts = {**{name: torch.empty(0, dtype=torch.int64) for name in PARTS}, **task.parts()}
+    # Rows that should only become like unseen ones are chosen rows; otherwise they are to be forgotten as a whole.
+    kind = "source" if objective == "retain-floor" else "rows"
+    split = Split(
+        kind,
+        retain=parts["retain"],
+        forget=parts["forget"],
+        validation=parts["validation"],
+        validation_forget=parts["validation_forget"],
+        test=parts["test"],
+        test_forget=parts["test_forget"],
+    )
+    about = About(f"forget {len(parts['forget']):,} rows", "your own data", type(task.model).__name__, {})
+    entries = tuple({"path": name, "bytes": 0, "hash": value} for name, value in inputs.items())
+    return Material(task, split, parts, about, str(task.device), Compute(), 0, entries)
+
+
+def _check_objective(
+    objective: str, given: Mapping[str, Any], evaluate: Callable[..., Any] | None, reference: nn.Module | None
+) -> None:
+    """Raise InputError where an objective lacks its data set or reference, or does not look at one that is given."""
+    if objective != "retain-floor" and evaluate is None and "validation" not in given:
+        raise InputError(f"unlearn: {objective} needs validation (a data set of rows that the model has not seen)")
+    if objective == "match-reference" and reference is None:
+        raise InputError("unlearn: match-reference needs reference (a module that never saw the forget rows)")
+    if objective != "match-reference" and reference is not None:
+        raise InputError(f"unlearn: {objective} does not look at a reference; leave it out, or choose match-reference")
+
+
+def _fingerprints(
+    sets: Mapping[str, Dataset[Any]], functions: Mapping[str, Callable[..., Any] | None], key: str | None
+) -> dict[str, str]:
+    """Return the hash of every data set and function, or the key. Raises InputError where neither is there."""
+    found = {name: fingerprint_data(data) for name, data in sets.items()}
+    found |= {name: fingerprint_function(function) for name, function in functions.items()}
+    unknown = [name for name, value in found.items() if value is None]
+    if unknown and key is None:
+        raise InputError(
+            f"unlearn: {', '.join(unknown)} cannot be hashed (rows that change, an object, a closure), so directory "
+            "cannot tell whether what it holds was made from it: give key, a text that you change with it, or leave "
+            "directory out"
+        )
+    return {name: f"key {key}" if value is None else value for name, value in found.items()}
 
 
 def _checked(schema: Any, values: Mapping[str, Any], where: str) -> Any:
@@ -198,13 +247,3 @@ def _checked(schema: Any, values: Mapping[str, Any], where: str) -> Any:
         first = error.errors()[0]
         place = ".".join([where, *(str(part) for part in first["loc"])])
         raise InputError(f"unlearn: {place}: {first['msg']}, got {first['input']!r}") from None
-
-
-def _copy(model: nn.Module) -> nn.Module:
-    import copy
-
-    return copy.deepcopy(model)
-
-
-def _on_cpu(model: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}

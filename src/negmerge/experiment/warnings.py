@@ -53,10 +53,10 @@ def health_warnings(cosine: float | None, health: Mapping[str, Mapping[str, floa
         found.append(_warning("weak-forgetting", "pool", f"{text}; vary learning rate and epochs more"))
     base = health["base"]
     for name, one in health.items():
-        if one["forget"] < base["forget"] - HARM:
+        if "forget" in one and one["forget"] < base["forget"] - HARM:
             text = f"member {name} recognises {one['forget']:.1f} % of the forget rows, the base {base['forget']:.1f} %"
             found.append(_warning("unstable-signs", "pool", f"{text}: its training diverged"))
-        elif name != "base" and base["loss"] > WELL_KNOWN and one["loss"] >= base["loss"]:
+        elif name != "base" and "loss" in one and base["loss"] > WELL_KNOWN and one["loss"] >= base["loss"]:
             text = f"member {name} has a loss of {one['loss']:.3g} on the forget rows, the base {base['loss']:.3g}"
             found.append(_warning("weak-forgetting", "pool", f"{text}: it has learned nothing; raise lr or epochs"))
     return found

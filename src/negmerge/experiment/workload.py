@@ -1,22 +1,22 @@
-"""What the methods of a run add to its work: images trained on, vectors to choose α for, models to judge."""
+"""What the methods of a run add to its work: rows trained on, vectors to choose α for, models to judge."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from negmerge import registry
 from negmerge.experiment.choices import describe_buffers
-from negmerge.experiment.config import Config
-from negmerge.experiment.methods import describe, needs_of
+from negmerge.experiment.config import RunConfig
+from negmerge.experiment.methods import describe, needs_of, trials_of
 from negmerge.training import TrainSettings
-from negmerge.unlearning._search import candidates, search_ranges
+from negmerge.unlearning.method import method_of
+from negmerge.unlearning.search import candidates, search_ranges
 
 
 @dataclass(frozen=True)
 class Workload:
     """The work of all methods on one seed. Searches are made on the first seed only.
 
-    `trained` counts images passed through training; `vectors` those for which α is chosen; `judged` the candidates of
+    `trained` counts rows passed through training; `vectors` those for which α is chosen; `judged` the candidates of
     searches, each a model that is kept.
     """
 
@@ -25,7 +25,7 @@ class Workload:
     judged: int
 
 
-def workload(config: Config, members: int, rows: Mapping[str, int], seed: int = 0) -> Workload:
+def workload(config: RunConfig, members: int, rows: Mapping[str, int], seed: int = 0) -> Workload:
     """Return the work of the config's methods with a pool of `members`, on the seed at place `seed` of the config.
 
     Single members are counted once for all methods that try them with the same buffers; of a search on another seed,
@@ -33,29 +33,30 @@ def workload(config: Config, members: int, rows: Mapping[str, int], seed: int = 
     """
     trained = vectors = judged = 0
     methods = [method for method in config.methods if method.seeds is None or seed < method.seeds]
-    trying = [config.buffers_of(method) for method in methods if method.name in ("best-single", "greedy")]
+    trying = [config.buffers_of(method) for method in methods if describe(method.name).each_member]
     vectors += members * len({describe_buffers(buffers) for buffers in trying})
     for method in methods:
         if describe(method.name).kind != "train":
-            vectors += {"best-single": 0, "greedy": members - 1}.get(method.name, 1)
+            vectors += trials_of(method.name, members)
             continue
-        module = registry.load("methods", method.name)
-        images = [
-            _images(config, method.name, module.Settings(**settings), settings, rows)
-            for settings in candidates(module, method.settings)
+        found = method_of(method.name)
+        passed = [
+            _rows(config, method.name, found.Settings(**settings), settings, rows)
+            for settings in candidates(found, method.settings)
         ]
-        searched = seed == 0 and bool(search_ranges(module, method.settings))
-        trained += sum(images) if searched else max(images)
-        judged += len(images) if searched else 0
+        searched = seed == 0 and bool(search_ranges(found, method.settings))
+        trained += sum(passed) if searched else max(passed)
+        judged += len(passed) if searched else 0
     return Workload(trained, vectors, judged)
 
 
-def _images(config: Config, name: str, settings: Any, given: Mapping[str, Any], rows: Mapping[str, int]) -> int:
-    """Return the images that one training of a method passes through the model."""
+def _rows(config: RunConfig, name: str, settings: Any, given: Mapping[str, Any], rows: Mapping[str, int]) -> int:
+    """Return the rows that one training of a method passes through the model."""
     used = sum(rows[part] for part in needs_of(name, given) if part in ("forget", "retain"))
-    if "train" in type(settings).model_fields:  # trained from scratch, without the forget rows
+    info = describe(name)
+    if info.scratch:
         own = settings.train or config.scratch_settings()
         reference = config.reference and config.reference.train
-        shared = name == "retrain" and own == (config.base.train if reference == "base" else reference)
+        shared = info.exact and own == (config.base.train if reference == "base" else reference)
         return 0 if shared or not isinstance(own, TrainSettings) else own.epochs * rows["retain"]
     return int(getattr(settings, "epochs", 1) * used)

@@ -2,8 +2,8 @@
 
 from negmerge.report.inputs import Json
 from negmerge.report.numbers import count, listed, percent
+from negmerge.report.scores import gap_names, nouns
 
-GAP_KEYS = ("retain", "forget", "test", "membership")
 FLOOR = 0.95
 FLOOR_SLACK = 0.5  # selection saw a sample of the retain rows: so much may be lost on all of them
 GAP_STEP = 0.2  # average gaps closer than this are not told apart
@@ -44,12 +44,13 @@ def subject(results: Json) -> str:
     if task.get("kind") == "source":
         return "the data to forget"
     rows = (task.get("rows") or {}).get("forget")
-    return f"the {count(rows)} chosen images" if rows else "the chosen images"
+    return f"the {count(rows)} chosen {nouns(results)}" if rows else f"the chosen {nouns(results)}"
 
 
 def is_retrain(name: str, row: Json) -> bool:
     """Return whether a method is retraining itself: what the others aim at, not one of them."""
-    return (row.get("method") or name) == "retrain"
+    # Older results do not say it.
+    return row.get("stands_for") == "reference" or (row.get("method") or name) == "retrain"
 
 
 def label(results: Json, name: str) -> str:
@@ -76,13 +77,14 @@ def holds_floor(results: Json, row: Json) -> bool:
     return floor is None or row.get("retain") is None or row["retain"] >= floor - FLOOR_SLACK
 
 
-def gap_to(row: Json, reference: Json | None) -> float | None:
-    """Return the row's average gap, computed from its four parts where the file does not have it."""
+def gap_to(results: Json, row: Json) -> float | None:
+    """Return the row's average gap, computed from its parts where the file does not have it."""
     if row.get("gap") is not None:
         return float(row["gap"])
-    if not reference or any(row.get(key) is None or reference.get(key) is None for key in GAP_KEYS):
+    reference, names = results.get("reference"), gap_names(results)
+    if not reference or any(row.get(name) is None or reference.get(name) is None for name in names):
         return None
-    return float(sum(abs(row[key] - reference[key]) for key in GAP_KEYS) / len(GAP_KEYS))
+    return float(sum(abs(row[name] - reference[name]) for name in names) / len(names))
 
 
 def compare(results: Json, row: Json, mine: Json) -> tuple[int, str]:
@@ -90,16 +92,15 @@ def compare(results: Json, row: Json, mine: Json) -> tuple[int, str]:
 
     With a reference the smaller average gap wins. Otherwise a method that breaks the retain floor loses to
     one that holds it; then the lower forget accuracy wins (for chosen rows: the one closer to accuracy on
-    unseen images), then the higher retain accuracy. Differences within the spread of the seeds, or of two
-    images, count as none.
+    unseen rows), then the higher retain accuracy. Differences within the spread of the seeds, or of two
+    rows, count as none.
     """
-    reference = results.get("reference")
     n = (results["task"].get("rows") or {}).get("forget")
-    images = 200.0 / n if n else 0.0  # what two images more or less make of forget accuracy
-    gaps = gap_to(row, reference), gap_to(mine, reference)
+    two = 200.0 / n if n else 0.0  # what two rows more or less make of forget accuracy
+    gaps = gap_to(results, row), gap_to(results, mine)
     if gaps[0] is not None and gaps[1] is not None:
         why = f"gap {percent(gaps[0])} against {percent(gaps[1])}"
-        step = max(GAP_STEP, images / len(GAP_KEYS), _spread(row, mine, "gap"))
+        step = max(GAP_STEP, two / len(gap_names(results)), _spread(row, mine, "gap"))
         return _order(gaps[1] - gaps[0], step), why
     why = (
         f"forget {percent(row['forget'])} against {percent(mine['forget'])}, "
@@ -108,7 +109,7 @@ def compare(results: Json, row: Json, mine: Json) -> tuple[int, str]:
     held = holds_floor(results, row), holds_floor(results, mine)
     if held[0] != held[1]:
         return (1 if held[0] else -1), why + f"; {'it held' if held[0] else 'it broke'} the retain floor"
-    step = max(0.5, images, _spread(row, mine, "forget"))
+    step = max(0.5, two, _spread(row, mine, "forget"))
     order = _order(_distance(results, mine) - _distance(results, row), step)
     if order == 0:
         order = _order(row["retain"] - mine["retain"], max(0.5, _spread(row, mine, "retain")))

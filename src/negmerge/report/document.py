@@ -7,6 +7,7 @@ from negmerge.report.comparison import gap_to, is_retrain, label, main_method, s
 from negmerge.report.explain import seen_by_selection
 from negmerge.report.inputs import Json, rows_of
 from negmerge.report.numbers import count
+from negmerge.report.scores import scores_of
 from negmerge.report.searches import search_table
 from negmerge.report.tables import escape, gap_table, markdown_table, oracle_text, settings_text
 from negmerge.report.verdict import judge
@@ -99,11 +100,10 @@ def _gaps(results: Json) -> str:
     rows = gap_table(results)
     if not rows:
         return ""
-    head = ("method", "retain", "forget", "test", "membership", "average gap")
+    titles = [score.title for score in scores_of(results) if score.in_gap]
+    head = ("method", *titles, "average gap")
     lines = [[escape(name), *cells] for name, _, cells in rows]
-    return "## The four parts of the gap\n\nDistance to the retrained model, in percentage points.\n\n" + _table(
-        head, lines
-    )
+    return "## The parts of the gap\n\nDistance to the retrained model, in percentage points.\n\n" + _table(head, lines)
 
 
 def _by_seed(results: Json) -> str:
@@ -125,13 +125,13 @@ def _by_seed(results: Json) -> str:
 
 def _seed_gaps(results: Json, name: str) -> list[float]:
     rows = results["methods"][name].get("seeds") or []
-    found = [gap_to(row, None) for row in rows]
+    found = [row.get("gap") for row in rows]
     return [] if None in found else [gap for gap in found if gap is not None]
 
 
 def _noise(results: Json) -> str:
     again = [row for name, row in rows_of(results) if name != "reference" and is_retrain(name, row)]
-    gaps = [gap_to(row, results.get("reference")) for row in again]
+    gaps = [gap_to(results, row) for row in again]
     found = [gap for gap in gaps if gap]
     if not found:
         return ""

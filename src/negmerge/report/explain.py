@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from negmerge.report import numbers
 from negmerge.report.comparison import erases, is_retrain, label, seeds, subject
 from negmerge.report.inputs import Json
+from negmerge.report.scores import noun, nouns, scores_of
 from negmerge.report.tables import oracle_text
 
 
@@ -83,14 +84,14 @@ def asked(results: Json) -> list[tuple[str, str]]:
     aim = (
         "It should no longer be recognised at all, as far as the rest allows."
         if erases(results)
-        else "The model should treat these images like any it has never seen."
+        else f"The model should treat these {nouns(results)} like any it has never seen."
     )
     pairs = [
-        ("Forget", f"{_images(rows.get('forget'))}{_which(results)}. {aim}"),
-        ("Keep", f"{_images(rows.get('retain'))}: the rest of {task.get('source') or 'the training data'}."),
+        ("Forget", f"{_rows(results, rows.get('forget'))}{_which(results)}. {aim}"),
+        ("Keep", f"{_rows(results, rows.get('retain'))}: the rest of {task.get('source') or 'the training data'}."),
     ]
     checks = [
-        f"{_images(rows[key])} {text}"
+        f"{_rows(results, rows[key])} {text}"
         for key, text in (
             ("validation", "for choosing settings"),
             ("validation_forget", "of what is to be forgotten, for choosing settings"),
@@ -142,14 +143,14 @@ def measured(results: Json) -> list[str]:
             said.append(f"{label(results, name)}: {oracle_text(row)}")
     if "themselves" in forget_is:
         said.append(
-            "The choice was guided by the very images that were to be forgotten: no other images of the "
+            f"The choice was guided by the very {nouns(results)} that were to be forgotten: no others of the "
             "same kind exist. Their accuracy is therefore a training number, not an estimate for unseen "
             "data."
         )
     said.append(
-        "The test images were used once, after every choice was made."
+        f"The test {nouns(results)} were used once, after every choice was made."
         + (
-            " “Test” counts the images of what stays; “forget (unseen)” those of what was to go."
+            f" “Test” counts the {nouns(results)} of what stays; “forget (unseen)” those of what was to go."
             if (task.get("rows") or {}).get("test_forget")
             else ""
         )
@@ -158,15 +159,15 @@ def measured(results: Json) -> list[str]:
     if any(row.get("membership") is not None for row in rows):
         said.append(
             "The membership attack is a classifier that looks at the model's confidence in the right "
-            "label. It learns from images that were in training and images that were not; the number is "
+            f"answer. It learns from {nouns(results)} that were in training and others that were not; the number is "
             "the share of the forget set that it then calls “not in training”. What to aim for is the "
             "value of a retrained model, not 100."
         )
     if results.get("reference"):
         said.append(
             "The average gap is the mean distance to the model retrained without the forget set, over "
-            "retain, forget and test accuracy and the membership attack. Smaller is better, 0 is "
-            "indistinguishable by these four."
+            f"{numbers.listed([score.title for score in scores_of(results) if score.in_gap])}. Smaller is better, 0 is "
+            "indistinguishable by these."
         )
     if any((row.get("seconds_parts") or {}).get("pool") for row in rows):
         said.append("Times include training the pool, which is shared by the methods that need it.")
@@ -211,8 +212,10 @@ def _which(results: Json) -> str:
     )
 
 
-def _images(n: float | None) -> str:
-    return "images" if n is None else f"{numbers.count(n)} image{'' if n == 1 else 's'}"
+def _rows(results: Json, n: float | None) -> str:
+    if n is None:
+        return nouns(results)
+    return f"{numbers.count(n)} {noun(results) if n == 1 else nouns(results)}"
 
 
 def _count(n: float | None, what: str) -> str:

@@ -9,6 +9,7 @@ from negmerge.errors import InputError
 Json = dict[str, Any]
 
 FORMAT = 1
+REQUIRED = ("name", "task", "base", "methods")
 
 _ROW: Json = {
     "label": str,
@@ -55,12 +56,26 @@ _RESULTS: Json = {
         "kind": str,
         "text": str,
         "source": str,
+        "noun": str,
         "forget_classes": [str],
         "classes": [str],
         "rows": {},
         "evaluated": {},
     },
     "model": {"family": str, "parameters": float, "merged_elements": float, "buffers": str},
+    "scores": [
+        {
+            "name": str,
+            "title": str,
+            "about": str,
+            "unit": str,
+            "low": float,
+            "high": float,
+            "aim": str,
+            "chance": float,
+            "attack": str,
+        }
+    ],
     "selection": {
         "objective": str,
         "floor": float,
@@ -133,7 +148,7 @@ def check_results(results: Any, where: str = "results") -> None:
             f"{where}: this negmerge reads format {FORMAT}, got {results.get('format', 'none')!r}; "
             "repeat `negmerge run` with this version"
         )
-    for key in ("name", "task", "base", "methods"):
+    for key in REQUIRED:
         if results.get(key) is None:
             raise InputError(f"{where}: {key!r} is missing; repeat `negmerge run` to write it again")
     _check(results, _RESULTS, where, "")
@@ -142,6 +157,25 @@ def check_results(results: Any, where: str = "results") -> None:
     for key, row in rows_of(results):
         for i, of_seed in enumerate(row.get("seeds") or []):
             _check(of_seed, _ROW, where, f"{key}.seeds[{i}]")
+
+
+def results_schema() -> dict[str, Any]:
+    """Return the JSON schema of `results.json`: what is not known is null, and further keys may stand beside."""
+    row = _schema(_ROW)
+    made = _schema(_RESULTS)
+    made["title"] = "results.json of negmerge"
+    made["type"] = "object"
+    made["required"] = ["format", *REQUIRED]
+    made["properties"] |= {"format": {"const": FORMAT}, "methods": {"type": "object", "additionalProperties": row}}
+    return made
+
+
+def _schema(shape: Any) -> dict[str, Any]:
+    if isinstance(shape, dict):
+        return {"type": ["object", "null"], "properties": {name: _schema(inner) for name, inner in shape.items()}}
+    if isinstance(shape, list):
+        return {"type": ["array", "null"], "items": _schema(shape[0])}
+    return {"type": ["string" if shape is str else "number", "null"]}
 
 
 def rows_of(results: Json) -> list[tuple[str, Json]]:

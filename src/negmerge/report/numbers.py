@@ -103,6 +103,16 @@ def setting(value: Any) -> str:
     return str(value)
 
 
+def first_upper(text: str) -> str:
+    """Return `text` with its first letter as a capital."""
+    return text[:1].upper() + text[1:]
+
+
+def with_article(noun: str) -> str:
+    """Return a noun behind a or an, by its first letter."""
+    return f"{'an' if noun[:1] in 'aeiou' else 'a'} {noun}"
+
+
 def printable(text: str) -> str:
     """Return `text` without the control characters that neither HTML nor XML may hold."""
     return re.sub(r"[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", text)

@@ -10,12 +10,16 @@ from negmerge.report.comparison import erases, gap_to, label, main_method, seeds
 from negmerge.report.document import results_document
 from negmerge.report.figures import classes, cosine, cost, curve, layers
 from negmerge.report.inputs import Json, read_run
+from negmerge.report.scores import gap_names, noun, nouns, scores_of
 from negmerge.report.searches import search_table
 from negmerge.report.tables import gap_table, method_table
 from negmerge.report.verdict import judge
 
 TEMPLATES = Path(__file__).parent / "templates"
-FILTERS = ("percent", "percent_sign", "share", "alpha", "number", "times", "count", "seconds", "size", "setting")
+FILTERS = (
+    "percent", "percent_sign", "share", "alpha", "number", "times", "count", "seconds", "size", "setting",
+    "first_upper", "with_article",
+)  # fmt: skip
 
 
 def write_report(run_dir: Path) -> Path:
@@ -86,7 +90,11 @@ def context(results: Json, record: Json) -> dict[str, Any]:
         "classes": _classes(results, row),
         "columns": columns,
         "table": table,
+        "heads": {score.name: score.title for score in scores_of(results)},
+        "gap_names": gap_names(results),
         "gaps": gap_table(results),
+        "nouns": nouns(results),
+        "noun": noun(results),
         "cost": _cost(results, main),
         "searches": search_table(results),
         "layers": _layers(results, main, row),
@@ -113,12 +121,7 @@ def _tiles(results: Json, row: Json | None) -> list[dict[str, str]]:
         return []
     base, target = results["base"], results.get("reference") or {}
     tiles = []
-    for key, title in (
-        ("forget", "Forget images right"),
-        ("retain", "Other images right"),
-        ("test", "Unseen images right"),
-        ("membership", "Attack says “not in training”"),
-    ):
+    for key, title in ((score.name, score.about) for score in scores_of(results) if score.in_gap):
         if row.get(key) is not None:
             tiles.append(
                 {
@@ -129,9 +132,9 @@ def _tiles(results: Json, row: Json | None) -> list[dict[str, str]]:
                     "target": "" if target.get(key) is None else numbers.percent(target[key]),
                 }
             )
-    gap = gap_to(row, results.get("reference"))
+    gap = gap_to(results, row)
     if gap is not None:
-        before = gap_to(base, results.get("reference"))
+        before = gap_to(results, base)
         after = numbers.percent(gap, (row.get("std") or {}).get("gap"))
         tiles.append(
             {
@@ -177,7 +180,7 @@ def _cost(results: Json, main: str | None) -> Any:
     costs = cost.costs_of(results, main)
     if len(costs) < 2:
         return None
-    return _markup(cost.cost_figure(costs, gap_to(results["base"], results.get("reference")), "cost"))
+    return _markup(cost.cost_figure(costs, gap_to(results, results["base"]), "cost"))
 
 
 def _classes(results: Json, row: Json | None) -> dict[str, Any] | None:
@@ -198,7 +201,7 @@ def _classes(results: Json, row: Json | None) -> dict[str, Any] | None:
     kept = [change for change in changes if not change.forgotten]
     shown = classes.pick(changes)
     return {
-        "figure": _markup(classes.classes_figure(shown, "classes")),
+        "figure": _markup(classes.classes_figure(shown, "classes", nouns(results))),
         "shown": len(shown),
         "all": len(changes),
         "with_target": any(change.target is not None for change in shown),

@@ -6,22 +6,11 @@ from statistics import stdev
 from negmerge.report import numbers
 from negmerge.report.comparison import compare, erases, gap_to, is_retrain, main_method
 from negmerge.report.inputs import Json, check_results, rows_of
+from negmerge.report.scores import gap_names, scores_of
 
 TITLES = {"base": "Original", "reference": "Retrained without it"}
-SUMMARY = ("label", "forget", "retain", "test", "membership", "gap", "alpha", "seconds")
-MARKDOWN = {
-    "label": "method",
-    "needs": "data it needs",
-    "forget": "forget",
-    "test_forget": "forget (unseen)",
-    "retain": "retain",
-    "test": "test",
-    "membership": "membership",
-    "gap": "gap",
-    "consensus": "consensus",
-    "alpha": "α",
-    "seconds": "seconds",
-}
+FIRST = {"label": "method", "needs": "data it needs"}  # the columns before the scores, and those behind them
+LAST = {"gap": "gap", "consensus": "consensus", "alpha": "α", "seconds": "seconds"}
 NEEDS = {
     "pool": "the pool",
     "forget": "forget",
@@ -49,16 +38,17 @@ class TableRow:
 def summary_table(results: Json) -> list[list[str]]:
     """Return the rows for the terminal, the header first; a missing value is an en dash.
 
-    Columns: label, forget, retain, test, membership, gap (all in %), alpha, seconds.
+    Columns: label, the scores that make the gap, gap (all in %), alpha, seconds.
     Raises InputError when `results` does not have the shape of format 1.
     """
     check_results(results)
+    columns = ["label", *gap_names(results), "gap", "alpha", "seconds"]
     rows = []
     for name, row in rows_of(results):
-        cells = {**_cells(row, results.get("reference")), "label": _title(name, row)}
+        cells = {**_cells(results, row), "label": _title(name, row)}
         cells["seconds"] = numbers.MISSING if row.get("seconds") is None else f"{row['seconds']:.1f}"
-        rows.append([cells[key] for key in SUMMARY])
-    return [list(SUMMARY), *rows]
+        rows.append([cells[key] for key in columns])
+    return [columns, *rows]
 
 
 def markdown_table(results: Json, *, minutes: bool = False) -> str:
@@ -69,15 +59,16 @@ def markdown_table(results: Json, *, minutes: bool = False) -> str:
     Raises InputError when `results` does not have the shape of format 1.
     """
     check_results(results)
+    heads = {**FIRST, **_score_titles(results), **LAST}
     rows = []
     for name, row in rows_of(results):
-        cells = {**_cells(row, results.get("reference")), "label": _title(name, row), "needs": _needs(row)}
+        cells = {**_cells(results, row), "label": _title(name, row), "needs": _needs(row)}
         unit, std = 60.0 if minutes else 1.0, _std(row, "seconds")
         spent = None if row.get("seconds") is None else row["seconds"] / unit
         cells["seconds"] = numbers.percent(spent, None if std is None else std / unit)
         rows.append({key: escape(text) for key, text in cells.items()})
-    keys = [key for key in MARKDOWN if key == "label" or any(r[key] != numbers.MISSING for r in rows)]
-    head = ["minutes" if key == "seconds" and minutes else MARKDOWN[key] for key in keys]
+    keys = [key for key in heads if key == "label" or any(r[key] != numbers.MISSING for r in rows)]
+    head = ["minutes" if key == "seconds" and minutes else heads[key] for key in keys]
     lines = [head, ["---", *("---:" if key != "needs" else "---" for key in keys[1:])]]
     lines += [[row[key] for key in keys] for row in rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
@@ -85,7 +76,7 @@ def markdown_table(results: Json, *, minutes: bool = False) -> str:
 
 def method_table(results: Json) -> tuple[list[str], list[TableRow]]:
     """Return the keys of the columns that hold anything, and the rows: base, methods, then the targets."""
-    reference, main = results.get("reference"), main_method(results)
+    main = main_method(results)
     table = []
     for name, row in rows_of(results):
         target = name == "reference" or is_retrain(name, row)
@@ -96,7 +87,7 @@ def method_table(results: Json) -> tuple[list[str], list[TableRow]]:
                 _title(name, row),
                 group,
                 _needs(row),
-                _cells(row, reference),
+                _cells(results, row),
                 main=name == main,
                 settings=settings_text(row),
                 note=row.get("note") or "",
@@ -104,17 +95,7 @@ def method_table(results: Json) -> tuple[list[str], list[TableRow]]:
         )
     table.sort(key=lambda row: ("base", "methods", "target").index(row.group))
     _mark_best(results, table)
-    columns = (
-        "forget",
-        "test_forget",
-        "retain",
-        "test",
-        "membership",
-        "gap",
-        "consensus",
-        "alpha",
-        "seconds",
-    )
+    columns = (*_score_titles(results), *LAST)
     return [key for key in columns if any(row.cells[key] != numbers.MISSING for row in table)], table
 
 
@@ -138,18 +119,17 @@ def oracle_text(row: Json) -> str:
 
 
 def gap_table(results: Json) -> list[tuple[str, bool, list[str]]]:
-    """Return (label, is main, [retain, forget, test, membership, average]) of each row that has a gap."""
+    """Return (label, is main, [each score in the gap, average]) of each row that has a gap."""
     rows = []
-    reference, main = results.get("reference"), main_method(results)
+    reference, main, names = results.get("reference"), main_method(results), gap_names(results)
     for name, row in rows_of(results):
-        parts, gap = row.get("gap_parts"), gap_to(row, reference)
+        parts, gap = row.get("gap_parts"), gap_to(results, row)
         again = (row.get("settings") or {}).get("seed")  # another Retrain model: what chance makes of the gap
         if name == "reference" or gap is None or (is_retrain(name, row) and not again):
             continue
         if not parts and reference:
-            parts = {key: abs(row[key] - reference[key]) for key in ("retain", "forget", "test", "membership")}
-        keys = ("retain", "forget", "test", "membership")
-        shown = [numbers.percent((parts or {}).get(key), _part_std(row, key)) for key in keys]
+            parts = {name: abs(row[name] - reference[name]) for name in names}
+        shown = [numbers.percent((parts or {}).get(name), _part_std(row, name)) for name in names]
         rows.append((_title(name, row), name == main, [*shown, numbers.percent(gap, _std(row, "gap"))]))
     return rows
 
@@ -159,7 +139,7 @@ def _mark_best(results: Json, table: list[TableRow]) -> None:
     rows = dict(rows_of(results))
     fair = [one for one in table if one.group == "methods"]
     fair = [one for one in fair if None not in (rows[one.name].get("forget"), rows[one.name].get("retain"))]
-    by_gap = all(gap_to(rows[one.name], results.get("reference")) is not None for one in fair)
+    by_gap = all(gap_to(results, rows[one.name]) is not None for one in fair)
     if len(fair) < 2 or not (by_gap or erases(results)):
         return
     for one in fair:
@@ -168,15 +148,17 @@ def _mark_best(results: Json, table: list[TableRow]) -> None:
             one.best.add("gap" if by_gap else "forget")
 
 
-def _cells(row: Json, reference: Json | None) -> dict[str, str]:
-    cells = {
-        key: numbers.percent(row.get(key), _std(row, key))
-        for key in ("forget", "test_forget", "retain", "test", "validation", "membership")
-    }
+def _score_titles(results: Json) -> dict[str, str]:
+    return {score.name: score.title for score in scores_of(results) if score.shown}
+
+
+def _cells(results: Json, row: Json) -> dict[str, str]:
+    names = [score.name for score in scores_of(results)]
+    cells = {name: numbers.percent(row.get(name), _std(row, name)) for name in names}
     kept, std = row.get("consensus"), _std(row, "consensus")
     return {
         **cells,
-        "gap": numbers.percent(gap_to(row, reference), _std(row, "gap")),
+        "gap": numbers.percent(gap_to(results, row), _std(row, "gap")),
         "consensus": numbers.percent(None if kept is None else 100 * kept, None if std is None else 100 * std),
         "alpha": numbers.alpha(row.get("alpha"), _std(row, "alpha")),
         "seconds": numbers.seconds(row.get("seconds")),

@@ -17,6 +17,7 @@ from negmerge.report.comparison import (
 )
 from negmerge.report.inputs import Json
 from negmerge.report.numbers import count, listed, percent, percent_sign
+from negmerge.report.scores import nouns
 
 Tone = Literal["good", "mixed", "bad"]
 NAMED = 3  # methods of a group that are named with their numbers; of more the table has them
@@ -44,8 +45,8 @@ def judge(results: Json) -> Verdict:
     _compare(results, name, verdict)
     if not seeds(results):
         n = (results["task"].get("rows") or {}).get("forget")
-        images = f" ({count(n)} images: one of them is {percent(100 / n)} points)" if n else ""
-        verdict.sentences.append(f"This is one run with one seed{images}; small differences may be chance.")
+        rows = f" ({count(n)} {nouns(results)}: one of them is {percent(100 / n)} points)" if n else ""
+        verdict.sentences.append(f"This is one run with one seed{rows}; small differences may be chance.")
     return verdict
 
 
@@ -67,63 +68,63 @@ def _erased(results: Json, row: Json, base: Json) -> Verdict:
     turn = ", but " if hurt == (tone != "bad") or (not hurt and tone == "mixed") else " and "
     verdict = Verdict(_worse(tone, hurt), f"The model {done}{turn}{cost}.")
     verdict.sentences.append(
-        f"Of the images it was asked to forget it now gets {percent_sign(after)} right, "
-        f"before {percent_sign(before)}." + _unseen(row, base)
+        f"Of the {nouns(results)} it was asked to forget it now gets {percent_sign(after)} right, "
+        f"before {percent_sign(before)}." + _unseen(results, row, base)
     )
-    verdict.sentences.append(_others(row, base))
+    verdict.sentences.append(_others(results, row, base))
     return verdict
 
 
 def _matched(results: Json, row: Json, base: Json) -> Verdict:
     cost, hurt = _cost(results, row, base)
     reference = results.get("reference")
-    gap, before = gap_to(row, reference), gap_to(base, reference)
+    gap, before = gap_to(results, row), gap_to(results, base)
     tone: Tone
     if gap is not None and before is not None:
         if gap <= 0.5 * before:
-            text, tone = "now behaves much more like one that never saw the images", "good"
+            text, tone = f"now behaves much more like one that never saw the {nouns(results)}", "good"
         elif gap < before - GAP_STEP:
-            text, tone = "came only part of the way to one that never saw the images", "mixed"
+            text, tone = f"came only part of the way to one that never saw the {nouns(results)}", "mixed"
         elif gap <= before + GAP_STEP:
-            text, tone = "is no closer than before to one that never saw the images", "bad"
+            text, tone = f"is no closer than before to one that never saw the {nouns(results)}", "bad"
         else:
-            text, tone = "is further than before from one that never saw the images", "bad"
+            text, tone = f"is further than before from one that never saw the {nouns(results)}", "bad"
         measure = (
             f"Its average gap to the retrained model is {percent(gap)} points; "
             f"the original model's is {percent(before)}."
         )
     else:
-        text, tone, measure = _like_unseen(row, base)
+        text, tone, measure = _like_unseen(results, row, base)
     verdict = Verdict(_worse(tone, hurt), f"The model {text}{', but ' if hurt else ' and '}{cost}.")
     target = f"; the retrained model gets {percent_sign(reference['forget'])}" if reference else ""
     verdict.sentences += [
         measure,
-        f"Of the images it was asked to forget it now gets {percent_sign(row['forget'])} right, before "
+        f"Of the {nouns(results)} it was asked to forget it now gets {percent_sign(row['forget'])} right, before "
         f"{percent_sign(base.get('forget'))}{target}. As low as possible is not the aim: a model that never "
-        "saw them would do about as well on them as on any unseen images.",
-        _others(row, base),
+        f"saw them would do about as well on them as on any unseen {nouns(results)}.",
+        _others(results, row, base),
     ]
     return verdict
 
 
-def _like_unseen(row: Json, base: Json) -> tuple[str, Tone, str]:
-    """Without a retrained model: is forget accuracy now where accuracy on unseen images is?"""
+def _like_unseen(results: Json, row: Json, base: Json) -> tuple[str, Tone, str]:
+    """Without a retrained model: is forget accuracy now where accuracy on unseen rows is?"""
     if row.get("test") is None or base.get("test") is None or base.get("forget") is None:
         return "was changed; there is nothing to compare its forgetting with", "mixed", ""
     was, now = base["forget"] - base["test"], row["forget"] - row["test"]
     measure = (
-        f"It gets the chosen images right {percent(abs(now))} points "
+        f"It gets the chosen {nouns(results)} right {percent(abs(now))} points "
         f"{'more' if now >= 0 else 'less'} often than unseen ones; before {percent(abs(was))} points "
         f"{'more' if was >= 0 else 'less'}. There is no retrained model in this run to compare with."
     )
     close = max(1.0, 0.25 * abs(was))
     if abs(now) <= close:
-        return "now treats the chosen images nearly like unseen ones", "good", measure
+        return f"now treats the chosen {nouns(results)} nearly like unseen ones", "good", measure
     if now < 0:
-        return "forgot too much: it is worse on the chosen images than on unseen ones", "mixed", measure
+        return f"forgot too much: it is worse on the chosen {nouns(results)} than on unseen ones", "mixed", measure
     if now < 0.75 * was:
-        return "came only part of the way: it still knows the chosen images better", "mixed", measure
-    return "still knows the chosen images better than unseen ones", "bad", measure
+        return f"came only part of the way: it still knows the chosen {nouns(results)} better", "mixed", measure
+    return f"still knows the chosen {nouns(results)} better than unseen ones", "bad", measure
 
 
 def _cost(results: Json, row: Json, base: Json) -> tuple[str, bool]:
@@ -138,22 +139,22 @@ def _cost(results: Json, row: Json, base: Json) -> tuple[str, bool]:
     return f"kept {percent_sign(100 * after / before)} of its accuracy on the rest", False
 
 
-def _unseen(row: Json, base: Json) -> str:
+def _unseen(results: Json, row: Json, base: Json) -> str:
     if row.get("test_forget") is None:
         return ""
     return (
-        f" Of unseen images of the same kind it gets {percent_sign(row['test_forget'])} right, "
+        f" Of unseen {nouns(results)} of the same kind it gets {percent_sign(row['test_forget'])} right, "
         f"before {percent_sign(base.get('test_forget'))}."
     )
 
 
-def _others(row: Json, base: Json) -> str:
+def _others(results: Json, row: Json, base: Json) -> str:
     text = (
-        f"Of the images it should keep it gets {percent_sign(row['retain'])} right (before "
+        f"Of the {nouns(results)} it should keep it gets {percent_sign(row['retain'])} right (before "
         f"{percent_sign(base.get('retain'))})"
     )
     if row.get("test") is not None:
-        text += f"; on unseen images {percent_sign(row['test'])} (before {percent_sign(base.get('test'))})"
+        text += f"; on unseen {nouns(results)} {percent_sign(row['test'])} (before {percent_sign(base.get('test'))})"
     return text + "."
 
 

@@ -9,17 +9,17 @@ from typing import Any
 import torch
 
 from negmerge.checkpoints import write_bytes_atomic, write_state_dict
-from negmerge.data.store import Store
 from negmerge.errors import NegmergeError
-from negmerge.models._classifier import Classifier
-from negmerge.training.images import fit_images
+from negmerge.seeding import derive_seed
+from negmerge.tasks.task import Starts, Task, need
+from negmerge.training.fitting import fit_rows
 from negmerge.training.progress import Progress
-from negmerge.training.settings import TrainSettings, derive_seed
+from negmerge.training.settings import TrainSettings
 
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """Everything a process needs to train one model on rows of the train table.
+    """Everything a process needs to train one model of a task on some of its rows.
 
     The results are `directory/model.safetensors` and, written last, `directory/training.json` (settings, loss of
     each epoch, seconds). With `resumable`, the state after each epoch is kept until then.
@@ -27,8 +27,7 @@ class TrainingJob:
 
     name: str
     directory: Path
-    classifier: Classifier
-    store: Path
+    task: Task
     rows: tuple[int, ...]
     settings: dict[str, Any]
     seed: int
@@ -72,17 +71,17 @@ def train(job: TrainingJob) -> dict[str, Any]:
     progress = Progress(job.state_file if job.resumable else None)
     job.directory.mkdir(parents=True, exist_ok=True)
     settings = TrainSettings(**job.settings)
-    classifier = job.classifier
-    model = classifier.load(job.start) if job.start else classifier.start(derive_seed(job.seed, "init"))
+    task = job.task
+    model = task.open(job.start) if job.start else need(task, Starts, job.name).start(derive_seed(job.seed, "init"))
     start = progress.restore(model)
-    classifier.place(model, job.device)
-    images, labels = Store(job.store).table("train").take(torch.tensor(job.rows, dtype=torch.int64))
+    task.place(model, job.device)
+    rows = torch.tensor(job.rows, dtype=torch.int64)
     after = partial(progress.save, model)
     try:
-        fit_images(classifier, model, images, labels, settings, seed=job.seed, start=start, on_epoch=after)
+        fit_rows(task, model, rows, settings, seed=job.seed, start=start, on_epoch=after)
     except NegmergeError as error:
         raise NegmergeError(f"{job.name}: {error}") from None
-    write_state_dict(job.checkpoint, {k: v.cpu().contiguous() for k, v in model.state_dict().items()})
+    write_state_dict(job.checkpoint, task.trained(model))
     facts = {
         "name": job.name,
         "settings": job.settings,

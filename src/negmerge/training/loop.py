@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from negmerge.errors import InputError, NegmergeError
-from negmerge.models._statistics import statistics_layers
+from negmerge.training.running_statistics import statistics_layers
 from negmerge.training.settings import TrainSettings
 
 

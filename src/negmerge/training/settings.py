@@ -1,12 +1,9 @@
-"""What a training run is made of, and the seeds of its parts."""
+"""What a training run is made of."""
 
-import hashlib
 import sys
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-
-from negmerge.data.augment import parse_augmentation
 
 
 class TrainSettings(BaseModel):
@@ -32,15 +29,14 @@ class TrainSettings(BaseModel):
     )
     gamma: float = Field(0.1, gt=0, description="step: the factor at each milestone")
     peak: float = Field(0.5, gt=0, lt=1, description="one-cycle: the share of all steps at which the rate peaks")
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over all classes")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="of classes: share of the target spread over all")
     clip: float | None = Field(None, gt=0, description="largest norm of the gradient, or null")
-    augment: str = Field("none", description="none, crop, flip, or several joined by +")
+    augment: str = Field("none", description="of images: none, crop, flip, or several joined by +")
     freeze_statistics: bool = Field(False, description="batch-norm layers use and keep their running statistics")
     seed: int = Field(0, ge=0, description="mixed into the seed of the run")
 
     @model_validator(mode="after")
     def _check(self) -> "TrainSettings":
-        parse_augmentation(self.augment)
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs a momentum above 0")
         return self
@@ -53,10 +49,10 @@ class TrainSettings(BaseModel):
         """
         return min(self.epochs * -(-batches // self.accumulate), self.steps or sys.maxsize)
 
-    def count_images(self, rows: int) -> int:
-        """Return how many images training on so many rows passes through the model, a short last batch counted whole.
+    def count_rows(self, rows: int) -> int:
+        """Return how many rows training on so many passes through the model, a short last batch counted whole.
 
-        >>> TrainSettings(epochs=3).count_images(1000), TrainSettings(steps=2, batch_size=64).count_images(1000)
+        >>> TrainSettings(epochs=3).count_rows(1000), TrainSettings(steps=2, batch_size=64).count_rows(1000)
         (3000, 128)
         """
         return min(self.epochs * rows, (self.steps or sys.maxsize) * self.batch_size * self.accumulate)
@@ -81,13 +77,3 @@ class TrainSettings(BaseModel):
         if self.schedule == "step":
             return float(self.lr * self.gamma ** sum(step >= share * steps for share in self.milestones))
         return self.lr
-
-
-def derive_seed(seed: int, *parts: int | str) -> int:
-    """Return a seed for a part of a run, independent of the seeds of the other parts.
-
-    >>> derive_seed(0, "split") != derive_seed(0, "base")
-    True
-    """
-    text = "/".join(str(part) for part in (seed, *parts))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")

@@ -10,7 +10,7 @@ MOST = 40  # classes in the figure; of more, the forgotten and the most changed 
 
 @dataclass(frozen=True)
 class ClassChange:
-    """One class: accuracy on its test images before and after, and in the retrained model."""
+    """One class: accuracy on its test rows before and after, and in the retrained model."""
 
     name: str
     before: float
@@ -28,7 +28,7 @@ def pick(changes: list[ClassChange]) -> list[ClassChange]:
     return [change for change in changes if id(change) in chosen]
 
 
-def classes_figure(changes: list[ClassChange], prefix: str) -> str:
+def classes_figure(changes: list[ClassChange], prefix: str, nouns: str) -> str:
     """Draw one line for each class; forgotten classes are marked by colour, weight and a word."""
     with_target = any(change.target is not None for change in changes)
     height = 34 + 19 * len(changes) + 22
@@ -40,7 +40,7 @@ def classes_figure(changes: list[ClassChange], prefix: str) -> str:
         axes.tick_params(length=0)
         axes.spines["left"].set_visible(False)
         axes.set_yticks([])
-        axes.set_xlabel("accuracy on test images, %")
+        axes.set_xlabel(f"accuracy on test {nouns}, %")
         for y, change in enumerate(changes):
             colour = FORGET if change.forgotten else RETAIN
             axes.plot([change.before, change.after], [y, y], color=colour, linewidth=2.2, alpha=0.55)
@@ -68,7 +68,7 @@ def classes_figure(changes: list[ClassChange], prefix: str) -> str:
                 fontweight="bold" if change.forgotten else "normal",
             )
         _legend(axes, with_target)
-        return inline(figure, prefix, _alt(changes))
+        return inline(figure, prefix, _alt(changes, nouns))
 
 
 def _low(changes: list[ClassChange]) -> float:
@@ -105,10 +105,10 @@ def _above(axes: object) -> object:
     return axes.transAxes + shift  # type: ignore[attr-defined]
 
 
-def _alt(changes: list[ClassChange]) -> str:
+def _alt(changes: list[ClassChange], nouns: str) -> str:
     parts = [
         f"{change.name}{' (to forget)' if change.forgotten else ''} "
         f"{percent_sign(change.before)} to {percent_sign(change.after)}"
         for change in changes
     ]
-    return "Accuracy of each class on test images, before and after: " + "; ".join(parts) + "."
+    return f"Accuracy of each class on test {nouns}, before and after: " + "; ".join(parts) + "."

@@ -1,0 +1,49 @@
+"""What results say of their scores and rows: titles, which are in the gap, and what a row is called."""
+
+from dataclasses import dataclass, fields
+
+from negmerge.report.inputs import Json
+
+
+@dataclass(frozen=True)
+class ScoreInfo:
+    """One score as the results describe it; `shown` says whether it has a column in the tables."""
+
+    name: str
+    title: str
+    about: str
+    in_gap: bool = False
+    shown: bool = True
+
+
+# Of results that were written before they listed their scores.
+IMAGE_SCORES = (
+    ScoreInfo("forget", "forget", "Forget images right", in_gap=True),
+    ScoreInfo("test_forget", "forget (unseen)", "Unseen forget images right"),
+    ScoreInfo("retain", "retain", "Other images right", in_gap=True),
+    ScoreInfo("test", "test", "Unseen images right", in_gap=True),
+    ScoreInfo("membership", "membership", "Attack says “not in training”", in_gap=True),
+)
+
+
+def scores_of(results: Json) -> list[ScoreInfo]:
+    """Return the scores of a run, in the order of its tables."""
+    keys = [field.name for field in fields(ScoreInfo)]
+    listed = [{key: one[key] for key in keys if key in one} for one in results.get("scores") or []]
+    return [ScoreInfo(**one) for one in listed] or list(IMAGE_SCORES)
+
+
+def gap_names(results: Json) -> list[str]:
+    """Return the names of the scores that make the average gap."""
+    return [score.name for score in scores_of(results) if score.in_gap]
+
+
+def noun(results: Json) -> str:
+    """Return what a row is called."""
+    return str(results["task"].get("noun") or "image")
+
+
+def nouns(results: Json) -> str:
+    """Return what several rows are called."""
+    one = noun(results)
+    return f"{one[:-1]}ies" if one.endswith("y") and one[-2:-1] not in "aeiou" else f"{one}s"

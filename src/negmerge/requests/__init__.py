@@ -1,0 +1,1 @@
+"""From rules to rows: what is forgotten, retained, held out and tested."""

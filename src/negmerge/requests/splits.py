@@ -1,0 +1,145 @@
+"""Which rows are retained, forgotten, held out and tested: drawn once, saved, hashed."""
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from negmerge.errors import InputError
+from negmerge.requests.rows import Joined, Rows
+from negmerge.requests.rules import (
+    ForgetRule,
+    RetainRule,
+    RowRule,
+    ValidationRule,
+    check_inside,
+    checked_range,
+    class_indices,
+    read_rows,
+    without,
+)
+from negmerge.requests.split_files import Split, checked, fingerprint, load_split, save_split, split_from_file
+
+__all__ = [
+    "ForgetRule",
+    "RetainRule",
+    "Split",
+    "ValidationRule",
+    "draw_split",
+    "hold_out",
+    "load_split",
+    "save_split",
+    "split_from_file",
+]
+
+
+def draw_split(
+    train: Rows,
+    test: Rows,
+    *,
+    forget: ForgetRule,
+    retain: RetainRule | None = None,
+    validation: ValidationRule | None = None,
+    train_rows: tuple[int, int] | None = None,
+    seed: int = 0,
+    other: Joined | None = None,
+) -> Split:
+    """Draw the split: validation rows first, then the forget rows, and what is left is retained.
+
+    Every row of `train` inside `train_rows` (all, unless given) counts as training data. Validation rows are those of
+    the rule's range, or else a seeded share of the table, from outside `train_rows` where that leaves any (a base that
+    was trained on those rows has not seen the others), otherwise from the training rows, but never rows that a row
+    file lists. With `other`, `train` and `test` are the joined tables: ranges count in the first source, all rows of
+    the second one are to be forgotten, and a share of each is held out, drawn for each by itself.
+
+    Raises InputError for ranges that overlap or leave the table, unknown classes, rows that are no training rows, and
+    for a split without forget, retain, validation or test rows.
+
+    >>> from negmerge.tasks.image_classification.images import ImageSet  # rows of any task will do
+    >>> table = ImageSet(torch.zeros(20, 1, 8, 8, dtype=torch.uint8), torch.arange(20) % 2, ("cat", "dog"))
+    >>> draw_split(table, table, forget=ForgetRule(classes=["cat"]), seed=1).describe()["test_forget"]
+    10
+    """
+    generator = torch.Generator().manual_seed(seed)
+    rule = validation or ValidationRule()
+    none = torch.empty(0, dtype=torch.int64)
+    everything = torch.arange(len(test))
+    if other is not None:
+        first = int((~other.train_is_other).sum())
+        held_out, trained = hold_out(first, rule, train_rows, seed=seed)
+        share = ValidationRule(fraction=rule.fraction, most=rule.most)
+        parts = hold_out(len(train) - first, share, seed=seed)
+        held_out, trained = (torch.cat([a, first + b]) for a, b in zip((held_out, trained), parts, strict=True))
+    else:
+        listed = [read_rows(r.rows, len(train)) for r in (forget, retain) if r is not None and r.rows is not None]
+        held_out, trained = hold_out(len(train), rule, train_rows, torch.cat([none, *listed]), generator=generator)
+    if forget.classes is not None or other is not None:
+        if other is not None:
+            kind, in_train, in_test = "source", other.train_is_other, other.test_is_other
+        else:
+            wanted = torch.tensor(class_indices(forget.classes or [], train.groups))
+            kind, in_train, in_test = "class", torch.isin(train.group_of, wanted), torch.isin(test.group_of, wanted)
+        split = Split(
+            kind,
+            retain=trained[~in_train[trained]],
+            forget=trained[in_train[trained]],
+            validation=held_out[~in_train[held_out]],
+            validation_forget=held_out[in_train[held_out]],
+            test=everything[~in_test],
+            test_forget=everything[in_test],
+        )
+    elif forget.source is not None:
+        raise InputError("data.forget.source: join the two sources first, and pass what join_sources returned as other")
+    else:
+        chosen = _choose(forget, train, trained, generator, "forget")
+        kind = "random" if forget.fraction is not None else "rows"
+        split = Split(kind, without(trained, chosen), chosen, held_out, none, everything, none)
+    if retain is not None:
+        split = dataclasses.replace(split, retain=_choose(retain, train, split.retain, generator, "retain"))
+    return checked(dataclasses.replace(split, source=fingerprint(train, test)))
+
+
+def hold_out(
+    size: int,
+    rule: ValidationRule,
+    train_rows: tuple[int, int] | None = None,
+    listed: Tensor | None = None,
+    *,
+    seed: int = 0,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return the validation and the training rows of a table of `size` rows; `listed` rows stay out of the draw.
+
+    A share is drawn from the generator or else from the seed alone: so the rows of a source are the same whatever it
+    is joined with, and a model may be trained beforehand without them.
+
+    >>> hold_out(5, ValidationRule(rows=(3, 5)))
+    (tensor([3, 4]), tensor([0, 1, 2]))
+    """
+    generator = generator or torch.Generator().manual_seed(seed)
+    allowed = torch.arange(size) if train_rows is None else checked_range(list(train_rows), size, "data.train_rows")
+    if rule.rows is not None:
+        held_out = checked_range(list(rule.rows), size, "data.validation.rows")
+        if train_rows is None:
+            return held_out, without(allowed, held_out)
+        if torch.isin(held_out, allowed).any():
+            raise InputError("data.train_rows and data.validation.rows overlap; validation must not be trained on")
+        return held_out, allowed
+    unseen = without(torch.arange(size), allowed)
+    among = unseen if len(unseen) else without(allowed, torch.empty(0, dtype=torch.int64) if listed is None else listed)
+    count = min(rule.most, max(1, round(rule.fraction * size)))
+    held_out = among[torch.randperm(len(among), generator=generator)[:count]].sort().values
+    return held_out, without(allowed, held_out)
+
+
+def _choose(rule: RowRule, train: Rows, among: Tensor, generator: torch.Generator, key: str) -> Tensor:
+    if rule.classes is not None:
+        wanted = torch.tensor(class_indices(rule.classes, train.groups))
+        return among[torch.isin(train.group_of[among], wanted)]
+    if rule.rows is not None:
+        rows = read_rows(rule.rows, len(train))
+        check_inside(rows, among, f"data.{key}.rows: {rule.rows}")
+        return rows
+    assert rule.fraction is not None
+    count = max(1, round(rule.fraction * len(among)))
+    return among[torch.randperm(len(among), generator=generator)[:count]].sort().values

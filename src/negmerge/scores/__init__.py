@@ -1,0 +1,29 @@
+"""Numbers from columns, one value for each row; pure functions, and the descriptors of what is reported."""
+
+from negmerge.scores.accuracy import accuracy, accuracy_by_group, accuracy_of
+from negmerge.scores.gap import Gap, average_gap
+from negmerge.scores.holdout import HOLDOUT, holdout_distance, kolmogorov_smirnov
+from negmerge.scores.loss import mean_loss
+from negmerge.scores.membership import membership_svc_confidence, svc_confidence
+from negmerge.scores.score import Columns, Draw, Need, Observed, Role, Score, columns_needed
+
+__all__ = [
+    "HOLDOUT",
+    "Columns",
+    "Draw",
+    "Gap",
+    "Need",
+    "Observed",
+    "Role",
+    "Score",
+    "accuracy",
+    "accuracy_by_group",
+    "accuracy_of",
+    "average_gap",
+    "columns_needed",
+    "holdout_distance",
+    "kolmogorov_smirnov",
+    "mean_loss",
+    "membership_svc_confidence",
+    "svc_confidence",
+]

@@ -1,0 +1,17 @@
+"""The mean loss of rows."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def mean_loss(loss: Tensor) -> float:
+    """Return the mean of the losses of rows, float64 [n]; NaN for no rows.
+
+    They are added up as torch adds up the rows of a cross-entropy, so that the mean of a column has the bits of the
+    loss of all its rows at once.
+
+    >>> mean_loss(torch.tensor([0.5, 1.5], dtype=torch.float64))
+    1.0
+    """
+    return float(functional.nll_loss(-loss[:, None], torch.zeros(len(loss), dtype=torch.int64)))

@@ -1,0 +1,1 @@
+"""What rows, models, losses and scores are: one package for each kind of model and data."""

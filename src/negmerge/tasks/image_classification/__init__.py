@@ -1,0 +1,1 @@
+"""Images with one class each, and networks that tell the classes apart."""

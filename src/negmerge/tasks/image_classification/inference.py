@@ -1,0 +1,81 @@
+"""Answers of a model to images, batch by batch: logits of few, columns of many."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from negmerge.execution import torch_threads
+from negmerge.tasks.columns import columns_of, no_rows
+from negmerge.tasks.image_classification.classifier import Classifier
+
+Labelled = tuple[Tensor, Tensor]
+Result = TypeVar("Result")
+
+
+def predict(classifier: Classifier, model: nn.Module, images: Tensor, batch_size: int | None = None) -> Tensor:
+    """Return float32 logits [n, classes], on the CPU, of uint8 images [n, C, H, W].
+
+    The model is used in evaluation mode, on the device that it is on, with batches as `Classifier.batch_rows` has them
+    there unless their size is given. On the CPU torch's threads take a batch each, which is half as fast again as all
+    of them at one batch.
+    """
+    batches = images.split(batch_size or classifier.batch_rows(_device(model)))
+    return torch.cat([torch.empty(0, classifier.classes), *_on_threads(_logits_of(classifier, model), model, batches)])
+
+
+def observe_parts(
+    classifier: Classifier,
+    model: nn.Module,
+    take: Callable[[Tensor], Labelled],
+    parts: Mapping[str, Tensor],
+    columns: Mapping[str, Sequence[str]],
+    batch_size: int | None = None,
+) -> dict[str, dict[str, Tensor]]:
+    """Return the columns of every part, one number for each row, on the CPU, in one pass.
+
+    `parts` maps a name to row numbers, int64 [m], `columns` the name to the columns asked for. Where data sets have
+    heads of their own, each row is answered in the head of its data set. `take(rows)` returns images and labels;
+    threads call it. Batches run across the borders of the parts, so that many small parts cost no more than one large
+    one; a batch is taken when its turn comes, and only columns are kept of its logits.
+    """
+    sizes, rows = [len(rows) for rows in parts.values()], torch.cat(list(parts.values()))
+    names = list(dict.fromkeys(name for part in parts for name in columns[part]))
+    find = _logits_of(classifier, model)
+
+    def one(part: Tensor) -> dict[str, Tensor]:
+        images, labels = take(part)
+        return columns_of(classifier.narrow(find(images), labels), labels, names)
+
+    found = _on_threads(one, model, rows.split(batch_size or classifier.batch_rows(_device(model))))
+    whole = {name: torch.cat([no_rows(name), *(of_batch[name] for of_batch in found)]).split(sizes) for name in names}
+    return {part: {name: whole[name][i] for name in columns[part]} for i, part in enumerate(parts)}
+
+
+def _logits_of(classifier: Classifier, model: nn.Module) -> Callable[[Tensor], Tensor]:
+    model.eval()
+    device = next(model.parameters()).device
+
+    def find(images: Tensor) -> Tensor:
+        with torch.inference_mode():  # a thread has its own
+            prepared = classifier.prepare(images.to(device, non_blocking=True))
+            return classifier.logits(model, prepared).float().cpu()
+
+    return find
+
+
+def _on_threads(work: Callable[[Tensor], Result], model: nn.Module, batches: Iterable[Tensor]) -> list[Result]:
+    """Return what `work` makes of each batch that has rows, in their order."""
+    full = [batch for batch in batches if len(batch)]
+    threads = min(torch.get_num_threads(), len(full))
+    alone = any(getattr(module, "ONE_CALL_AT_A_TIME", False) for module in model.modules())
+    if _device(model) != "cpu" or alone or threads < 2:
+        return [work(batch) for batch in full]
+    with torch_threads(1), ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(work, full))
+
+
+def _device(model: nn.Module) -> str:
+    return next(model.parameters()).device.type

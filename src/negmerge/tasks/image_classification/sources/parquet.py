@@ -1,0 +1,69 @@
+"""Parquet files on disk, as the hub stores image data sets."""
+
+import tempfile
+from pathlib import Path
+
+from pydantic import Field
+
+from negmerge.errors import InputError
+from negmerge.tasks.image_classification.images import Source
+from negmerge.tasks.image_classification.split_names import SPLITS, VALIDATION, Splits, spellings
+from negmerge.tasks.image_classification.tables import TableSettings, quiet, to_source
+
+SUMMARY = "a folder with train*.parquet and test*.parquet, as the Hugging Face hub stores image data sets"
+
+
+class Settings(TableSettings):
+    """Where the files are, and which columns hold image and label."""
+
+    path: Path = Field(description="folder with train*.parquet and test*.parquet, itself or in one of its folders")
+    splits: Splits = Field(default_factory=dict, description=SPLITS)
+
+
+def load(settings: Settings) -> Source:
+    """Read the files of both tables in the order of their names, and decode the images.
+
+    Raises InputError for a folder without the files, and for files that are damaged.
+    """
+    import datasets
+    import pyarrow
+
+    files = {part: _files(settings.path, settings.splits.get(part, part)) for part in ("train", "test")}
+    with quiet(), tempfile.TemporaryDirectory() as cache:  # nothing is left in the user's cache
+        try:
+            train, test = (
+                datasets.Dataset.from_parquet([str(file) for file in files[part]], cache_dir=cache, keep_in_memory=True)
+                for part in ("train", "test")
+            )
+        except (pyarrow.ArrowException, datasets.exceptions.DatasetGenerationError, ValueError, OSError):
+            raise InputError(f"{settings.path} holds parquet files that cannot be read; fetch them again") from None
+        return to_source(train, test, settings, str(settings.path))
+
+
+def has_split(folder: Path, split: str) -> bool:
+    """Whether a folder, or one of its folders, holds parquet files of a split."""
+    return bool(_places(folder, split))
+
+
+def _files(folder: Path, split: str) -> list[Path]:
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; give data.path")
+    places = _places(folder, split)
+    if not places:
+        other = [name for name in ("test", VALIDATION[-1]) if _places(folder, name)]
+        hint = f"; to test on its {other[0]}*.parquet, write splits: {{test: {other[0]}}}" if other else ""
+        raise InputError(f"{folder} holds no {split}*.parquet, neither itself nor in a folder of it{hint}")
+    first = next(iter(places))
+    if len(places) > 1 and first != folder:
+        names = ", ".join(place.name for place in places)
+        raise InputError(f"{folder} holds {split}*.parquet in several folders ({names}); give data.path one of them")
+    return places[first]
+
+
+def _places(folder: Path, split: str) -> dict[Path, list[Path]]:
+    """Return the folders that hold files of a split, and these; of several spellings the first that is there."""
+    for name in spellings(split):
+        found = {place: sorted(place.glob(f"{name}*.parquet")) for place in (folder, *sorted(folder.glob("[!.]*/")))}
+        if any(found.values()):
+            return {place: files for place, files in found.items() if files}
+    return {}

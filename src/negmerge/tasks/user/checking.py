@@ -1,0 +1,114 @@
+"""What a user hands in, looked at before anything is trained."""
+
+from collections.abc import Mapping, Sized
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset
+
+from negmerge.errors import InputError
+from negmerge.tasks.user.batches import labels_of, logits_of
+from negmerge.tasks.user.task import UserTask
+
+PROBED = 32  # rows, at most, that are passed through the model first
+OWN = "give loss(outputs, batch) and evaluate(model)"
+
+
+def check_data(name: str, data: Any) -> None:
+    """Raise InputError unless a data set has a length above 0 and rows by number."""
+    if isinstance(data, DataLoader):
+        raise InputError(
+            f"unlearn: {name} is a DataLoader; give its data set, and collate_fn and loader where it has its own"
+        )
+    if isinstance(data, IterableDataset) or not isinstance(data, Sized) or not hasattr(data, "__getitem__"):
+        kind = type(data).__name__
+        raise InputError(f"unlearn: {name} is a {kind}; give a data set with len() and rows by number: data[0]")
+    if not len(data):
+        raise InputError(f"unlearn: the {name} set is empty; give at least one row")
+
+
+def check_loader(arguments: Mapping[str, Any]) -> None:
+    """Raise InputError for arguments of a DataLoader that the run sets itself."""
+    own = [name for name in ("batch_size", "shuffle", "generator", "collate_fn", "sampler") if name in arguments]
+    if own:
+        raise InputError(
+            f"unlearn: loader: {own[0]} is set by the run; batch_size stands in pool, and collate_fn is an argument "
+            "of unlearn"
+        )
+
+
+def check_module(model: Any) -> None:
+    """Raise InputError unless the model is a module with a parameter that training may change."""
+    if not isinstance(model, nn.Module):
+        raise InputError(f"unlearn: model is a {type(model).__name__}; give a torch module")
+    parameters = list(model.parameters())
+    if not any(parameter.requires_grad for parameter in parameters):
+        what = "every parameter is frozen (requires_grad is False)" if parameters else "it has no parameters"
+        raise InputError(f"unlearn: the model cannot be trained: {what}; let those require a gradient that may change")
+
+
+def count_classes(task: UserTask) -> int:
+    """Return the number of classes that the model's outputs tell apart, from one small batch of the forget set.
+
+    Raises InputError for outputs and labels that are not those of a classifier: one output a row, labels that are no
+    whole numbers, or that do not fit the outputs.
+    """
+    batch = _first_batch(task)
+    logits = logits_of(_answer(task, batch))
+    if not isinstance(logits, Tensor) or logits.dim() < 2:
+        shown = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise InputError(f"unlearn: outputs must be logits [rows, classes], got {shown}; {OWN}")
+    labels, classes = labels_of(batch), logits.shape[-1]
+    if classes < 2:
+        raise InputError(f"unlearn: the model has one output a row, no logits of classes; {OWN}")
+    if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.dtype == torch.bool:
+        kind = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
+        raise InputError(f"unlearn: labels are {kind}, no class numbers (int64): for other targets {OWN}")
+    if labels.shape != logits.shape[:-1] or not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise InputError(
+            f"unlearn: labels {list(labels.shape)} from {int(labels.min())} to {int(labels.max())} do not fit logits "
+            f"{list(logits.shape)}; {OWN}"
+        )
+    return classes
+
+
+def check_loss(task: UserTask) -> None:
+    """Raise InputError unless the loss of one small batch of the forget set is a finite number with a gradient."""
+    model = task.template().train()
+    batch = _first_batch(task)
+    with torch.random.fork_rng(devices=[]):
+        loss = task.loss(model, batch)
+    if not isinstance(loss, Tensor) or loss.dim() or not loss.isfinite():
+        shown = f"{list(loss.shape)}" if isinstance(loss, Tensor) and loss.dim() else f"{loss!r}"
+        raise InputError(f"unlearn: loss(outputs, batch) must return a finite scalar tensor, got {shown}")
+    if not loss.requires_grad:
+        raise InputError("unlearn: the loss does not depend on a parameter that may be trained; check forward and loss")
+
+
+def check_evaluation(values: Any, objective_score: str) -> tuple[str, ...]:
+    """Return the names of the scores that `evaluate` returned for the given model.
+
+    Raises InputError unless they are numbers with `forget`, `retain` and the objective's own score among them, or for
+    such a score outside 0 … 100.
+    """
+    if not isinstance(values, Mapping):
+        raise InputError(f"unlearn: evaluate(model) must return a mapping of scores, got {type(values).__name__}")
+    for name in ("forget", "retain", objective_score):
+        value = values.get(name)
+        if name != "gap" and (not isinstance(value, int | float) or not 0.0 <= value <= 100.0):
+            found = "nothing" if value is None else value
+            raise InputError(
+                f"unlearn: evaluate(model) must return {name!r} as a percentage from 0 to 100, got {found}"
+            )
+    return tuple(values)
+
+
+def _first_batch(task: UserTask) -> Any:
+    forget = task.parts()["forget"]
+    return task.batch(forget[:PROBED], task.device)
+
+
+@torch.no_grad()
+def _answer(task: UserTask, batch: Any) -> Any:
+    return task.forward(task.template().eval(), batch)

@@ -1,0 +1,96 @@
+"""What a competing method is given, and what it returns."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+
+from negmerge.selection import Selection
+from negmerge.tasks.task import Task
+from negmerge.training import TrainSettings
+
+Rank = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The rows that a method may train on, and the task that knows what becomes of them.
+
+    `forget` and `retain` are rows of the task's table, int64; `augment` is how the base was trained ("none" where it
+    was given); `seed` is the same for all rows of the result table that go by one method.
+    """
+
+    task: Task
+    forget: Tensor
+    retain: Tensor
+    device: str
+    seed: int
+    augment: str = "none"
+
+
+@dataclass(frozen=True)
+class TrainingTask:
+    """An ordinary training: on these rows, with these settings (the base's, unless given), from scratch or `start`.
+
+    The epochs of the settings are multiplied by `epochs_factor` and rounded, to at least 1.
+    """
+
+    name: str
+    directory: Path
+    rows: Tensor
+    settings: TrainSettings | None = None
+    start: Path | None = None
+    epochs_factor: float = 1.0
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a method is given.
+
+    `directory` is its private folder, kept between interruptions; `shared` is one that all methods of the run with the
+    same policy for buffers share; `seed` is the run's, by which merges that are random draw.
+    `choose(vector, curve)` selects α for the merged vector in a file and keeps the evaluated points in the file
+    `curve`. `judge(checkpoint)` returns what selection sees of a model, forget and retain accuracy in percent at
+    least, and `rank(scores)` orders such scores by the run's objective, the smallest first: all methods are selected
+    by the same. `train(task)` trains and returns the checkpoint and its seconds; `retrain(settings, directory, seed)`
+    trains from scratch on the retain rows, or takes the run's own reference; a seed other than 0 draws weights and
+    batches anew. `tell(event, …)` reports progress. `buffers` says whether merges take running statistics in.
+    """
+
+    base: Path
+    members: tuple[Path, ...]
+    pool_seconds: float
+    directory: Path
+    shared: Path
+    seed: int
+    data: TrainingData
+    choose: Callable[[Path, Path], Selection]
+    judge: Callable[[Path], dict[str, float]]
+    rank: Callable[[Mapping[str, float]], Rank]
+    train: Callable[[TrainingTask], tuple[Path, float]]
+    retrain: Callable[[TrainSettings | None, Path, int], tuple[Path, float]]
+    tell: Callable[..., None]
+    buffers: Literal["keep", "negate"] = "keep"
+
+
+SHARED = "shared"  # the part of the seconds that all candidates of a search have in common: it counts once
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a method made: a merged vector with the α to negate it by, or a checkpoint; and how.
+
+    `merge` is the report of the merge (consensus, kept, layers), `facts` what else the method says about its result;
+    `search` is the record of a search for settings; `seconds` are by part, the pool's training included.
+    """
+
+    vector: Path | None = None
+    checkpoint: Path | None = None
+    selection: Selection | None = None
+    member: str | None = None
+    merge: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    search: dict[str, Any] | None = None
+    seconds: dict[str, float] = field(default_factory=dict)

@@ -1,0 +1,75 @@
+"""A family, a source, a competitor and a merge method, each one file that a config names by its path."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from negmerge.checkpoints import read_state_dict
+from negmerge.errors import InputError
+from negmerge.experiment.config import check_config
+from negmerge.experiment.pipeline import run
+
+HERE = Path(__file__).parent
+KINDS = ("family", "source", "competitor", "merge_method")
+
+
+def config(folder, **changes):
+    files = {kind: {"file": str(folder / f"{kind}.py")} for kind in KINDS}
+    raw = {
+        "name": "own",
+        "workers": 1,
+        "threads": 1,
+        "model": {"family": files["family"], "bias": False},
+        "data": {"source": files["source"], "count": 200, "forget": {"classes": ["b"]}},
+        "base": {"train": {"epochs": 10, "lr": 0.05, "batch_size": 20}},
+        "pool": {"train": {"batch_size": 20}, "grid": {"lr": [0.01, 0.03], "epochs": [4]}},
+        "methods": ["consensus", {"name": files["merge_method"]}, {"name": files["competitor"], "share": 0.25}],
+        "evaluation": {"membership": []},
+    }
+    return check_config({**raw, **changes})
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("plug-ins")
+    for kind in KINDS:
+        shutil.copy(HERE / f"{kind}.py", folder)
+    return folder, run(config(folder), folder / "run")
+
+
+def test_each_is_one_file(finished):
+    folder, results = finished
+    assert list(results["methods"]) == ["consensus", "merge_method", "competitor"]
+    assert results["model"]["family"] == "family" and results["model"]["parameters"] == 64
+    assert results["task"]["text"] == "forget class b of source" and results["base"]["forget"] == 100.0
+    assert results["methods"]["merge_method"]["forget"] < 100.0
+    weights = {
+        name: read_state_dict(folder / "run" / name / "model.safetensors") for name in ("base", "methods/competitor")
+    }
+    assert torch.equal(0.25 * weights["base"]["1.weight"], weights["methods/competitor"]["1.weight"])
+    inputs = {Path(entry["path"]).name for entry in json.loads((folder / "run" / "record.json").read_text())["inputs"]}
+    assert {f"{kind}.py" for kind in KINDS} <= inputs
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": {"family": {"file": "gone.py"}}}, r"gone.py: no such file; give the path of a plug-in"),
+        ({"model": {"family": {"path": "a.py"}}}, r"model.family: write a name, or \{file: PATH\}"),
+        ({"model": {"family": {"file": "a.txt"}}}, r"model.family: write a name, or \{file: PATH\} .* Python file"),
+        ({"model": {"family": {"file": str(HERE / "source.py")}}}, r"source.py'? .*lacks build, prepare, logits"),
+        ({"methods": [{"name": {"file": str(HERE / "competitor.py")}, "shar": 1}]}, "shar"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_named(changes, message):
+    with pytest.raises(InputError, match=message):
+        config(HERE, **changes)
+
+
+def test_a_file_that_does_not_import(tmp_path):
+    (tmp_path / "broken.py").write_text("import no_such_module_at_all\n")
+    with pytest.raises(InputError, match=r"broken.py cannot be imported \(ModuleNotFoundError: No module named"):
+        config(HERE, model={"family": {"file": str(tmp_path / "broken.py")}})
