@@ -153,7 +153,7 @@ def table(result: dict[str, Any]) -> str:
             f"| {row['text']} | {len(seconds)} | {median[row['name']]:.2f} | {min(seconds):.2f} – {max(seconds):.2f} "
             f"| {median[row['name']] / median[FLOOR]:.2f} | {faster} | {peak:,.0f} |"
         )
-    if HASHED in median:
+    if HASHED in median and BLAKE3 in median:
         hashing = (median[HASHED] - median[OURS]) / median[BLAKE3]
         lines += ["", f"Hashing added {median[HASHED] - median[OURS]:.2f} s: {hashing:.2f} × BLAKE3 alone."]
     equal = [f"{r['text']}: {r['differs']:.1e}" for r in result["rows"] if "differs" in r]

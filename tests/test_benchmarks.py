@@ -28,7 +28,8 @@ def test_merge_measures_and_compares(merge, tmp_path, monkeypatch):
     monkeypatch.setattr(merge, "RESULTS", tmp_path)
     result = merge.measure(case, tmp_path, 1, 1, None)
     rows = {row["name"]: row for row in result["rows"]}
-    assert list(rows) == ["floor", "consensus", "command", "hashed", "uniform", "ties", "from-pt", "published-loop"]
+    ours = ["consensus", "hashed", "command", "command-hashed", "inspect"]
+    assert list(rows) == ["floor", *ours, "blake3", "uniform", "ties", "from-pt", "published-loop"]
     assert all(len(row["runs"]) == 1 and row["runs"][0]["seconds"] > 0 for row in rows.values())
     assert rows["from-pt"]["differs"] == 0.0 and rows["published-loop"]["differs"] < 1e-6
     assert not list((tmp_path / "clip").glob("result*"))
@@ -41,7 +42,7 @@ def test_merge_measures_and_compares(merge, tmp_path, monkeypatch):
 
 
 def test_a_pool_has_the_size_of_a_clip_model(merge):
-    assert [case.parameters // 10**6 for case in merge.CASES.values()] == [113, 113, 30, 113]
+    assert [case.parameters // 10**6 for case in merge.CASES.values()] == [113, 113, 30, 3, 113]
     assert merge.CASES["bf16"].dtype == torch.bfloat16 and merge.CASES["clip-30"].members == 30
 
 
