@@ -1,8 +1,8 @@
 """Cosines of honest pools, and of pools whose members are of another base: where the thresholds of the warning lie.
 
-    python benchmarks/other_base.py FOLDER [--shared ../shared] [--only GROUP…] [--write]
+    python benchmarks/other_base.py FOLDER --inputs DIR [--only GROUP…] [--write]
 
-Pools are trained into FOLDER, once; then all are measured by `negmerge.inspect`. `--shared` is a folder with
+Pools are trained into FOLDER, once; then all are measured by `negmerge.inspect`. `--inputs` is a folder with
 CIFAR-10 (data/cifar10) and ResNet-20s trained on it (models). With `--write` the table replaces the one in
 docs/merging.md.
 """
@@ -91,7 +91,7 @@ def contiguous(state: State) -> State:
     return {name: value.detach().clone().contiguous() for name, value in state.items()}
 
 
-def digits(pools: Pools, shared: Path) -> None:
+def digits(pools: Pools, inputs: Path) -> None:
     """small-cnn on scikit-learn's digits, fine-tuned on one of them; the other base is of another seed."""
     from negmerge.data.sources import digits as source
     from negmerge.models import small_cnn
@@ -117,20 +117,20 @@ def digits(pools: Pools, shared: Path) -> None:
     pools.grid("small-cnn", models[0], classifies(images[some], train.labels[some]), int(some.sum()), others)
 
 
-def resnet(pools: Pools, shared: Path) -> None:
+def resnet(pools: Pools, inputs: Path) -> None:
     """ResNet-20 on CIFAR-10, fine-tuned on 300 images of one class, and trained further; the other base is Retrain."""
     from negmerge.data.sources import parquet
     from negmerge.models import cifar_resnet
 
-    train = parquet.load(parquet.Settings(path=shared / "data" / "cifar10")).train
+    train = parquet.load(parquet.Settings(path=inputs / "data" / "cifar10")).train
     settings = cifar_resnet.Settings()
 
     def rows(wanted: Tensor) -> tuple[Tensor, Tensor]:
         return cifar_resnet.prepare(settings, train.images[wanted]), train.labels[wanted]
 
-    names = {kind: shared / "models" / f"resnet20-cifar10-{kind}.safetensors" for kind in ("original", "retrain")}
+    names = {kind: inputs / "models" / f"resnet20-cifar10-{kind}.safetensors" for kind in ("original", "retrain")}
     states = {kind: read_state_dict(path) for kind, path in names.items()}
-    small = [read_state_dict(shared / "models" / f"resnet20-cifar10-10k-{kind}.safetensors") for kind in names]
+    small = [read_state_dict(inputs / "models" / f"resnet20-cifar10-10k-{kind}.safetensors") for kind in names]
     pools.add("other/ResNet-20, Retrain as a member/10k rows", small[0], [small[1]])
     pools.add("other/ResNet-20, Retrain as a member/45k rows", states["original"], [states["retrain"]])
     model = cifar_resnet.build(settings, 10, (3, 32, 32), 0)
@@ -146,7 +146,7 @@ def resnet(pools: Pools, shared: Path) -> None:
     pools.add("other/ResNet-20 trained further against Retrain/20 epochs", states["retrain"], further)
 
 
-def llama(pools: Pools, shared: Path) -> None:
+def llama(pools: Pools, inputs: Path) -> None:
     """A small llama on one random language, fine-tuned on another; other bases: other seeds, layers in other places."""
     first, second = language(0), language(1)
     starts = [small_llama(seed).state_dict() for seed in (0, 1)]
@@ -210,7 +210,7 @@ def swapped(state: State) -> State:
     return {name: found[name] for name in state}
 
 
-def held_out(pools: Pools, shared: Path) -> None:
+def held_out(pools: Pools, inputs: Path) -> None:
     """Other sizes, seeds, rates and decays, trained once the thresholds stood."""
     from negmerge.data.sources import digits as source
     from negmerge.models import small_cnn
@@ -243,7 +243,7 @@ def held_out(pools: Pools, shared: Path) -> None:
         pools.add(f"honest/held out: llama/{name}", own, members)
         pools.add(f"other/held out: llama, another seed/{name}", bases[1].state_dict(), members)
         pools.add(f"other/held out: llama, layers 0 and 1 swapped/{name}", swapped(own), members)
-    names = [shared / "models" / f"resnet18-cifar10-{kind}.safetensors" for kind in ("original", "retrain")]
+    names = [inputs / "models" / f"resnet18-cifar10-{kind}.safetensors" for kind in ("original", "retrain")]
     base, member = (read_state_dict(path) for path in names)
     pools.add("other/held out: ResNet-18, Retrain as a member/float16", base, [member])
 
@@ -301,7 +301,7 @@ def main(words: list[str] | None = None) -> None:
     """Train the pools that are missing, measure all, and print or write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where the pools are kept")
-    parser.add_argument("--shared", type=Path, default=Path("../shared"), help="CIFAR-10 and the ResNet-20s")
+    parser.add_argument("--inputs", type=Path, required=True, help="CIFAR-10 and the ResNet-20s")
     parser.add_argument("--only", nargs="+", choices=GROUPS, default=list(GROUPS), help="train these groups only")
     parser.add_argument("--write", action="store_true", help="put the table into docs/merging.md")
     options = parser.parse_args(words)
@@ -309,7 +309,7 @@ def main(words: list[str] | None = None) -> None:
     for group in options.only:
         mark = options.folder / f"{group}.done"
         if not mark.exists():
-            GROUPS[group](Pools(options.folder), options.shared)
+            GROUPS[group](Pools(options.folder), options.inputs)
             mark.touch()
     rows: dict[tuple[str, str], list[dict[str, float]]] = {}
     for side, pool, settings, found in measured(options.folder):

@@ -1,6 +1,9 @@
 """State dicts of every kind of tensor, and members that drifted from them."""
 
+import json
+
 import torch
+from safetensors import safe_open
 
 
 def make_state(seed, scale=1.0):
@@ -38,3 +41,9 @@ def drift(base, seed, size=0.1):
 def of_the_fit(warnings):
     """The warnings without those of how far random members agree."""
     return [line for line in warnings if not line.startswith("unstable-signs")]
+
+
+def load_record(path):
+    """Return the record in the metadata of a merged file."""
+    with safe_open(path, "pt") as file:
+        return json.loads(file.metadata()["negmerge"])

@@ -12,6 +12,7 @@ Source: https://github.com/arcee-ai/mergekit, docs/merge_methods.md and README.m
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from negmerge.checking import MistakesError, shown
@@ -59,6 +60,19 @@ def from_mergekit(config: Mapping[str, Any], where: str = "recipe") -> dict[str,
     return recipe
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What a configuration asks for: its method, for each model a name, a weight and a density, and the rest."""
+
+    method: str
+    names: list[str]
+    weights: list[float]
+    densities: list[float]
+    normalize: bool
+    rescale: bool
+    scale: float
+
+
 class _Reading:
     """One configuration while it is read; `wrong` has a line for each mistake."""
 
@@ -85,10 +99,8 @@ class _Reading:
         scale = self._number(common, "lambda", 1.0, "parameters")
         if self.wrong or len(names) == 0:
             return {}
-        if method in ELECTING:
-            terms = self._electing(str(method), names, weights, densities, normalize, rescale, scale)
-        else:
-            terms = self._linear(str(method), names, weights, densities, normalize, rescale, scale)
+        asked = _Asked(str(method), names, weights, densities, normalize, rescale, scale)
+        terms = self._electing(asked) if method in ELECTING else self._linear(asked)
         return {"base": base, "terms": terms, **self._dtype()}
 
     def _models(self, base: Any) -> tuple[list[str], list[float], list[float]]:
@@ -123,66 +135,51 @@ class _Reading:
             self.wrong.append("models: there is none beside base_model")
         return names, weights, densities
 
-    def _linear(
-        self,
-        method: str,
-        names: list[str],
-        weights: list[float],
-        densities: list[float],
-        normalize: bool,
-        rescale: bool,
-        scale: float,
-    ) -> list[dict[str, Any]]:
-        total = math.fsum(weights)
-        alpha = scale / total if normalize and abs(total) >= 1e-8 else scale
-        if method == "task_arithmetic":
-            if any(density != 1 for density in densities):
+    def _linear(self, asked: _Asked) -> list[dict[str, Any]]:
+        total = math.fsum(asked.weights)
+        alpha = asked.scale / total if asked.normalize and abs(total) >= 1e-8 else asked.scale
+        if asked.method == "task_arithmetic":
+            if any(density != 1 for density in asked.densities):
                 self.wrong.append("density: task_arithmetic drops nothing: leave it out, or take dare_linear or ties")
-            settings = {"weights": weights}
-            return [{"members": names, "method": "task-arithmetic", "settings": settings, "sign": "+", "alpha": alpha}]
+            settings = {"weights": asked.weights}
+            return [
+                {"members": asked.names, "method": "task-arithmetic", "settings": settings, "sign": "+", "alpha": alpha}
+            ]
         # One term for each model: its own weight and density, and draws of its own.
         return [
             {
                 "members": [name],
                 "method": "dare",
-                "settings": {"density": density, "rescale": rescale},
+                "settings": {"density": density, "rescale": asked.rescale},
                 "sign": "+",
                 "alpha": alpha * weight,
                 "seed": self._seed() + i,
             }
-            for i, (name, weight, density) in enumerate(zip(names, weights, densities, strict=True))
+            for i, (name, weight, density) in enumerate(zip(asked.names, asked.weights, asked.densities, strict=True))
         ]
 
-    def _electing(
-        self,
-        method: str,
-        names: list[str],
-        weights: list[float],
-        densities: list[float],
-        normalize: bool,
-        rescale: bool,
-        scale: float,
-    ) -> list[dict[str, Any]]:
-        if len(set(weights)) > 1 or weights[0] <= 0:
+    def _electing(self, asked: _Asked) -> list[dict[str, Any]]:
+        density = asked.densities[0]
+        if len(set(asked.weights)) > 1 or asked.weights[0] <= 0:
             self.wrong.append(
-                f"weight: {method} is read with one weight above 0 for all models, got {shown(weights)}; "
+                f"weight: {asked.method} is read with one weight above 0 for all models, got {shown(asked.weights)}; "
                 "give them the same, or take task_arithmetic or dare_linear"
             )
-        if len(set(densities)) > 1:
+        if len(set(asked.densities)) > 1:
             self.wrong.append(
-                f"density: {method} is read with one density for all models, got {shown(densities)}; give them the same"
+                f"density: {asked.method} is read with one density for all models, got {shown(asked.densities)}; "
+                "give them the same"
             )
-        if not normalize:
+        if not asked.normalize:
             self.wrong.append(
-                f"normalize: {method} is read as the mean of those that agree; write parameters: {{normalize: true}}"
+                f"normalize: {asked.method} is read as the mean of those that agree; "
+                "write parameters: {normalize: true}"
             )
-        if method == "ties":
-            return [
-                {"members": names, "method": "ties", "settings": {"density": densities[0]}, "sign": "+", "alpha": scale}
-            ]
-        settings = {"density": densities[0], "rescale": rescale, "mean": "elected"}
-        term = {"members": names, "method": "dare", "settings": settings, "sign": "+", "alpha": scale}
-        return [{**term, "seed": self._seed()}]
+        term = {"members": asked.names, "sign": "+", "alpha": asked.scale}
+        if asked.method == "ties":
+            return [{**term, "method": "ties", "settings": {"density": density}}]
+        settings = {"density": density, "rescale": asked.rescale, "mean": "elected"}
+        return [{**term, "method": "dare", "settings": settings, "seed": self._seed()}]
 
     def _dtype(self) -> dict[str, str]:
         """Return the dtype of OUT: out_dtype, else dtype, else that of the base."""

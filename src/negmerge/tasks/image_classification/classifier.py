@@ -18,6 +18,7 @@ from negmerge.tasks.image_classification.ensemble import Ensemble, count_models
 from negmerge.tasks.image_classification.family import Family, family_of
 from negmerge.tasks.image_classification.normalising import channels_last
 from negmerge.tasks.image_classification.pretrained import load_pretrained
+from negmerge.tasks.misfits import misfits
 
 PLAIN = Compute()
 PIXELS = 64 * 32 * 32  # that a CPU evaluates at a time
@@ -122,13 +123,7 @@ class Classifier:
         wanted = model.state_dict()
         plain = matched(wanted, tuple(weights), str(checkpoint))
         weights = {plain.get(name, name): value for name, value in weights.items()}
-        problems = [f"missing: {name}" for name in wanted if name not in weights]
-        problems += [f"unexpected: {name}" for name in weights if name not in wanted]
-        problems += [
-            f"{name}: shape {list(weights[name].shape)}, expected {list(value.shape)}"
-            for name, value in wanted.items()
-            if name in weights and weights[name].shape != value.shape
-        ]
+        problems = misfits(weights, wanted)
         if problems:
             raise InputError(
                 listing(

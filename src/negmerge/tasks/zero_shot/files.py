@@ -11,6 +11,7 @@ from torch import Tensor
 
 from negmerge.checkpoints import find, open_checkpoint
 from negmerge.errors import InputError, listing
+from negmerge.tasks.misfits import misfits
 
 # OpenAI's models by the names of the paper.
 KNOWN = {
@@ -111,13 +112,7 @@ class ClipFiles:
         Raises InputError that lists the tensors that differ.
         """
         weights, wanted = self.read(towers), module.state_dict()
-        wrong = [f"missing: {name}" for name in wanted if name not in weights]
-        wrong += [f"unexpected: {name}" for name in weights if name not in wanted]
-        wrong += [
-            f"{name}: shape {list(weights[name].shape)}, expected {list(value.shape)}"
-            for name, value in wanted.items()
-            if name in weights and weights[name].shape != value.shape
-        ]
+        wrong = misfits(weights, wanted)
         if wrong:
             raise InputError(listing(f"{self.path} does not fit its config.json; {len(wrong)} tensors differ:", wrong))
         module.load_state_dict(weights)
