@@ -26,7 +26,8 @@ def test_success_is_called_so():
 @pytest.mark.parametrize(
     ("forget", "words", "tone"),
     [
-        (9.0, "forgot class", "good"),
+        (3.0, "forgot class", "good"),
+        (9.0, "forgot most of class", "mixed"),  # of 129 rows, where Retrain has none right
         (40.0, "forgot most of class", "mixed"),
         (80.0, "forgot only part of class", "bad"),
         (97.0, "did not forget class", "bad"),
@@ -37,6 +38,13 @@ def test_how_much_was_forgotten(forget, words, tone):
     results["methods"] = {"consensus": results["methods"]["consensus"]}
     verdict = judge(results)
     assert words in verdict.headline and verdict.tone == tone
+
+
+@pytest.mark.parametrize(("unseen", "words"), [(6.0, "forgot class"), (0.0, "forgot most of class")])
+def test_without_retrain_unseen_rows_are_the_bar(unseen, words):
+    results = changed(class_results(), forget=9.0, test_forget=unseen)
+    results["reference"] = None
+    assert words in judge(results).headline
 
 
 def test_damage_to_the_rest_is_called_so():

@@ -1,5 +1,6 @@
 """The verdict in plain words, built from the numbers: what was forgotten, what it cost, who did better."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -56,7 +57,7 @@ def _erased(results: Json, row: Json, base: Json) -> Verdict:
     tone: Tone = "good"
     if before is not None and before < 1.0:
         done, tone = f"hardly knew {what} to begin with", "mixed"
-    elif left <= 0.1:
+    elif left <= 0.1 and not _above_chance(results, row):
         done = f"forgot {what}"
     elif left <= 0.5:
         done, tone = f"forgot most of {what}", "mixed"
@@ -73,6 +74,22 @@ def _erased(results: Json, row: Json, base: Json) -> Verdict:
     )
     verdict.sentences.append(_others(results, row, base))
     return verdict
+
+
+def _above_chance(results: Json, row: Json) -> bool:
+    """Whether more of the request's rows are right than chance explains in a model that never saw them.
+
+    That model is Retrain; where there is none, the bar is accuracy on unseen rows of the same kind. Shares of n rows
+    may differ by 2·√(2·p·(1 − p)/n), p their mean. False where there is neither, or the rows were not counted.
+    """
+    reference = results.get("reference") or {}
+    expected = reference.get("forget")
+    expected = row.get("test_forget") if expected is None else expected
+    n = (results["task"].get("rows") or {}).get("forget")
+    if expected is None or not n:
+        return False
+    p = (row["forget"] + expected) / 200.0
+    return bool(row["forget"] - expected > 200.0 * math.sqrt(2.0 * p * (1.0 - p) / n))
 
 
 def _matched(results: Json, row: Json, base: Json) -> Verdict:
