@@ -89,8 +89,9 @@ def without_numba(monkeypatch):
 
 def cut_into(monkeypatch, chunk):
     """Make every job as large as `chunk` elements."""
-    for module, name in ((fused, "CHUNK"), (fused, "CHUNK_HASHED"), (fused_ranks, "CHUNK"), (plain, "CHUNK")):
-        monkeypatch.setattr(module, name, chunk)
+    for module in (fused, fused_ranks, plain):
+        monkeypatch.setattr(module, "CHUNK", chunk)
+    monkeypatch.setattr(fused, "HELD", 4 * chunk)
 
 
 def same(a, b):

@@ -23,8 +23,8 @@ from negmerge.merging.passes.jobs import Piece
 from negmerge.merging.plan import Statistics, Term
 
 CHUNK = 2**19  # elements of a tensor in one call: members are read in blocks, so only the result is held
-# With hashes, every member's bytes of a job are held: fewer elements, and whole pieces of the hash.
-CHUNK_HASHED = ELEMENTS
+# With hashes, the bytes of a job are held: of each checkpoint so many, whole pieces of the hash, which stay in cache.
+HELD = 2 * 4 * ELEMENTS
 NO_BYTES = np.empty(64, np.uint8)
 Array = np.ndarray[Any, Any]
 
@@ -83,7 +83,9 @@ class FusedTerm:
     @property
     def chunk(self) -> int:
         """How many elements a job should have."""
-        return CHUNK_HASHED if self._hashes else CHUNK
+        if not self._hashes:
+            return CHUNK
+        return HELD // int(self._sources.widths.max(initial=2))
 
     def stored_names(self, outlet: Outlet) -> list[str]:
         """Return the names whose elements the loops can write as OUT stores them: float32, bfloat16 or float16."""
@@ -151,7 +153,7 @@ class FusedTerm:
     def _memory(self, pieces: Sequence[Piece]) -> tuple[Scratch, np.ndarray[Any, Any]]:
         if not hasattr(self._scratch, "blocks"):
             self._scratch.blocks = Scratch.of(self._members)
-            self._scratch.out = np.empty(4 * max(CHUNK, CHUNK_HASHED), np.uint8)
+            self._scratch.out = np.empty(4 * CHUNK, np.uint8)
         total = 4 * sum(stop - start for _, start, stop in pieces)
         if len(self._scratch.out) < total:
             self._scratch.out = np.empty(total, np.uint8)
