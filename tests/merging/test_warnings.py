@@ -248,3 +248,22 @@ def test_of_several_terms_each_is_judged_by_its_number(tmp_path):
         report = merge_report(plan, merged, tmp_path / "out", 0.0, plan.bytes_to_read)
     assert [line.split(": ")[:2] for line in report.warnings] == [["term 2", "other-base"]]
     assert report.effect.changed > 0
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("available", [True, False])
+def test_products_beyond_the_range_of_numbers_judge_nobody(both, tmp_path, capfd, monkeypatch, available):
+    """Elements of ±1e30 are weights like any other; sums of their products are inf or NaN, of which nothing follows."""
+    monkeypatch.setattr(compiling, "AVAILABLE", available and compiling.AVAILABLE)
+    base = network(0)
+    base["embed"][0, :2] = torch.tensor([1e30, -1e30])
+    far = tuned(base, 2, 0.002)
+    far["embed"][0, :2] = torch.tensor([2e30, -1e30])
+    report, inspection = both(base, [tuned(base, 1, 0.002), far])
+    assert kinds(report.warnings) == kinds(inspection.warnings)
+    assert "other-base" not in kinds(report.warnings)
+    paths = [str(tmp_path / name) for name in ("base.safetensors", "m0.safetensors", "m1.safetensors")]
+    with pytest.raises(SystemExit):
+        main(["inspect", *paths, "--json"])
+    found = json.loads(capfd.readouterr().out, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    assert found["elements"] == report.elements and found["consensus"] == inspection.consensus

@@ -1,11 +1,11 @@
 """`negmerge inspect`: what a pool looks like, before anything is merged."""
 
-import json
 from typing import Annotated
 
 import typer
 
 from negmerge.cli.merge import AsJson, Base, Exclude, Include, Members, threshold_option
+from negmerge.cli.printing import print_json
 
 ROWS = 20
 
@@ -27,7 +27,7 @@ def inspect(
     )
     facts = found.as_json()
     if as_json:
-        print(json.dumps(facts))
+        print_json(facts)
         return
     print(f"{len(found.members)} member(s), {facts['elements']:,} merged elements")
     print(f"  consensus  {100 * found.consensus:.2f} %  (independent signs would give {100 * found.chance:.2f} %)")

@@ -1,10 +1,11 @@
 """`negmerge merge`: checkpoints in, one checkpoint out."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+
+from negmerge.cli.printing import print_json
 
 if TYPE_CHECKING:
     from negmerge.merging.agreement import Effect
@@ -133,7 +134,7 @@ def merge(
 
             report = merge_as_adapter(base, members or [], output, as_adapter, **common)
     if as_json:
-        print(json.dumps(report.as_json()))
+        print_json(report.as_json())
         return
     print(
         f"{output}: {method} of {len(report.as_json()['members'])} member(s), α = {alpha:g}{', added' if add else ''}"
@@ -191,7 +192,7 @@ def _merge_recipe(context: typer.Context, recipe: Path, output: Path, as_json: b
         report = merge_recipe(recipe, output, on_event=bar.listen, **how)
     if as_json:
         terms = [term.as_json() for term in report.terms]
-        print(json.dumps({**report.as_json(), "terms": terms}))
+        print_json({**report.as_json(), "terms": terms})
         return
     print(f"{output}: base and {len(report.terms)} term(s)")
     for term in report.terms:

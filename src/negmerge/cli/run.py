@@ -1,12 +1,13 @@
 """`negmerge run`: from a config to an unlearned, evaluated, reported model."""
 
-import json
 import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from negmerge.cli.printing import print_json
 
 
 def run(
@@ -33,10 +34,10 @@ def run(
         from negmerge.experiment.plan import plan
 
         made = plan(checked).as_json()
-        print(json.dumps(made) if as_json else _plan_text(checked.name, made))
+        print_json(made) if as_json else print(_plan_text(checked.name, made))
         return
     results, place = run_shown(checked, output, purge_pool=purge_pool)
-    print(json.dumps(results) if as_json else result_text(results, place))
+    print_json(results) if as_json else print(result_text(results, place))
 
 
 def run_shown(config: Any, output: Path | None, *, purge_pool: bool = False) -> tuple[dict[str, Any], Path]:

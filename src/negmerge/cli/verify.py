@@ -1,12 +1,12 @@
 """`negmerge verify`: recompute the hashes of a record."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from negmerge.cli.merge import AsJson
+from negmerge.cli.printing import print_json
 
 
 def verify(
@@ -25,7 +25,7 @@ def verify(
         verified = verify_model(path)
         count, sha256 = verified.count, verified.sha256
     if as_json:
-        print(json.dumps({"path": str(path), "hashes": count, "sha256": sha256}))
+        print_json({"path": str(path), "hashes": count, "sha256": sha256})
         return
     for name, digest in sha256.items():
         print(f"{digest}  {name}")

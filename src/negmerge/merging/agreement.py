@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 
+# Products of elements beyond 1e19 leave the range of numbers: what is made of such sums is inf or NaN, and no warning.
+beyond_range = np.errstate(invalid="ignore", divide="ignore", over="ignore")
+
 
 @dataclass(frozen=True)
 class Agreement:
@@ -16,7 +19,8 @@ class Agreement:
     on whose sign all members agree, and the zeros of each task vector.
 
     What compares weights with the base's is of matrices alone, where there are any: scales of normalisations begin at 1
-    in every model, and two networks that have nothing else in common are alike in them.
+    in every model, and two networks that have nothing else in common are alike in them. A cosine or a size is NaN where
+    the sums that it is made of leave the range of numbers.
     """
 
     products: np.ndarray[Any, Any]
@@ -27,6 +31,7 @@ class Agreement:
         """Return the sums over no element."""
         return Agreement(np.zeros((2, 1 + members, 1 + members)), np.zeros(2 + members, np.int64))
 
+    @beyond_range
     def add(self, products: np.ndarray[Any, Any], counts: np.ndarray[Any, Any]) -> None:
         """Add the sums over further elements, in place."""
         np.add(self.products, products, out=self.products)
@@ -47,32 +52,36 @@ class Agreement:
         """The share of all task vectors' elements that are exactly 0."""
         return float(self.counts[2:].sum()) / max(1, self.elements * (len(self.counts) - 2))
 
+    @beyond_range
     def cosine(self) -> tuple[tuple[float, ...], ...]:
         """Return the cosine of any two task vectors, N × N; NaN where one of them is 0."""
         full = self.products.sum(0)[1:, 1:]
         full = np.tril(full) + np.tril(full, -1).T
         norms = np.sqrt(full.diagonal())
-        with np.errstate(invalid="ignore", divide="ignore"):
-            found = np.clip(full / np.outer(norms, norms), -1.0, 1.0)
+        found = np.clip(full / np.outer(norms, norms), -1.0, 1.0)
         return tuple(tuple(float(value) for value in row) for row in found)
 
+    @beyond_range
     def to_base(self) -> tuple[float, ...]:
         """Return the cosine of each member's weights θ₀ + τ with the base's θ₀; 1 where both are 0."""
         base, along, own = self._beside_base()
         sizes = np.sqrt(base) * np.sqrt(np.maximum(0.0, base + 2 * along + own))
         return tuple(float((base + a) / size) if size else 1.0 for a, size in zip(along, sizes, strict=True))
 
+    @beyond_range
     def away_from_base(self) -> tuple[float, ...]:
         """Return the cosine of each task vector with θ₀; 0 where one of them is 0."""
         base, along, own = self._beside_base()
         return tuple(float(a / size) if size else 0.0 for a, size in zip(along, np.sqrt(base * own), strict=True))
 
+    @beyond_range
     def own_size(self) -> tuple[float, ...]:
         """Return ‖θᵢ‖ / ‖θ₀‖ of each member; 1 where the base is 0."""
         base, along, own = self._beside_base()
         squares = np.maximum(0.0, base + 2 * along + own)
         return tuple(math.sqrt(value / base) if base else 1.0 for value in squares)
 
+    @beyond_range
     def relative_size(self) -> tuple[float, ...]:
         """Return ‖τᵢ‖ / ‖θ₀‖ of each member; 0 where the base is 0."""
         base, _, own = self._beside_base()
