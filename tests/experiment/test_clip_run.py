@@ -86,7 +86,7 @@ def test_the_pool_learns_and_the_merged_vector_forgets(finished):
         chosen = next(p for p in row["curve"] if p["alpha"] == row["alpha"])
         assert chosen["retain"] >= row["floor"] - 1e-9 and chosen["forget"] <= row["curve"][0]["forget"]
         assert row["curve"][0]["retain"] == base["validation"]
-        assert row["curve"][0]["forget"] == base["validation_forget"]
+        assert row["curve"][0]["validation_forget"] == base["validation_forget"]
     consensus = rows["consensus"]
     assert 0 < consensus["consensus"] == consensus["kept"] / consensus["merged_elements"] < 1
     assert consensus["merged_elements"] == results["model"]["parameters"]  # what is trained, and nothing frozen

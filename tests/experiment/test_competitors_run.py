@@ -139,9 +139,12 @@ def test_a_search_lands_in_the_results(finished):
     assert row["settings"]["epochs"] == 2
     assert set(results["methods"]["influence"]["search"]["ranges"]) == {"scale"}  # the method's own range
     assert "search" not in results["methods"]["random-labels"]
-    floor = 0.95 * next(p for p in results["methods"]["consensus"]["curve"] if p["alpha"] == 0)["retain"]
-    holding = [trial for trial in search["candidates"] if trial["scores"]["retain"] >= floor]
-    assert search["winner"] == min(holding, key=lambda trial: trial["scores"]["forget"])["settings"]
+    of_base = next(p for p in results["methods"]["consensus"]["curve"] if p["alpha"] == 0)
+    floors = {key: 0.95 * of_base[key] for key in ("retain", "validation")}  # rows at random: match-holdout
+    scores = [trial["scores"] for trial in search["candidates"]]
+    holding = [one for one in scores if all(one[key] >= floor for key, floor in floors.items())]
+    best = min(holding, key=lambda one: one["holdout"])
+    assert search["winner"] == search["candidates"][scores.index(best)]["settings"]
     winner = place / "private" / "methods" / "fine-tune" / f"candidate-{search['index']:03d}" / "model.safetensors"
     ours, theirs = read_state_dict(winner), read_state_dict(place / "methods" / "fine-tune" / "model.safetensors")
     assert all((ours[key] == theirs[key]).all() for key in theirs)
@@ -185,10 +188,12 @@ def test_the_plan_counts_what_the_competitors_train(monkeypatch):
         plan(config(methods=two, **conv)).evaluated_rows
         - plan(config(methods=["best-single", "greedy"], **conv)).evaluated_rows
     )
-    assert apart == 3 * 13 * (min(2000, rows["retain"]) + rows["forget"])  # single members, tried once for each policy
+    assert apart == 3 * 13 * (min(2000, rows["retain"]) + rows["forget"] + rows["validation"])  # once for each policy
     matched = plan(config(methods=["consensus"], selection={"objective": "match-reference"}))
-    assert matched.evaluated_rows - few.evaluated_rows == 13 * rows["validation"]
-    seen = min(2000, rows["retain"]) + rows["forget"]
+    assert matched.evaluated_rows == few.evaluated_rows  # both see the validation rows; retain-floor does not
+    floored = plan(config(methods=["consensus"], selection={"objective": "retain-floor"}))
+    assert few.evaluated_rows - floored.evaluated_rows == 13 * rows["validation"]
+    seen = min(2000, rows["retain"]) + rows["forget"] + rows["validation"]
     for selection, points in (
         ({"max_alpha": 1.0}, 8),
         ({"search": "grid"}, 21),

@@ -184,9 +184,7 @@ def test_the_split_of_a_file_is_checked_too(holdout, tmp_path):
         methods=["uniform"],
     )
     run(changed, tmp_path / "class")
-    changed = config(
-        data={"source": "digits", "split": str(tmp_path / "class" / "split.json")},
-        selection={"objective": "match-holdout"},
-    )
-    with pytest.raises(InputError, match="to forget a class or a source use retain-floor"):
-        run(changed, tmp_path / "again")
+    split = {"source": "digits", "split": str(tmp_path / "class" / "split.json")}
+    with pytest.raises(InputError, match="match-holdout needs unseen rows that look like the forget rows"):
+        config(data=split, selection={"objective": "match-holdout"})
+    assert config(data=split).selection.objective == "retain-floor"

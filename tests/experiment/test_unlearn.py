@@ -145,7 +145,7 @@ def test_what_is_returned(trained, tmp_path):
     saved = read_state_dict(done.save(tmp_path / "new" / "model.safetensors"))
     assert all(torch.equal(saved[name], value) for name, value in done.model.state_dict().items())
     assert len(repr(done)) < 100 and f"α = {done.alpha:g}" in repr(done) and "4 members" in repr(done)
-    assert [score["name"] for score in done.results["scores"]] == ["forget", "retain"]
+    assert [score["name"] for score in done.results["scores"]] == ["forget", "retain", "retain_loss"]
     assert done.results["task"]["noun"] == "row" and {"stage-started", "trained", "evaluated"} <= {
         event["event"] for event in seen
     }
@@ -356,7 +356,11 @@ def test_match_reference_compares_scores_of_ones_own(memorised):
             {"selection": {"objective": "match-reference"}, "validation": TensorDataset(torch.ones(2, 6))},
             "match-reference needs reference",
         ),
-        ({"reference": nn.Linear(6, 3)}, "retain-floor does not look at a reference"),
+        ({"reference": nn.Linear(6, 3)}, "match-reference needs validation"),
+        (
+            {"reference": nn.Linear(6, 3), "selection": {"objective": "retain-floor"}},
+            "retain-floor does not look at a reference",
+        ),
         (
             {"selection": {"objective": "match-reference", "floor": 0.9}},
             "match-reference knows no floor: leave floor and floor_on out",

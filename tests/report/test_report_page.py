@@ -133,7 +133,7 @@ def test_several_seeds_show_their_spread(tmp_path):
 def test_warnings_are_explained(tmp_path):
     text = Page(page_of(tmp_path, random_results())).text
     assert "retain-damage" in text and "The merged direction" not in text
-    assert "not specific to the forget set" in text and "What to try" in text
+    assert "not specific to the forget set" in text and "To do: try another policy" in text
     assert "Warning" not in Page(page_of(tmp_path / "calm")).text
 
 

@@ -63,8 +63,8 @@ def test_falling_curves_take_eight_evaluations_and_give_the_grids_alpha(forget, 
         k = round(alpha / 0.05)
         return {"forget": falling[k] / 10.01, "retain": retain[k] / 10}
 
-    grid = choose_alpha(evaluate, floor=floor, search="grid")
-    quick = choose_alpha(evaluate, floor=floor, max_alpha=1.0)
+    grid = choose_alpha(evaluate, floor=floor, search="grid", margin=1.0)
+    quick = choose_alpha(evaluate, floor=floor, max_alpha=1.0, margin=1.0)
     assert (quick.alpha, quick.note) == (grid.alpha, "") and len(quick.curve) <= 8
 
 
@@ -90,8 +90,8 @@ def test_the_upper_end_doubles_while_the_gap_falls():
     found = choose_alpha(lambda a: {"forget": 50.0, "retain": 90.0, "gap": abs(a - 3.35)}, "match-reference")
     assert found.alpha == 3.35 and not found.open_end and not found.note
     assert max(p.alpha for p in found.curve) == 8.0 and len(found.curve) <= 15
-    far = choose_alpha(lambda a: {"forget": 50.0, "retain": 90.0, "gap": 90 - a}, "match-reference")
-    assert far.alpha == 64.0 and far.open_end
+    far = choose_alpha(lambda a: {"forget": 50.0, "retain": 90.0, "gap": 90 - a / 16}, "match-reference")
+    assert far.alpha == 1024.0 and far.open_end
     none = choose_alpha(lambda a: {"forget": 50.0, "retain": 90.0, "gap": a}, "match-reference")
     assert none.alpha == 0.0 and not none.open_end
 

@@ -49,8 +49,11 @@ def test_smallest_alpha_among_equals():
     def evaluate(alpha):
         return {"forget": flat.get(alpha, 7.0 if alpha >= 0.30 else 20.0), "retain": 90.0 if alpha < 0.75 else 10.0}
 
-    assert choose_alpha(evaluate, search="grid").alpha == 0.30
-    assert choose_alpha(evaluate, search="bracket").alpha == 0.30
+    for search in ("grid", "bracket", "paper"):
+        found = choose_alpha(evaluate, search=search)
+        # the margin: 1.25 · 0.30 rounded up to the lattice; the paper's rule has none
+        assert (found.lowest, found.alpha) == (0.30, 0.30 if search == "paper" else 0.40)
+    assert choose_alpha(evaluate, margin=1.0).alpha == 0.30
 
 
 def test_floor_equal_to_the_accuracy_holds():
@@ -66,14 +69,14 @@ def test_bracket_doubles_while_the_floor_holds():
 
 def test_bracket_stops_at_zero_forget_and_takes_the_smallest():
     chosen = choose_alpha(lambda a: {"forget": max(0.0, 80 - 100 * a), "retain": 90.0})
-    assert chosen.alpha == 0.8
+    assert (chosen.lowest, chosen.alpha) == (0.8, 1.0)
     assert max(p.alpha for p in chosen.curve) == 1.0
     assert not chosen.open_end
 
 
 def test_open_end_is_said():
-    chosen = choose_alpha(lambda a: {"forget": 80.0 - 0.1 * a, "retain": 90.0})
-    assert chosen.open_end and chosen.alpha == 64.0
+    chosen = choose_alpha(lambda a: {"forget": 80.0 - 0.01 * a, "retain": 90.0})
+    assert chosen.open_end and chosen.alpha == 1024.0
     chosen = choose_alpha(lambda a: {"forget": 80.0 - 10 * a, "retain": 90.0}, max_alpha=1.0, search="grid")
     assert chosen.open_end and chosen.alpha == 1.0
 
@@ -96,6 +99,56 @@ def test_alpha_is_evaluated_once():
     seen = []
     choose_alpha(lambda a: seen.append(a) or {"forget": 80 - 80 * min(a, 1), "retain": 90 - 10 * min(a, 1)})
     assert len(seen) == len(set(seen)) and 0.0 in seen
+
+
+def test_the_worse_of_own_and_held_out_rows_counts():
+    def evaluate(alpha):
+        own, held_out = max(0.0, 80 - 50 * alpha), max(0.0, 80 - 100 * alpha)
+        return {"forget": own, "validation_forget": held_out, "retain": 90.0}
+
+    assert choose_alpha(evaluate).lowest == 1.6
+    swapped = lambda a: {**evaluate(a), "forget": evaluate(a)["validation_forget"], "validation_forget": 0.0}  # noqa: E731
+    assert choose_alpha(swapped).lowest == 0.8
+
+
+def gone_at_one(loss=lambda a: 0.1, retain=lambda a: 90.0):
+    return lambda a: {"forget": max(0.0, 80 - 80 * a), "retain": retain(a), "retain_loss": loss(a)}
+
+
+def test_the_margin_is_as_deep_as_floor_and_retain_loss_allow():
+    assert choose_alpha(gone_at_one()).alpha == 1.25
+    assert choose_alpha(gone_at_one(), margin=2.0).alpha == 2.0
+    # 0.05 nat more than the base's 0.1, up to α = 1.1; of 2.0 a tenth, 0.2
+    assert choose_alpha(gone_at_one(lambda a: 0.1 if a <= 1 else 0.1 + 0.5 * (a - 1))).alpha == 1.1
+    assert choose_alpha(gone_at_one(lambda a: 2.0 if a <= 1 else 2.0 + (a - 1))).alpha == 1.2
+    assert choose_alpha(gone_at_one(retain=lambda a: 90.0 if a < 1.17 else 50.0)).alpha == 1.15
+    broken = choose_alpha(gone_at_one(lambda a: 0.1 + a))  # beyond the bound where the rows are forgotten already
+    assert (broken.lowest, broken.alpha) == (1.0, 1.0)
+    assert choose_alpha(gone_at_one(), max_alpha=1.0).alpha == 1.0
+
+
+def test_the_margin_does_not_go_where_more_is_known_again():
+    def evaluate(alpha):
+        return {"forget": max(0.0, 80 - 80 * alpha) if alpha < 1.17 else 3.0, "retain": 90.0}
+
+    assert choose_alpha(evaluate).alpha == 1.15
+
+
+def test_doubling_ends_where_nothing_falls_any_more():
+    chosen = choose_alpha(lambda a: {"forget": max(2.0, 80 - 80 * a), "retain": 90.0})
+    assert chosen.lowest == 1.0 and not chosen.open_end and max(p.alpha for p in chosen.curve) <= 4.0
+    late = choose_alpha(lambda a: {"forget": 80.0 if a < 20 else 0.0, "retain": 90.0})  # flat at first
+    assert late.lowest == 20.0
+    stuck = choose_alpha(lambda a: {"forget": 80.0, "retain": 90.0, "retain_loss": 0.1 * 4**a})
+    assert stuck.alpha == 0.0 and max(p.alpha for p in stuck.curve) == 1.0  # nothing moves but the retain loss
+
+
+def test_a_floor_may_be_held_on_two_scores():
+    def evaluate(alpha):
+        return {"forget": 80 - 10 * alpha, "retain": 100 - alpha, "validation": 90 - 9 * alpha}
+
+    assert choose_alpha(evaluate, max_alpha=1.0).alpha == 1.0
+    assert choose_alpha(evaluate, floor_on=("retain", "validation"), max_alpha=1.0).alpha == 0.5
 
 
 falls = st.lists(st.integers(0, 900), min_size=20, max_size=20).map(lambda xs: sorted(xs, reverse=True))
@@ -122,6 +175,7 @@ def test_bracket_equals_the_grid_on_falling_curves(forget, retain, floor):
         ({"step": 0.0}, "step and max_alpha must be positive"),
         ({"max_alpha": -1.0}, "step and max_alpha must be positive"),
         ({"search": "random"}, "unknown search 'random'"),
+        ({"margin": 0.9}, "margin must be a number from 1"),
     ],
 )
 def test_bad_arguments(arguments, message):

@@ -32,9 +32,10 @@ def test_the_scores_of_a_task_are_made_of_its_columns(task):
     assert len(set(names)) == len(names) and names[0] == "forget"
     for score in task.scores:
         assert {need.part for need in score.needs} <= PARTS and {need.column for need in score.needs} <= set(COLUMNS)
-        assert score.descriptor()["unit"] == "%" and score.low == 0.0 and score.high == 100.0
+        assert score.descriptor()["unit"] == ("nat" if score.name == "retain_loss" else "%") and score.low == 0.0
+        assert score.high == (None if score.name == "retain_loss" else 100.0)
     assert [score.name for score in task.scores if score.in_gap] == ["forget", "retain", "test", "membership"]
-    assert {score.chance for score in task.scores if not score.attack} == {10.0}
+    assert {score.chance for score in task.scores if score.unit == "%" and not score.attack} == {10.0}
     assert "image" in next(score.about for score in task.scores if score.name == "forget")
 
 

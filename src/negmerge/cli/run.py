@@ -65,7 +65,7 @@ def result_text(results: dict[str, Any], place: Path) -> str:
     lines.insert(1, "  ".join("-" * w for w in widths))
     text = "\n".join([f"{results['name']}: {results['task']['text']}", "", *lines, ""])
     for warning in results["warnings"]:
-        text += f"\nwarning: {warning['name']} ({warning['method']}): {warning['text']}"
+        text += f"\nwarning: {warning['name']} ({warning['method']}): {warning['text']}; {warning['advice']}"
     return f"{text}\nReport: {place / 'report.html'}"
 
 

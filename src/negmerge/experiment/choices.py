@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from negmerge.errors import InputError
-from negmerge.requests.rules import ForgetRule
+from negmerge.selection import MARGIN
 from negmerge.tasks.compute import Compute
 
 
@@ -65,45 +65,73 @@ class ComputeConfig(Strict):
         )
 
 
+Objective = Literal["retain-floor", "match-reference", "match-holdout"]
+OF_KIND: dict[str, Objective] = {"random": "match-holdout", "rows": "match-holdout"}  # of others: retain-floor
+
+
 class SelectionConfig(Strict):
     """How α is chosen."""
 
-    objective: Literal["retain-floor", "match-reference", "match-holdout"] = Field(
-        "retain-floor", description="what the best α is"
+    objective: Literal["auto", Objective] = Field(
+        "auto",
+        description="what the best α is; auto: match-holdout for rows drawn among others, retain-floor for a class or "
+        "a source as a whole",
     )
     floor: float | None = Field(
         None, ge=0, le=1, description="share of the base's retain accuracy that must hold; 0.95 where it is heeded"
     )
-    search: Literal["bracket", "grid"] = Field("bracket", description="bisection, or every point up to max_alpha")
+    search: Literal["bracket", "grid", "paper"] = Field(
+        "bracket",
+        description="bisection, or every point up to max_alpha; paper: the first strict minimum of the grid, no margin",
+    )
     step: float = Field(0.05, gt=0, description="the lattice of α")
-    max_alpha: float | None = Field(None, gt=0, description="1.0 for the grid, 64 for the bracket, unless given")
-    floor_on: Literal["retain", "validation"] = Field(
-        "retain", description="whose accuracy the floor holds: of a sample of the retain rows, or of validation rows"
+    max_alpha: float | None = Field(None, gt=0, description="1.0 for the grid, 1024 for the bracket, unless given")
+    margin: float = Field(
+        MARGIN, ge=1, description="of retain-floor: how much deeper than the smallest best α, where that costs nothing"
+    )
+    floor_on: Literal["retain", "validation", "both"] | None = Field(
+        None,
+        description="whose accuracy the floor holds: of a sample of the retain rows, or of validation rows in their "
+        "place, or of both (the default of match-holdout)",
     )
     retain_rows: int = Field(2000, ge=1, description="size of the fixed sample of them that selection sees")
+    forget_rows: int = Field(5000, ge=1, description="the same of the forget rows")
 
     @model_validator(mode="after")
     def _floor(self) -> "SelectionConfig":
         if self.objective == "match-reference":
-            if self.floor is not None or self.floor_on != "retain":
+            if self.floor is not None or self.floor_on not in (None, "retain"):
                 raise ValueError("match-reference knows no floor: leave floor and floor_on out")
-        elif self.floor is None:
-            self.floor = 0.95
+            self.floor_on = "retain"
+        elif self.objective != "auto":
+            self.floor = 0.95 if self.floor is None else self.floor
+            self.floor_on = self.floor_on or ("both" if self.objective == "match-holdout" else "retain")
         return self
+
+    def resolved(self, kind: str) -> "SelectionConfig":
+        """Return the rule with the objective that a kind of split asks for, where it is left to it."""
+        if self.objective != "auto":
+            return self
+        return SelectionConfig(**{**self.model_dump(), "objective": OF_KIND.get(kind, "retain-floor")})
 
     @property
     def floor_share(self) -> float:
         """The floor as a number: 0 where none is heeded."""
         return self.floor or 0.0
 
+    @property
+    def floor_scores(self) -> tuple[str, ...]:
+        """The scores that the floor holds; `retain` is measured on validation rows where they stand in their place."""
+        return ("retain", "validation") if self.floor_on == "both" else ("retain",)
 
-def check_selection(objective: str, forget: ForgetRule | None, has_reference: bool, where: str) -> None:
-    """Raise InputError for an objective that lacks what it compares with; `forget` is the rule, if there is one."""
+
+def check_selection(objective: str, kind: str, has_reference: bool, where: str) -> None:
+    """Raise InputError for an objective that lacks what it compares with; `kind` is that of the split."""
     if objective == "match-reference" and not has_reference:
         raise InputError(
             f"{where}: selection: match-reference needs a reference: {{train: base}}, or {{checkpoint: FILE}}"
         )
-    if objective == "match-holdout" and forget is not None and (forget.classes or forget.source):
+    if objective == "match-holdout" and OF_KIND.get(kind) != "match-holdout":
         raise InputError(
             f"{where}: selection: match-holdout needs unseen rows that look like the forget rows, but to a base that "
             "knows them those of a class or source stand out; use retain-floor or match-reference"

@@ -21,6 +21,7 @@ from negmerge.experiment.choices import (
 from negmerge.experiment.config_errors import explain
 from negmerge.parsing import parse_change, parse_yaml
 from negmerge.plug_in import PlugIn, short_name
+from negmerge.requests.split_files import kind_in_file
 from negmerge.tasks.image_classification.family import family_of
 from negmerge.tasks.image_classification.settings import DataConfig, ModelConfig
 from negmerge.tasks.image_classification.source_file import source_file
@@ -219,7 +220,10 @@ def check_config(raw: Mapping[str, Any], where: str = "config") -> Config:
         )
     if config.reference and config.reference.train == "base" and config.base.train is None:
         raise InputError(f"{where}: reference: train: base needs base.train; give settings or a checkpoint")
-    check_selection(config.selection.objective, config.data.forget, config.reference is not None, where)
+    data = config.data
+    kind = data.forget.kind if data.forget is not None else kind_in_file(data.split)  # type: ignore[arg-type]
+    config.selection = config.selection.resolved(kind)
+    check_selection(config.selection.objective, kind, config.reference is not None, where)
     return config
 
 

@@ -130,6 +130,7 @@ def facts_of(outcome: Outcome) -> dict[str, Any]:
         chosen = outcome.selection
         facts |= {
             "alpha": chosen.alpha,
+            "lowest_alpha": chosen.lowest,
             "floor": chosen.floor,
             "curve": [{"alpha": point.alpha, **point.scores} for point in chosen.curve],
             "open_end": chosen.open_end,

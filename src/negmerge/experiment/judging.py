@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from negmerge.experiment.selecting import Selector
-from negmerge.selection import rank_models
+from negmerge.selection import floors_of, rank_models
 from negmerge.unlearning.context import Rank
 
 
@@ -30,4 +30,5 @@ class Judge:
     def rank(self, scores: Mapping[str, float]) -> Rank:
         """Return what orders models by the objective, the smallest first; see `rank_models`."""
         rule = self.selector.rule
-        return rank_models(scores, rule.objective, floor=rule.floor_share * self.base_scores["retain"])
+        floors = floors_of(self.base_scores, rule.objective, rule.floor_share, rule.floor_scores)
+        return rank_models(scores, rule.objective, floors=floors)

@@ -71,10 +71,11 @@ def estimate(config: RunConfig, material: Material) -> Plan:
         training += own.epochs * len(split.retain)
     pool = sum(member.settings.count_rows(len(split.forget)) for member in members)
     rows = split.describe()
-    samples = min(config.selection.retain_rows, rows["retain"]) + (rows["validation_forget"] or rows["forget"])
-    if config.selection.objective == "match-reference":
+    rule = config.selection
+    samples = min(rule.retain_rows, rows["retain"]) + min(rule.forget_rows, rows["forget"]) + rows["validation_forget"]
+    if rule.objective == "match-reference" or "validation" in rule.floor_scores:
         samples += rows["validation"]
-    points = _evaluations(config.selection)
+    points = _evaluations(rule)
     works = [workload(config, len(members), rows, place) for place in range(len(config.seeds))]
     vectors, judged = sum(work.vectors for work in works), sum(work.judged for work in works)
     seeds = len(config.seeds)

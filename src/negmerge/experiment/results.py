@@ -9,7 +9,14 @@ from negmerge.experiment.config import MethodConfig, RunConfig
 from negmerge.experiment.methods import describe, needs_of
 from negmerge.experiment.prepare import Material
 from negmerge.experiment.stages import Finished
-from negmerge.experiment.warnings import curve_warnings, health_warnings, leave_one_out_warnings, pool_warnings
+from negmerge.experiment.warnings import (
+    Warnings,
+    curve_warnings,
+    leave_one_out_warnings,
+    pool_warnings,
+    unlearned_members,
+    unseen_warnings,
+)
 from negmerge.scores import Score, average_gap
 
 
@@ -31,7 +38,7 @@ def collect(config: RunConfig, material: Material, finished: Finished) -> dict[s
     for row in (base, *methods.values()):
         row |= _gap(row, reference, material.task.scores)
     kept = material.split.validation if config.selection.floor_on == "validation" else material.split.retain
-    held_out = len(material.split.validation_forget) > 0
+    held_out = len(material.split.validation_forget)
     kind = material.split.kind
     return {
         "format": 1,
@@ -53,8 +60,8 @@ def collect(config: RunConfig, material: Material, finished: Finished) -> dict[s
         "selection": {
             **config.selection.model_dump(mode="json"),
             "retain_rows": min(config.selection.retain_rows, len(kept)),
-            "forget_rows": len(material.split.validation_forget if held_out else material.split.forget),
-            "forget_is": "held-out rows of what is forgotten" if held_out else "the forget rows themselves",
+            "forget_rows": min(config.selection.forget_rows, len(material.split.forget)),
+            "held_out_rows": held_out,
         },
         "base": base,
         "reference": reference,
@@ -64,7 +71,7 @@ def collect(config: RunConfig, material: Material, finished: Finished) -> dict[s
             "leave_one_out": finished.leave_one_out,
             "members": [_member(m, finished.pool["health"]) for m in finished.members],
         },
-        "warnings": _warnings(finished, methods),
+        "warnings": _warnings(config, material.split.describe(), finished, methods),
     }
 
 
@@ -113,27 +120,35 @@ def _model(config: RunConfig, material: Material, methods: dict[str, dict[str, A
 
 
 def _member(facts: dict[str, Any], health: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
-    """Return a member: `loss` is the mean of its last epoch, `forget_loss` that of the finished model."""
+    """Return a member: `loss` is the mean of its last epoch, `forget_loss` that of the finished model.
+
+    `learned` says whether the latter is below the base's.
+    """
     name = facts["name"].removeprefix("member ")
     return {
         "name": name,
         "settings": facts["settings"],
         "loss": facts["losses"][-1],
         "forget_loss": health[name].get("loss"),
+        "learned": name not in unlearned_members(health),
         "forget": health[name].get("forget"),
         "seconds": facts["seconds"],
     }
 
 
-def _warnings(finished: Finished, methods: dict[str, dict[str, Any]]) -> list[dict[str, str]]:
-    pool = finished.pool
-    names = [facts["name"] for facts in finished.members]
-    found = pool_warnings(pool["consensus"], pool["chance"], pool["cosine"], names)
-    found += health_warnings(pool["mean_cosine"], pool["health"])
+def _warnings(config: RunConfig, rows: Mapping[str, int], finished: Finished, methods: dict[str, Any]) -> Warnings:
+    pool, rule = finished.pool, config.selection
+    names = [facts["name"].removeprefix("member ") for facts in finished.members]
+    found = pool_warnings(pool["consensus"], pool["chance"], pool["cosine"], names, pool["health"])
     if finished.leave_one_out:
         whole = next(row["alpha"] for row in methods.values() if row["method"] == "consensus")
         found += leave_one_out_warnings(whole, finished.leave_one_out)
-    for label, row in methods.items():
-        if row.get("curve"):
-            found += curve_warnings(label, row["curve"], row["alpha"], row["open_end"])
+    curves = {label: row for label, row in methods.items() if row.get("curve")}
+    if rule.objective == "match-holdout" and curves:
+        distance = next(iter(curves.values()))["curve"][0].get("holdout")
+        trained = config.base.train is not None
+        found += unseen_warnings(distance, rows["forget"], rows["validation"], trained_here=trained)
+    for label, row in curves.items():
+        limit, floor = rule.max_alpha, row["floor"]
+        found += curve_warnings(label, row["curve"], row["alpha"], row["open_end"], floor=floor, limit=limit)
     return found

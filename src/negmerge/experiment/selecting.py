@@ -24,7 +24,8 @@ from negmerge.tasks.task import Task
 
 ATTACK_ROWS = 2000  # members and as many non-members; the reported attack takes up to 10,000, at 20 times the cost
 RECALIBRATION_BATCH = 250
-STAND_IN = {"test": "validation"}  # the part that selection sees in the place of another, and the score's name then
+# The part that selection sees in the place of another, and the score's name then.
+STAND_IN = {"test": "validation", "test_forget": "validation_forget"}
 
 Tell = Callable[[float, dict[str, float]], None]
 
@@ -62,14 +63,14 @@ class Selector:
     def parts(self) -> dict[str, Tensor]:
         """The rows that selection sees, by part; those of validation also in the place of test.
 
-        `forget` are held-out rows of what is forgotten or, where there are none, the forget rows themselves;
-        `retain` is a fixed sample of the retain rows, or of the validation rows where the config says so.
+        `forget` is a fixed sample of the request's own rows, `validation_forget` are held-out rows of their kind, if
+        there are any; `retain` is a fixed sample of the retain rows, or of the validation rows where the config says
+        so.
         """
-        held_out, validation = self.rows["validation_forget"], self.rows["validation"]
         return {
-            "forget": held_out if len(held_out) else self.rows["forget"],
+            "forget": self._sample(self.rows["forget"], "selection, forget", self.rule.forget_rows),
             "retain": self._sample(self.kept_rows, "selection", self.rule.retain_rows),
-            "validation": validation,
+            **{part: self.rows[part] for part in ("validation", "validation_forget")},
             **{part: self.rows[stand_in] for part, stand_in in STAND_IN.items()},
             **{part: rows for part, rows in self.rows.items() if part not in PARTS},
         }
@@ -86,7 +87,8 @@ class Selector:
     def _scores_of(self, objective: str) -> list[Score]:
         """Return the scores of every curve, and those that an objective looks at."""
         scores, matching = self.task.scores, objective == "match-reference"
-        found = [score for score in scores if score.in_curve or (matching and score.in_gap)]
+        floors = self.rule.floor_scores
+        found = [s for s in scores if s.in_curve or (matching and s.in_gap) or _called(s) in floors]
         own = any(score.name == HOLDOUT.name for score in scores)
         return [*found, HOLDOUT] if objective == "match-holdout" and not own else found
 
@@ -107,7 +109,7 @@ class Selector:
         if of_base:
             observed["base"] = self.unseen(base, of_base)
         draw = Draw(derive_seed(self.seed, "selection attack"), ATTACK_ROWS)
-        found = {STAND_IN.get(score.name, score.name): score.of(observed, draw) for score in wanted}
+        found = {_called(score): score.of(observed, draw) for score in wanted}
         return {name: value for name, value in found.items() if value is not None}
 
     def candidate_scores(self, model: nn.Module, objective: str, base: Path) -> dict[str, float]:
@@ -119,7 +121,7 @@ class Selector:
 
     @property
     def _in_gap(self) -> list[str]:
-        return [STAND_IN.get(score.name, score.name) for score in self.task.scores if score.in_gap]
+        return [_called(score) for score in self.task.scores if score.in_gap]
 
     @cached_property
     def reference_scores(self) -> dict[str, float]:
@@ -175,7 +177,7 @@ class Selector:
                 try:
                     scores = self.candidate_scores(negated[0].set_alpha(alpha), aim, base)
                 except DivergedError:
-                    scores = _nothing_right(aim)
+                    scores = self._worst(aim)
                 known[key] = scores
                 spent += time.perf_counter() - started
                 curve_file.parent.mkdir(parents=True, exist_ok=True)
@@ -185,9 +187,21 @@ class Selector:
             return known[key]
 
         selection = choose_alpha(
-            evaluate, aim, floor=rule.floor_share, search=rule.search, step=rule.step, max_alpha=rule.max_alpha
+            evaluate,
+            aim,
+            floor=rule.floor_share,
+            floor_on=rule.floor_scores,
+            search=rule.search,
+            step=rule.step,
+            max_alpha=rule.max_alpha,
+            margin=rule.margin,
         )
         return replace(selection, seconds=spent)
+
+    def _worst(self, objective: str) -> dict[str, float]:
+        """Return the scores of a candidate that answers with NaN or Inf: the worst there are."""
+        aim = {key: 100.0 for key in OBJECTIVES[objective].keys[:1]}
+        return {"forget": 0.0, **dict.fromkeys(self.rule.floor_scores, 0.0), "retain": 0.0, **aim}
 
     def oracle(
         self, base: Path, vector: Path, curve_file: Path, chosen: float, tell: Tell, buffers: Buffers
@@ -204,7 +218,6 @@ class Selector:
         return {"alpha": best.alpha, "gap": gaps[best.alpha], "gap_chosen": gaps[chosen]}
 
 
-def _nothing_right(objective: str) -> dict[str, float]:
-    """Return the scores of a candidate that answers with NaN or Inf: the worst there are."""
-    aim = {} if objective == "retain-floor" else {OBJECTIVES[objective].key: 100.0}
-    return {"forget": 0.0, "retain": 0.0, **aim}
+def _called(score: Score) -> str:
+    """Return the name of a score in the curve: that of the part that selection sees."""
+    return STAND_IN.get(score.name, score.name)

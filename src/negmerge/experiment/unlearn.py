@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from negmerge.tasks.user.checking import (
     check_loss,
     check_module,
     count_classes,
+    is_drawn_among,
 )
 from negmerge.tasks.user.fingerprint import fingerprint_data, fingerprint_function, fingerprint_module
 from negmerge.tasks.user.task import UserClassifier, UserTask
@@ -84,9 +86,12 @@ def unlearn(
     `batch[1]`). `evaluate(model)` returns at least `forget` and `retain` in percent, and whatever else should stand in
     the curve; by default both are accuracies, `retain` on the data set of that name.
 
-    The objective match-holdout also needs `validation`, a data set of rows that the model has not seen, or an
-    `evaluate` that returns `holdout`. match-reference needs `reference`, a module that never saw the forget rows, and
-    `validation` for the average gap, or an `evaluate`: its scores are then compared, each as much as the others.
+    Unless `selection` names an objective it follows from what is given: match-reference with a `reference`;
+    match-holdout with `validation`, where every class of the forget rows stands in `retain` as well (single rows are to
+    be forgotten, not a class); else retain-floor. match-holdout needs `validation`, a data set of rows that the model
+    has not seen, or an `evaluate` that returns `holdout`. match-reference needs `reference`, a module that never saw
+    the forget rows, and `validation` for the average gap, or an `evaluate`: its scores are then compared, each as much
+    as the others.
 
     The members are trained one after the other in this process. With `directory` the run is kept there, with its
     results and report, and the same call again takes over what is done; a call with other inputs is refused. What
@@ -114,14 +119,19 @@ def unlearn(
     for name, data in given.items():
         check_data(name, data)
     check_loader(loader or {})
+    bare = UserTask(
+        model, given, forward or forward_batch, loss or loss_of_batch, Loading(collate_fn, dict(loader or {}))
+    )
     rule: SelectionConfig = _checked(SelectionConfig, selection or {}, "selection")
+    if rule.objective == "auto":
+        rule = _checked(SelectionConfig, {**(selection or {}), "objective": _objective(bare, evaluate, reference)}, "")
     _check_objective(rule.objective, given, evaluate, reference)
     made: PoolConfig = _checked(PoolConfig, pool or DEFAULT_POOL, "pool")
     for member in expand_grid(made.train, made.grid):
         if member.settings.augment != "none" or member.settings.label_smoothing:
             raise InputError("unlearn: augment and label_smoothing belong into your data set and loss; leave them out")
     check_settings(method, settings or {})
-    task = _task(model, given, forward, loss, evaluate, Loading(collate_fn, dict(loader or {})), rule.objective)
+    task = _task(bare, evaluate, rule.objective)
     _check_method(task, method, given)
     inputs = {"model": fingerprint_module(model)}
     if reference is not None:
@@ -164,24 +174,25 @@ def unlearn(
             return gather(task, folder, results, config.methods[0].row)
 
 
-def _task(
-    model: nn.Module,
-    sets: Mapping[str, Dataset[Any]],
-    forward: Callable[[nn.Module, Any], Any] | None,
-    loss: Callable[[Any, Any], Tensor] | None,
-    evaluate: Callable[[nn.Module], Mapping[str, float]] | None,
-    loading: Loading,
-    objective: str,
-) -> UserTask:
+def _objective(
+    bare: UserTask, evaluate: Callable[[nn.Module], Mapping[str, float]] | None, reference: nn.Module | None
+) -> str:
+    """Return the objective that the arguments ask for."""
+    if reference is not None:
+        return "match-reference"
+    unseen = evaluate is None and "validation" in bare.sets
+    return "match-holdout" if unseen and is_drawn_among(bare) else "retain-floor"
+
+
+def _task(bare: UserTask, evaluate: Callable[[nn.Module], Mapping[str, float]] | None, objective: str) -> UserTask:
     """Return the task of these data sets, once one small batch has been passed through the model and scored."""
-    parts = (model, sets, forward or forward_batch, loss or loss_of_batch, loading)
     if evaluate is not None:
-        task = UserTask(*parts, evaluate)
         with torch.no_grad():
-            names = check_evaluation(evaluate(task.template().eval()), OBJECTIVES[objective].key)
-        task = UserTask(*parts, evaluate, names)
+            names = check_evaluation(evaluate(bare.template().eval()), OBJECTIVES[objective].keys[0])
+        task = replace(bare, evaluate=evaluate, names=names)
     else:
-        task = UserClassifier(*parts, classes=count_classes(UserTask(*parts)))
+        parts = (bare.model, bare.sets, bare.forward, bare.objective, bare.loading)
+        task = UserClassifier(*parts, classes=count_classes(bare))
     check_loss(task)
     return task
 

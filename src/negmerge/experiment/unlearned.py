@@ -45,8 +45,8 @@ class Unlearned:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What looks wrong, a line each: `weak-forgetting (consensus): …`."""
-        return tuple(f"{one['name']} ({one['method']}): {one['text']}" for one in self.results["warnings"])
+        """What looks wrong and what to do, a line each: `weak-forgetting (consensus): …; …`."""
+        return tuple(f"{w['name']} ({w['method']}): {w['text']}; {w['advice']}" for w in self.results["warnings"])
 
     def save(self, path: Path | str) -> Path:
         """Write the weights of the model as safetensors, whole or not at all, and return the path."""
@@ -76,7 +76,8 @@ def _selection(row: dict[str, Any]) -> Selection:
     )
     chosen = next(point for point in points if point.alpha == row["alpha"])
     seconds = row["seconds_parts"].get("selection", 0.0)
-    return Selection(row["alpha"], chosen.scores, row["floor"], points, row["open_end"], row["note"], seconds)
+    facts = (row["floor"], points, row["open_end"], row["note"], seconds, row["lowest_alpha"])
+    return Selection(row["alpha"], chosen.scores, *facts)
 
 
 def write_page(folder: Path, report: Path | None) -> None:

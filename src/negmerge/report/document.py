@@ -4,7 +4,7 @@ import re
 
 from negmerge.report import numbers
 from negmerge.report.comparison import gap_to, is_retrain, label, main_method, seeds
-from negmerge.report.explain import seen_by_selection
+from negmerge.report.explain import forget_seen, seen_by_selection
 from negmerge.report.inputs import Json, rows_of
 from negmerge.report.numbers import count
 from negmerge.report.scores import scores_of
@@ -85,8 +85,7 @@ def _denominators(results: Json) -> str:
         )
         text += (
             f" α and settings are chosen by {selection['objective']}{floor}, from "
-            f"{count(selection.get('forget_rows'))} rows to forget ({selection.get('forget_is')}) and "
-            f"{numbers.listed(seen_by_selection(results))}."
+            f"{numbers.listed([*forget_seen(results), *seen_by_selection(results)])}."
         )
     return text + " Minutes include the training of the pool and of what was tried in a search."
 
@@ -185,7 +184,11 @@ def _pool(results: Json) -> str:
 
 def _warnings(results: Json) -> str:
     found = results.get("warnings") or []
-    lines = [f"* {escape(one['name'])} ({escape(one['method'])}): {escape(one['text'])}" for one in found]
+    lines = [
+        f"* {escape(one['name'])} ({escape(one['method'])}): "
+        + escape("; ".join(one[key] for key in ("text", "advice") if one.get(key)))
+        for one in found
+    ]
     return "\n".join(["## Warnings", "", *lines]) if lines else ""
 
 

@@ -1,57 +1,24 @@
 """What the page explains in words: the named warnings, what was asked, and how it was measured."""
 
-from dataclasses import dataclass
-
 from negmerge.report import numbers
 from negmerge.report.comparison import erases, is_retrain, label, seeds, subject
 from negmerge.report.inputs import Json
 from negmerge.report.scores import noun, nouns, scores_of
 from negmerge.report.tables import oracle_text
 
-
-@dataclass(frozen=True)
-class Advice:
-    """What a named warning means and what to try."""
-
-    meaning: str
-    remedies: tuple[str, ...]
-
-
-ADVICE = {
-    "retain-damage": Advice(
-        "What should be kept falls together with what should be forgotten: the merged direction is not "
-        "specific to the forget set. Either the filter lets too much through, or all members share the "
-        "same bias.",
-        (
-            "compare consensus with its chance level below: close to it, most of what is kept is noise",
-            "lower the members' learning rates, or train them for fewer epochs",
-            "vary more settings, so that members share less than the forget set itself",
-        ),
-    ),
-    "weak-forgetting": Advice(
-        "The model could have gone further without hurting the rest, or nothing it tried lowered forget "
-        "accuracy: the members are too alike, or so few elements pass the filter that little is left to "
-        "subtract.",
-        (
-            "look at the cosines below: near 1, the members are copies, so vary learning rate, epochs and augmentation",
-            "lower the threshold (for example 0.8), or use fewer members",
-            "if many differences are exactly zero (half precision), let zeros abstain",
-            "allow a larger α",
-        ),
-    ),
-    "unstable-signs": Advice(
-        "The members agree on hardly more signs than coins would, or one of them points away from the "
-        "others: some diverged, or one does not belong to this pool.",
-        (
-            "look for a member with a low cosine to all others, or a loss that stands out, and leave it out",
-            "lower the largest learning rates",
-            "check that every member was fine-tuned from this original model",
-        ),
-    ),
+MEANING = {
+    "retain-damage": "What should be kept falls together with what should be forgotten: the merged direction is not "
+    "specific to the forget set.",
+    "weak-forgetting": "The model could have gone further without hurting the rest, or nothing that was tried lowered "
+    "forget accuracy.",
+    "unstable-signs": "The members do not agree on where the forget set lies in the weights.",
+    "nothing-to-match": "The objective aims at how the original treats rows that it never saw; here it treats the rows "
+    "to be forgotten like that already, so the choice of α hangs on chance.",
 }
 
 OBJECTIVES = {
-    "retain-floor": "the lowest forget accuracy that keeps at least {floor} of the original's retain accuracy",
+    "retain-floor": "the lowest forget accuracy (of the request's own rows and of held-out ones, the worse) that "
+    "keeps at least {floor} of the original's retain accuracy",
     "match-reference": "the smallest average gap to the retrained model",
     "match-holdout": "the behaviour on the forget set closest to that on unseen data of the same kind",
 }
@@ -64,17 +31,14 @@ BRACKETS = {
 
 
 def warnings(results: Json) -> list[Json]:
-    """Return the warnings, those of one name together, each with its explanation."""
+    """Return the warnings, those of one name together, each with what the name means; a case has one advice."""
     grouped: dict[str, Json] = {}
     for one in results.get("warnings") or []:
         name = str(one.get("name") or "warning")
-        advice = ADVICE.get(name, Advice("", ()))
-        entry = grouped.setdefault(
-            name, {"name": name, "meaning": advice.meaning, "remedies": advice.remedies, "cases": []}
-        )
+        entry = grouped.setdefault(name, {"name": name, "meaning": MEANING.get(name, ""), "cases": []})
         about = one.get("method")
         shown = label(results, about) if about in results["methods"] else about
-        entry["cases"].append({"about": shown, "text": one.get("text") or ""})
+        entry["cases"].append({"about": shown, "text": one.get("text") or "", "advice": one.get("advice") or ""})
     return list(grouped.values())
 
 
@@ -125,23 +89,28 @@ def measured(results: Json) -> list[str]:
     said = []
     if chosen.get("objective"):
         aim = OBJECTIVES.get(chosen["objective"], f"the objective {chosen['objective']}")
-        how = {"bracket": BRACKETS.get(chosen["objective"], ""), "grid": GRID}.get(chosen.get("search") or "", "")
+        how = {"bracket": BRACKETS.get(chosen["objective"], ""), "grid": GRID, "paper": GRID}.get(
+            chosen.get("search") or "", ""
+        )
         said.append(
             f"α was chosen, not guessed: {aim.format(floor=numbers.share(chosen.get('floor')))}"
             + (f", found by {how}." if how else ".")
-            + " Of equal values the smallest α is taken."
+            + " Of equal values the smallest α is taken"
+            + (
+                f", and then up to {numbers.times(chosen['margin'])} times as much, as far as that costs nothing."
+                if chosen["objective"] == "retain-floor" and (chosen.get("margin") or 1.0) > 1.0
+                else "."
+            )
         )
-    forget_is = str(chosen.get("forget_is") or "")
-    if forget_is or chosen.get("retain_rows"):
+    if chosen.get("forget_rows") or chosen.get("retain_rows"):
         said.append(
-            f"The choice saw {_count(chosen.get('forget_rows'), forget_is or 'forget rows')} and "
-            f"{numbers.listed(seen_by_selection(results))}. The table above uses {_evaluated(task)}, so it may differ "
-            "from the curves by a little."
+            f"The choice saw {numbers.listed([*forget_seen(results), *seen_by_selection(results)])}. The table above "
+            f"uses {_evaluated(task)}, so it may differ from the curves by a little."
         )
     for name, row in results["methods"].items():
         if row.get("oracle"):
             said.append(f"{label(results, name)}: {oracle_text(row)}")
-    if "themselves" in forget_is:
+    if sees_only_own_rows(results):
         said.append(
             f"The choice was guided by the very {nouns(results)} that were to be forgotten: no others of the "
             "same kind exist. Their accuracy is therefore a training number, not an estimate for unseen "
@@ -182,6 +151,28 @@ def measured(results: Json) -> list[str]:
     return said
 
 
+def sees_only_own_rows(results: Json) -> bool:
+    """Whether the choice saw no other rows of the kind to be forgotten than those of the request."""
+    chosen = results.get("selection") or {}
+    return "themselves" in str(chosen.get("forget_is")) or chosen.get("held_out_rows") == 0
+
+
+def sees_own_rows(results: Json) -> bool:
+    """Whether the forget line of a curve is that of the request's own rows; before 0.2 held-out rows came first."""
+    return "held-out" not in str((results.get("selection") or {}).get("forget_is"))
+
+
+def forget_seen(results: Json) -> list[str]:
+    """Return which rows of the kind to be forgotten the choice saw."""
+    chosen = results.get("selection") or {}
+    count = numbers.count(chosen.get("forget_rows"))
+    if chosen.get("forget_is"):
+        return [f"{chosen['forget_is']} ({count})"]
+    held_out = chosen.get("held_out_rows")
+    own = f"{count} of the rows to forget"
+    return [own, f"{numbers.count(held_out)} held-out rows of their kind"] if held_out else [own]
+
+
 def seen_by_selection(results: Json) -> list[str]:
     """Return what the choice of α and settings saw besides the rows to forget."""
     chosen, rows = results.get("selection") or {}, results["task"].get("rows") or {}
@@ -189,6 +180,8 @@ def seen_by_selection(results: Json) -> list[str]:
     sample = numbers.count(chosen.get("retain_rows"))
     on_validation = chosen.get("floor_on") == "validation"
     seen = [f"a fixed sample of {sample} {'validation' if on_validation else 'retain'} rows"]
+    if chosen.get("floor_on") == "both":
+        seen.append(validation)
     if chosen.get("objective") == "match-reference":
         seen += [validation, "the retrained model"]
     elif chosen.get("objective") == "match-holdout":
@@ -216,7 +209,3 @@ def _rows(results: Json, n: float | None) -> str:
     if n is None:
         return nouns(results)
     return f"{numbers.count(n)} {noun(results) if n == 1 else nouns(results)}"
-
-
-def _count(n: float | None, what: str) -> str:
-    return what if n is None else f"{what} ({numbers.count(n)})"

@@ -39,7 +39,8 @@ _ROW: Json = {
         "winner": {},
         "seconds": float,
     },
-    "curve": [{"alpha": float, "forget": float, "retain": float, "validation": float}],
+    "curve": [{"alpha": float, "forget": float, "validation_forget": float, "retain": float, "validation": float}],
+    "lowest_alpha": float,
     "floor": float,
     "note": str,
     "oracle": {"alpha": float, "gap": float, "gap_chosen": float},
@@ -83,7 +84,8 @@ _RESULTS: Json = {
         "floor_on": str,
         "retain_rows": float,
         "forget_rows": float,
-        "forget_is": str,
+        "held_out_rows": float,
+        "forget_is": str,  # of results before 0.2: whose rows `forget_rows` counts
     },
     "base": _ROW,
     "reference": _ROW,
@@ -108,7 +110,7 @@ _RESULTS: Json = {
         "health": {},
         "seconds": float,
     },
-    "warnings": [{"name": str, "method": str, "text": str}],
+    "warnings": [{"name": str, "method": str, "text": str, "advice": str}],
     "seeds": [float],
 }
 

@@ -152,9 +152,7 @@ def _curves(results: Json, main: str | None) -> list[dict[str, Any]]:
     """Return the α curves, that of the main method first."""
     names = sorted(results["methods"], key=lambda name: name != main)
     shown: list[dict[str, Any]] = []
-    forget_is = str((results.get("selection") or {}).get("forget_is"))
-    same_rows = "themselves" in forget_is and not erases(results)  # or the retrained model's value is of others
-    target = (results.get("reference") or {}).get("forget") if same_rows else None
+    target = (results.get("reference") or {}).get("forget") if explain.sees_own_rows(results) else None
     for i, name in enumerate(names):
         found = curve.curves_of(results["methods"][name], target)
         if found:
@@ -167,6 +165,7 @@ def _curves(results: Json, main: str | None) -> list[dict[str, Any]]:
                     "figure": _markup(figure),
                     "left_out": curve.left_out(found),
                     "target": target,
+                    "held_out": all(curve.HELD_OUT in point for one in found for point in one.points),
                     "floor": found[0].floor,
                     "alphas": [one.chosen for one in found if one.chosen is not None],
                     "note": results["methods"][name].get("note"),

@@ -59,6 +59,12 @@ class ForgetRule(RowRule):
         return (*super()._alternatives(), "source")
 
     @property
+    def kind(self) -> str:
+        """The kind of split that the rule makes."""
+        kinds = {"classes": "class", "fraction": "random", "rows": "rows", "source": "source"}
+        return next(kind for key, kind in kinds.items() if getattr(self, key) is not None)
+
+    @property
     def source_settings(self) -> dict[str, Any]:
         """The keys that belong to the other source."""
         return dict(self.model_extra or {})

@@ -93,6 +93,11 @@ def split_from_file(path: Path, train: Rows, test: Rows) -> Split:
     return checked(Split("rows", retain, forget, held_out, none, test_rows, none, fingerprint(train, test)))
 
 
+def kind_in_file(path: Path) -> str:
+    """Return the kind of the split in a file, unchecked: "rows" for the second form of `split_from_file`."""
+    return str(_read(path).get("kind", "rows"))
+
+
 def save_split(path: Path, split: Split) -> None:
     """Write a split as JSON: kind, hash, fingerprint of the tables, and every row number."""
     rows = {name: values.tolist() for name, values in split._parts().items()}

@@ -3,7 +3,7 @@
 from negmerge.scores.accuracy import accuracy, accuracy_by_group, accuracy_of
 from negmerge.scores.gap import Gap, average_gap
 from negmerge.scores.holdout import HOLDOUT, holdout_distance, kolmogorov_smirnov
-from negmerge.scores.loss import mean_loss
+from negmerge.scores.loss import mean_loss, mean_loss_of
 from negmerge.scores.membership import membership_svc_confidence, svc_confidence
 from negmerge.scores.score import Columns, Draw, Need, Observed, Role, Score, columns_needed
 
@@ -24,6 +24,7 @@ __all__ = [
     "holdout_distance",
     "kolmogorov_smirnov",
     "mean_loss",
+    "mean_loss_of",
     "membership_svc_confidence",
     "svc_confidence",
 ]

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from negmerge.scores.score import Need, Score
+
 
 def mean_loss(loss: Tensor) -> float:
     """Return the mean of the losses of rows, float64 [n]; NaN for no rows.
@@ -15,3 +17,19 @@ def mean_loss(loss: Tensor) -> float:
     1.0
     """
     return float(functional.nll_loss(-loss[:, None], torch.zeros(len(loss), dtype=torch.int64)))
+
+
+def mean_loss_of(part: str, title: str, about: str, *, shown: bool = False, in_curve: bool = False) -> Score:
+    """Return the score `PART_loss`, the mean loss on a part, in nats for a cross-entropy."""
+    return Score(
+        name=f"{part}_loss",
+        title=title,
+        about=about,
+        needs=frozenset({Need("model", part, "loss")}),
+        compute=lambda observed, draw: mean_loss(observed["model"][part]["loss"]),
+        aim="lower",
+        unit="nat",
+        high=None,
+        shown=shown,
+        in_curve=in_curve,
+    )

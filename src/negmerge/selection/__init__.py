@@ -3,18 +3,31 @@
 Accuracies are percentages. α runs over the lattice k · step (0.05 in the paper); α = 0 is the base.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from negmerge.errors import InputError, nearest
-from negmerge.selection.curve import OBJECTIVES, Curve, Evaluate, rank_models
-from negmerge.selection.search import try_bisection, try_fibonacci, try_grid
+from negmerge.selection.curve import OBJECTIVES, Curve, Evaluate, floors_of, rank_models
+from negmerge.selection.search import try_bisection, try_deeper, try_fibonacci, try_grid
 
-__all__ = ["OBJECTIVES", "Evaluate", "Point", "Search", "Selection", "choose_alpha", "rank_models"]
+__all__ = [
+    "MARGIN",
+    "OBJECTIVES",
+    "Evaluate",
+    "Point",
+    "Search",
+    "Selection",
+    "choose_alpha",
+    "floors_of",
+    "rank_models",
+]
 
-Search = Literal["bracket", "grid"]
+Search = Literal["bracket", "grid", "paper"]
 
-BRACKET_LIMIT = 64.0
+BRACKET_LIMIT = 1024.0
+MARGIN = 1.25
 FALLBACK_POINTS = 32  # of the first grid; more than the paper's 21
 
 
@@ -30,9 +43,10 @@ class Point:
 class Selection:
     """The chosen α with everything that led to it.
 
-    `floor` is the absolute retain accuracy that must hold, in percent, None where the objective knows none;
-    `open_end` says that the best α may lie beyond the largest tried; `note` says what the reader must know; `seconds`
-    is what the evaluations took, where somebody took the time.
+    `floor` is the absolute retain accuracy that must hold, in percent, None where the objective knows none; `lowest` is
+    the smallest α with the best value, beyond which `alpha` lies by the margin; `open_end` says that the best α may lie
+    beyond the largest tried; `note` says what the reader must know; `seconds` is what the evaluations took, where
+    somebody took the time.
     """
 
     alpha: float
@@ -42,6 +56,7 @@ class Selection:
     open_end: bool = False
     note: str = ""
     seconds: float = 0.0
+    lowest: float | None = None
 
 
 def choose_alpha(
@@ -49,32 +64,43 @@ def choose_alpha(
     objective: str = "retain-floor",
     *,
     floor: float = 0.95,
+    floor_on: Sequence[str] = ("retain",),
     search: Search = "bracket",
     step: float = 0.05,
     max_alpha: float | None = None,
+    margin: float = MARGIN,
 ) -> Selection:
-    """Choose the scale α of a negation from what `evaluate` measures; the smallest α among equals.
+    """Choose the scale α of a negation from what `evaluate` measures.
 
-    retain-floor: argmin over α of forget(α) subject to retain(α) ≥ floor · retain(0).
-    match-reference: argmin over α of gap(α), the average gap to the Retrain model; no floor.
+    retain-floor: argmin over α of max(forget(α), validation_forget(α)) subject to retain(α) ≥ floor · retain(0): the
+    request's own rows and held-out ones of their kind, the worse counts. Of equal α the smallest, α*, is found, and
+    then the largest α ≤ margin · α* (rounded up to the lattice) is taken where the value is no larger, the floor holds
+    and the retain loss is at most that of α = 0 + max(0.05 nat, 10 %): a little deeper, where that costs nothing, so
+    that the choice does not stand on the last row that was lost.
+    match-reference: argmin over α of gap(α), the average gap to the Retrain model; no floor, no margin.
     match-holdout: argmin over α of holdout(α), the distance of the behaviour on the forget set from that of the
-    base on unseen rows, subject to the same floor.
+    base on unseen rows, subject to the same floor; no margin. Of equal α both take the smallest.
 
-    `evaluate(alpha)` returns `forget`, `retain` and the objective's own score (`gap`, `holdout`), all from 0 to 100;
+    `evaluate(alpha)` returns `forget`, `retain` and the objective's own score (`gap`, `holdout`), all from 0 to 100,
+    and where they are known `validation_forget`, further accuracies named in `floor_on`, and `retain_loss` in nats;
     it is called once for an α, and for α = 0. `search="grid"` tries every lattice point up to `max_alpha` (1.0 unless
-    given: the paper's 21 points). `search="bracket"` doubles the upper end (from 1.0, to at most `max_alpha` or 64)
-    while the best may lie beyond it, and stops where forget accuracy is 0. Then retain-floor bisects, and the others,
-    whose value falls and then rises, take Fibonacci's steps. With max_alpha = 1 that finds the grid's point in at most
-    8 evaluations, where the value falls strictly (until it is 0) or falls and rises strictly; flat stretches may take
-    more. When evaluated points contradict the shape, it goes over to the grid up to the bracket's end (where
-    that has more than 32 points to every second, third, … and then to those beside the best), and `note` says so.
+    given: the paper's 21 points), and `search="paper"` does so without a margin: the first strict minimum of the grid.
+    `search="bracket"` doubles the upper end (from 1.0, to at most `max_alpha` or 1024) while the best may lie beyond
+    it, and stops where nothing is left to forget. Then retain-floor bisects, and the others, whose value falls and then
+    rises, take Fibonacci's steps. With max_alpha = 1 and no margin that finds the grid's point in at most 8
+    evaluations, where the value falls strictly (until it is 0) or falls and rises strictly; flat stretches may take
+    more. When evaluated points contradict the shape, it goes over to the grid up to the bracket's end (where that has
+    more than 32 points to every second, third, … and then to those beside the best), and `note` says so.
 
-    Raises InputError for an unknown objective or search, for a floor outside [0, 1], a step or `max_alpha` that is
-    not positive, and for scores that are missing or outside 0 … 100.
+    Raises InputError for an unknown objective or search, for a floor outside [0, 1], a margin below 1, a step or
+    `max_alpha` that is not positive, and for scores that are missing or outside 0 … 100.
 
     >>> curve = lambda a: {"forget": 80 - 80 * a, "retain": 90 - 10 * a**2}
     >>> choose_alpha(curve, floor=0.95).alpha
     0.65
+    >>> gone = lambda a: {"forget": max(0, 80 - 100 * a), "retain": 90}
+    >>> choose_alpha(gone).lowest, choose_alpha(gone).alpha
+    (0.8, 1.0)
     >>> choose_alpha(lambda a: {**curve(a), "gap": abs(20 - 80 * a)}, "match-reference").alpha
     0.25
 
@@ -86,25 +112,31 @@ def choose_alpha(
         raise InputError(f"floor must be a share from 0 to 1, got {floor}")
     if not step > 0.0 or (max_alpha is not None and not max_alpha > 0.0):
         raise InputError(f"step and max_alpha must be positive, got {step} and {max_alpha}")
-    curve = Curve(evaluate, step, OBJECTIVES[objective], floor)
+    if not 1.0 <= margin < math.inf:
+        raise InputError(f"margin must be a number from 1 (no margin) upwards, got {margin}")
+    curve = Curve(evaluate, step, objective, floor, tuple(floor_on))
     note = ""
-    if search == "grid":
+    if search in ("grid", "paper"):
         last = _last(max_alpha or 1.0, step)
         try_grid(curve, 0, last, 1)
     elif search == "bracket":
         last = _last(max_alpha or BRACKET_LIMIT, step)
         note = _bracket(curve, min(_last(1.0, step), last), last)
     else:
-        raise InputError(f"unknown search {search!r}; there are bracket and grid")
-    chosen = curve.best()
+        raise InputError(f"unknown search {search!r}; there are bracket, grid and paper")
+    lowest = curve.best()
     end = max(curve.points)
+    open_end = end >= last and _may_lie_beyond(curve, lowest, end)
+    deeper = curve.objective.falls and search != "paper"
+    chosen = try_deeper(curve, lowest, margin, last) if deeper else lowest
     return Selection(
         alpha=curve.alpha(chosen),
         scores=curve.at(chosen),
         floor=curve.floor,
         curve=tuple(Point(curve.alpha(k), curve.at(k)) for k in sorted(curve.points)),
-        open_end=end >= last and _may_lie_beyond(curve, chosen, end),
+        open_end=open_end,
         note=note,
+        lowest=curve.alpha(lowest),
     )
 
 

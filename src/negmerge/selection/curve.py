@@ -1,7 +1,7 @@
 """The curve of one merged vector over the lattice of α: each point evaluated once, and ranked by an objective."""
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from negmerge.errors import InputError
@@ -12,46 +12,69 @@ Rank = tuple[int, float]
 
 TOLERANCE = 1e-9  # the floor is a product of two floats; equality must count as holding
 NOISE = 0.5  # percentage points by which a valley may rise on its way down: attack and samples are not exact
+HELD_OUT = "validation_forget"  # accuracy on held-out rows of the kind that is forgotten
+LOSS = "retain_loss"
+LOSS_NATS, LOSS_SHARE = 0.05, 0.1  # what the margin may add to the base's retain loss: the larger of the two
 
 
 @dataclass(frozen=True)
 class Objective:
-    """What the best α is: the one with the smallest score `key`, among those above the floor if `floored`.
+    """What the best α is: the one with the smallest value, among those above the floor if `floored`.
 
-    `falls` says that the score is known to fall with α until the floor breaks; otherwise it falls, then rises.
+    The value is the largest of the scores `keys` that are there; the first always is. `falls` says that it is known to
+    fall with α until the floor breaks; otherwise it falls, then rises.
     """
 
-    key: str
+    keys: tuple[str, ...]
     floored: bool
     falls: bool
     without: str = ""
 
+    def value(self, scores: Scores) -> float:
+        """Return the score that is to be small, in percent."""
+        return max(scores[key] for key in self.keys if key in scores)
+
 
 OBJECTIVES = {
-    "retain-floor": Objective("forget", floored=True, falls=True),
+    "retain-floor": Objective(("forget", HELD_OUT), floored=True, falls=True),
     "match-reference": Objective(
-        "gap", floored=False, falls=False, without="match-reference needs a reference, and its average gap as 'gap'"
+        ("gap",), floored=False, falls=False, without="match-reference needs a reference, and its average gap as 'gap'"
     ),
     "match-holdout": Objective(
-        "holdout", floored=True, falls=False, without="match-holdout needs validation rows, and the distance to them"
+        ("holdout",), floored=True, falls=False, without="match-holdout needs validation rows, and the distance to them"
     ),
 }
 
 
-def rank_models(scores: Scores, objective: str, *, floor: float) -> tuple[float, ...]:
+def floors_of(base: Scores, objective: str, floor: float, floor_on: Sequence[str]) -> dict[str, float]:
+    """Return the accuracies that must hold, in percent, by score: `floor` times those of the base.
+
+    Empty where the objective knows no floor; a score of `floor_on` that nobody measures is left out.
+
+    >>> floors_of({"forget": 90.0, "retain": 80.0}, "retain-floor", 0.95, ("retain", "validation"))
+    {'retain': 76.0}
+    """
+    return {key: floor * base[key] for key in floor_on if key in base} if OBJECTIVES[objective].floored else {}
+
+
+def holds_floors(scores: Scores, floors: Mapping[str, float]) -> bool:
+    """Whether every accuracy is at or above its floor."""
+    return all(scores[key] >= floor - TOLERANCE for key, floor in floors.items())
+
+
+def rank_models(scores: Scores, objective: str, *, floors: Mapping[str, float]) -> tuple[float, ...]:
     """Return what orders different models by an objective, the smallest first.
 
-    Models that hold the floor (an absolute retain accuracy, in percent, heeded by the objectives that have one) come
-    first: the smallest score of the objective before others, then the highest retain accuracy. Behind them are those
-    that break it, by retain accuracy.
+    Models that hold the floors (see `floors_of`) come first: the smallest value of the objective before others, then
+    the highest retain accuracy. Behind them are those that break one, by retain accuracy.
 
-    >>> rank_models({"forget": 20.0, "retain": 90.0}, "retain-floor", floor=85.5)
+    >>> rank_models({"forget": 20.0, "retain": 90.0}, "retain-floor", floors={"retain": 85.5})
     (0.0, 20.0, -90.0)
     """
-    aim = OBJECTIVES[objective]
-    if not aim.floored or scores["retain"] >= floor - TOLERANCE:
-        return 0.0, scores[aim.key], -scores["retain"]
-    return 1.0, -scores["retain"], scores[aim.key]
+    value = OBJECTIVES[objective].value(scores)
+    if holds_floors(scores, floors):
+        return 0.0, value, -scores["retain"]
+    return 1.0, -scores["retain"], value
 
 
 @dataclass
@@ -60,9 +83,15 @@ class Curve:
 
     evaluate: Evaluate
     step: float
-    objective: Objective
+    name: str
     floor_share: float
+    floor_on: tuple[str, ...] = ("retain",)
     points: dict[int, dict[str, float]] = field(default_factory=dict)
+
+    @property
+    def objective(self) -> Objective:
+        """What the best α is."""
+        return OBJECTIVES[self.name]
 
     def alpha(self, k: int) -> float:
         """Return the α of index k."""
@@ -72,29 +101,42 @@ class Curve:
         """Return the scores of index k. Raises InputError for one that is missing or no percentage."""
         if k not in self.points:
             scores = dict(self.evaluate(self.alpha(k)))
-            for key in ("forget", "retain", self.objective.key):
+            known = self.points.get(0, scores)
+            optional = [key for key in (*self.objective.keys, *self.floor_on) if key in known]
+            for key in dict.fromkeys(("forget", "retain", self.objective.keys[0], *optional)):
                 if key not in scores or not 0.0 <= scores[key] <= 100.0:
-                    why = f" ({self.objective.without})" if key == self.objective.key and self.objective.without else ""
+                    without = self.objective.without if key == self.objective.keys[0] else ""
                     raise InputError(
-                        f"evaluate({self.alpha(k)}) must return {key!r} as a percentage from 0 to 100{why}, "
-                        f"got {scores.get(key, 'nothing')}"
+                        f"evaluate({self.alpha(k)}) must return {key!r} as a percentage from 0 to 100"
+                        f"{f' ({without})' if without else ''}, got {scores.get(key, 'nothing')}"
                     )
             self.points[k] = scores
         return self.points[k]
 
     @property
+    def floors(self) -> dict[str, float]:
+        """The accuracies that must hold, in percent, by score; empty where the objective knows no floor."""
+        return floors_of(self.at(0), self.name, self.floor_share, self.floor_on)
+
+    @property
     def floor(self) -> float | None:
         """The absolute retain accuracy that must hold, in percent; None where the objective knows no floor."""
-        return self.floor_share * self.at(0)["retain"] if self.objective.floored else None
+        return self.floors.get("retain")
 
     def holds(self, k: int) -> bool:
-        """Whether retain accuracy is above the floor."""
-        floor = self.floor
-        return floor is None or self.at(k)["retain"] >= floor - TOLERANCE
+        """Whether all accuracies are above their floors."""
+        return holds_floors(self.at(k), self.floors)
+
+    def holds_loss(self, k: int) -> bool:
+        """Whether the retain loss is at most the base's + max(0.05 nat, 10 % of it); true where nobody measures it."""
+        bound = self.at(0).get(LOSS)
+        if bound is None or LOSS not in self.at(k):
+            return True
+        return self.at(k)[LOSS] <= bound + max(LOSS_NATS, LOSS_SHARE * abs(bound)) + TOLERANCE
 
     def value(self, k: int) -> float:
         """Return the score that is to be small."""
-        return self.at(k)[self.objective.key]
+        return self.objective.value(self.at(k))
 
     def rank(self, k: int) -> Rank:
         """Return what is to be smallest: the value where the floor holds; below the floor, α itself.

@@ -1,5 +1,7 @@
 """Searching a curve: every point, bisection where the value falls, Fibonacci search where it falls and then rises."""
 
+import math
+
 from negmerge.selection.curve import Curve
 
 
@@ -12,12 +14,17 @@ def try_grid(curve: Curve, first: int, last: int, stride: int) -> None:
 def try_bisection(curve: Curve, first: int, last: int) -> None:
     """Evaluate what finds the best point of a value that falls until the floor breaks.
 
-    The upper end doubles from `first` to at most `last` while the floor holds, and stops where the value is 0.
+    The upper end doubles from `first` to at most `last` while the floor holds, and stops where the value is 0, or no
+    longer falls. Before it has begun to fall, doubling goes on as long as the retain loss is bounded: curves of models
+    that know their rows by heart are flat at first.
     """
     holds, breaks = 0, first
     while curve.holds(breaks):
+        fell, begun = curve.value(breaks) < curve.value(holds), curve.value(breaks) < curve.value(0)
         holds = breaks
         if curve.value(holds) == 0.0 or holds == last:
+            break
+        if not fell and (begun or not curve.holds_loss(holds)):
             break
         breaks = min(2 * breaks, last)
     while breaks - holds > 1 and curve.value(holds) > 0.0:
@@ -41,6 +48,29 @@ def _try_smaller(curve: Curve, holds: int) -> None:
             above = middle
         else:
             equal = middle
+
+
+def try_deeper(curve: Curve, lowest: int, margin: float, last: int) -> int:
+    """Return the deepest index from `lowest` up to `margin` · `lowest`, rounded up, that costs nothing.
+
+    There all floors hold, the retain loss is bounded (see `Curve.holds_loss`), and the value is no larger. Where the
+    full margin is not to be had, bisection finds how much of it is.
+    """
+    deepest = min(math.ceil(margin * lowest - 1e-9), last)
+
+    def is_free(k: int) -> bool:
+        return curve.holds(k) and curve.holds_loss(k) and curve.value(k) <= curve.value(lowest)
+
+    taken = [k for k in curve.points if lowest < k <= deepest and not is_free(k)]
+    good, bad = lowest, min([*taken, deepest + 1])
+    tried = bad - 1  # mostly the whole margin
+    while bad - good > 1:
+        if is_free(tried):
+            good = tried
+        else:
+            bad = tried
+        tried = (good + bad) // 2
+    return good
 
 
 def try_fibonacci(curve: Curve, first: int, last: int) -> None:

@@ -6,6 +6,13 @@ from negmerge.report.figures.svg import FORGET, GRID, INK, MUTED, RETAIN, SURFAC
 from negmerge.report.inputs import Json
 from negmerge.report.numbers import alpha, percent_sign
 
+HELD_OUT = "validation_forget"
+# Score, colour, line style and name of each line.
+LINES = (
+    ("retain", RETAIN, "-", "retain"),
+    ("forget", FORGET, "-", "forget"),
+    (HELD_OUT, FORGET, ":", "held-out forget"),
+)
 BEYOND = 1.6  # the axis ends at the first evaluated α beyond this multiple of the chosen one
 
 
@@ -54,11 +61,12 @@ def curve_figure(curves: list[Curve], prefix: str, title: str, *, small: bool = 
         for curve in curves:
             shown = [point for point in curve.points if point["alpha"] <= end]
             alphas = [point["alpha"] for point in shown]
-            for key, colour in (("retain", RETAIN), ("forget", FORGET)):
+            for key, colour, style, _ in _lines(curve):
                 axes.plot(
                     alphas,
                     [point[key] for point in shown],
                     color=colour,
+                    linestyle=style,
                     linewidth=2 if single else 1.2,
                     marker="o",
                     markersize=0 if not single else 2.5 if small else 3.5,
@@ -78,7 +86,7 @@ def _mark_choice(axes: object, curve: Curve, single: bool, small: bool) -> None:
     draw = axes
     if single:
         draw.axvline(at["alpha"], color=GRID, linewidth=1.2)  # type: ignore[attr-defined]
-    for key, colour in (("retain", RETAIN), ("forget", FORGET)):
+    for key, colour, _, _ in _lines(curve):
         draw.plot(  # type: ignore[attr-defined]
             [at["alpha"]],
             [at[key]],
@@ -96,7 +104,8 @@ def _mark_choice(axes: object, curve: Curve, single: bool, small: bool) -> None:
 def _label_ends(axes: object, curve: Curve, end: float, small: bool) -> None:
     """Write the names beside the lines, pushed apart where they would touch."""
     last = [point for point in curve.points if point["alpha"] <= end][-1]
-    wanted = [(last["retain"], "retain", RETAIN), (last["forget"], "forget", FORGET)]
+    wanted = [(last[key], name, colour) for key, colour, _, name in _lines(curve)]
+    names = [text for _, text, _ in wanted]
     if curve.floor is not None:
         wanted.append((curve.floor, f"floor {curve.floor:.1f}", MUTED))
     if curve.target is not None:
@@ -116,7 +125,7 @@ def _label_ends(axes: object, curve: Curve, end: float, small: bool) -> None:
             va="center",
             color=colour,
             fontsize=11 if small else 12.5,
-            fontweight="bold" if text in ("retain", "forget") else "normal",
+            fontweight="bold" if text in names else "normal",
             annotation_clip=False,
         )
     if curve.chosen is not None:
@@ -133,6 +142,11 @@ def _label_ends(axes: object, curve: Curve, end: float, small: bool) -> None:
         )
 
 
+def _lines(curve: Curve) -> list[tuple[str, str, str, str]]:
+    """Return the lines whose score every point has."""
+    return [line for line in LINES if all(point.get(line[0]) is not None for point in curve.points)]
+
+
 def _end(curves: list[Curve]) -> float:
     ends = []
     for curve in curves:
@@ -144,11 +158,7 @@ def _end(curves: list[Curve]) -> float:
 
 def _limits(curves: list[Curve], end: float) -> tuple[float, float]:
     values = [
-        point[key]
-        for curve in curves
-        for point in curve.points
-        if point["alpha"] <= end
-        for key in ("forget", "retain")
+        point[key] for curve in curves for point in curve.points if point["alpha"] <= end for key, *_ in _lines(curve)
     ]
     values += [level for curve in curves for level in (curve.floor, curve.target) if level is not None]
     low, high = min(values), max(values)
@@ -163,9 +173,7 @@ def _alt(title: str, curves: list[Curve]) -> str:
         first = curve.points[0]
         text += f" At α = 0 forget {percent_sign(first['forget'])}, retain {percent_sign(first['retain'])}"
         if at is not None:
-            text += (
-                f"; at the chosen α = {alpha(curve.chosen)} forget {percent_sign(at['forget'])}, "
-                f"retain {percent_sign(at['retain'])}"
-            )
+            values = ", ".join(f"{name} {percent_sign(at[key])}" for key, _, _, name in reversed(_lines(curve)))
+            text += f"; at the chosen α = {alpha(curve.chosen)} {values}"
         text += "." if curve.floor is None else f"; floor {percent_sign(curve.floor)}."
     return text

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from negmerge.scores import Columns, Score, accuracy_of, svc_confidence
+from negmerge.scores import Columns, Score, accuracy_of, mean_loss_of, svc_confidence
 from negmerge.tasks.columns import COLUMNS
 from negmerge.tasks.image_classification.batches import Batch, ImageBatches, resident
 from negmerge.tasks.image_classification.boundary import nearest_classes
@@ -49,10 +49,11 @@ class ImageClassification(Task):
 
         return (
             part("forget", "forget", f"Forget {rows}", forgotten=True, in_gap=True, in_curve=True),
-            part("test_forget", "forget (unseen)", f"Unseen forget {rows}", forgotten=True),
+            part("test_forget", "forget (unseen)", f"Unseen forget {rows}", forgotten=True, in_curve=True),
             part("retain", "retain", f"Other {rows}", in_gap=True, in_curve=True),
             part("test", "test", f"Unseen {rows}", in_gap=True),
             svc_confidence(),
+            mean_loss_of("retain", "retain loss", f"Loss on other {self.NOUN}s", in_curve=True),
             part("validation", "validation", f"Validation {rows}", shown=False),
             part("validation_forget", "validation, forget", f"Validation forget {rows}", forgotten=True, shown=False),
         )

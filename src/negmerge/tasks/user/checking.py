@@ -38,6 +38,9 @@ def check_loader(arguments: Mapping[str, Any]) -> None:
         )
 
 
+LABEL_BATCH = 256  # rows whose labels are read at a time
+
+
 def check_module(model: Any) -> None:
     """Raise InputError unless the model is a module with a parameter that training may change."""
     if not isinstance(model, nn.Module):
@@ -71,6 +74,22 @@ def count_classes(task: UserTask) -> int:
             f"{list(logits.shape)}; {OWN}"
         )
     return classes
+
+
+def is_drawn_among(task: UserTask) -> bool:
+    """Whether the forget rows are rows among others of their classes: every label of theirs stands in retain as well.
+
+    False where labels are no tensors: what such rows are is not known.
+    """
+    found: dict[str, set[int]] = {}
+    for part, rows in task.parts().items():
+        if part in ("forget", "retain"):
+            batches = task.loading.loader(task.table, rows, LABEL_BATCH, torch.Generator(), shuffle=False)
+            labels = [labels_of(batch) for batch in batches]
+            if not all(isinstance(one, Tensor) for one in labels):
+                return False
+            found[part] = set(torch.cat([one.flatten() for one in labels]).unique().tolist()) if labels else set()
+    return found["forget"] <= found.get("retain", set())
 
 
 def check_loss(task: UserTask) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import ConcatDataset, Dataset
 
 from negmerge.checkpoints import read_state_dict
-from negmerge.scores import Columns, Need, Score, accuracy_of, svc_confidence
+from negmerge.scores import Columns, Need, Score, accuracy_of, mean_loss_of, svc_confidence
 from negmerge.tasks.columns import columns_of
 from negmerge.tasks.task import Task
 from negmerge.tasks.user.batches import Loading, RowBatches, labels_of, logits_of, move
@@ -167,6 +167,7 @@ class UserClassifier(UserTask):
             )
 
         found = [part("forget", "forget", "Forget rows right"), part("retain", "retain", "Other rows right")]
+        found.append(mean_loss_of("retain", "retain loss", "Loss on other rows", in_curve=True))
         unseen = [part("validation", "validation", "Unseen rows right"), svc_confidence("validation")]
         return tuple(s for s in (*found, *unseen) if all(need.part in self.sets for need in s.needs))
 
