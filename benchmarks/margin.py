@@ -3,7 +3,8 @@
 `python benchmarks/margin.py -o FOLDER` prints the table of docs/results/margin.md. The run of the demo, for one digit
 after the other; then the consensus vector at the smallest α at which neither the request's own rows nor held-out ones
 are recognised (× 1), and × 1.25, 1.5, 2 and 3, whatever floor and retain loss say there. `AUC`: of the forgotten
-class's margin (its logit minus logsumexp of the others), its unseen rows against all other unseen rows; Retrain's is the aim.
+class's margin (its logit minus logsumexp of the others), its unseen rows against all other unseen rows; Retrain's is
+the aim.
 """
 
 import argparse

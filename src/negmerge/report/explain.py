@@ -97,7 +97,7 @@ def measured(results: Json) -> list[str]:
             + (f", found by {how}." if how else ".")
             + " Of equal values the smallest α is taken"
             + (
-                f", and then up to {numbers.times(chosen['margin'])} times as much, as far as that costs nothing."
+                f", and then up to {numbers.alpha(chosen['margin'])} times as much, as far as that costs nothing."
                 if chosen["objective"] == "retain-floor" and (chosen.get("margin") or 1.0) > 1.0
                 else "."
             )
