@@ -23,9 +23,10 @@ PACKAGES = {
     "methods": ("negmerge.merging.methods", "negmerge.unlearning.methods"),
     "sources": ("negmerge.tasks.image_classification.sources",),
     "families": ("negmerge.tasks.image_classification.families", "negmerge.tasks.zero_shot.families"),
+    "scores": ("negmerge.scores.further",),
 }
 FILE = ".py"  # what the path of a plug-in ends with, and no name
-SINGULAR = {"methods": "method", "sources": "source", "families": "family"}
+SINGULAR = {"methods": "method", "sources": "source", "families": "family", "scores": "score"}
 
 Contents = TypeVar("Contents")
 

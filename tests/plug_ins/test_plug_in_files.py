@@ -1,4 +1,4 @@
-"""A family, a source, a competitor and a merge method, each one file that a config names by its path."""
+"""A family, a source, a competitor, a merge method and a score, each one file that a config names by its path."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ from negmerge.experiment.config import check_config
 from negmerge.experiment.pipeline import run
 
 HERE = Path(__file__).parent
-KINDS = ("family", "source", "competitor", "merge_method")
+KINDS = ("family", "source", "competitor", "merge_method", "score")
 
 
 def config(folder, **changes):
@@ -27,7 +27,7 @@ def config(folder, **changes):
         "base": {"train": {"epochs": 10, "lr": 0.05, "batch_size": 20}},
         "pool": {"train": {"batch_size": 20}, "grid": {"lr": [0.01, 0.03], "epochs": [4]}},
         "methods": ["consensus", {"name": files["merge_method"]}, {"name": files["competitor"], "share": 0.25}],
-        "evaluation": {"membership": []},
+        "evaluation": {"membership": [], "scores": [files["score"], "loss-auc"]},
     }
     return check_config({**raw, **changes})
 
@@ -50,6 +50,13 @@ def test_each_is_one_file(finished):
         name: read_state_dict(folder / "run" / name / "model.safetensors") for name in ("base", "methods/competitor")
     }
     assert torch.equal(0.25 * weights["base"]["1.weight"], weights["methods/competitor"]["1.weight"])
+    assert 50.0 < results["base"]["forget_confidence"] <= 100.0
+    assert results["methods"]["consensus"]["forget_confidence"] < results["base"]["forget_confidence"]
+    assert 0.0 <= results["base"]["membership_loss_auc"] <= 100.0
+    titles = {score["name"]: score["title"] for score in results["scores"]}
+    assert titles["forget_confidence"] == "confidence" and titles["membership_loss_auc"] == "loss AUC"
+    page = (folder / "run" / "report.html").read_text()
+    assert "Confidence" in page and "Loss AUC" in page
     inputs = {Path(entry["path"]).name for entry in json.loads((folder / "run" / "record.json").read_text())["inputs"]}
     assert {f"{kind}.py" for kind in KINDS} <= inputs
 
@@ -61,6 +68,8 @@ def test_each_is_one_file(finished):
         ({"model": {"family": {"path": "a.py"}}}, r"model.family: write a name, or \{file: PATH\}"),
         ({"model": {"family": {"file": "a.txt"}}}, r"model.family: write a name, or \{file: PATH\} .* Python file"),
         ({"model": {"family": {"file": str(HERE / "source.py")}}}, r"source.py'? .*lacks build, prepare, logits"),
+        ({"evaluation": {"scores": [{"file": str(HERE / "source.py")}]}}, r"source.py'? .*lacks SCORE"),
+        ({"evaluation": {"scores": ["loss-auk"]}}, r"unknown score 'loss-auk' \(did you mean 'loss-auc'\?\)"),
         ({"methods": [{"name": {"file": str(HERE / "competitor.py")}, "shar": 1}]}, "shar"),
     ],
 )

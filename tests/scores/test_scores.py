@@ -7,8 +7,10 @@ from sklearn.metrics import accuracy_score
 from sklearn.svm import SVC
 
 from negmerge import scores
-from negmerge.errors import InputError, NegmergeError
+from negmerge.errors import DivergedError, InputError, NegmergeError
 from negmerge.scores import average_gap, kolmogorov_smirnov
+from negmerge.scores.further.loss_auc import loss_auc
+from negmerge.scores.further.loss_tpr import loss_tpr
 from negmerge.tasks.columns import COLUMNS, columns_of
 
 
@@ -190,3 +192,26 @@ def test_the_holdout_distance_by_hand():
     assert holdout_distance(*sure, *sure) == 0.0
     with pytest.raises(NegmergeError, match="losses of the unseen rows hold NaN or Inf"):
         holdout_distance(*sure, unsure[0] * float("nan"), unsure[1])
+
+
+def test_losses_as_membership_attacks_against_counting():
+    """Every pair, and every threshold, counted one by one."""
+    generator = torch.Generator().manual_seed(0)
+    forget = (torch.rand(37, generator=generator) * 8).round().double()  # many ties
+    unseen = (torch.rand(53, generator=generator) * 10).round().double()
+    pairs = [(1.0 if f < u else 0.5 if f == u else 0.0) for f in forget.tolist() for u in unseen.tolist()]
+    assert loss_auc(forget, unseen) == pytest.approx(100 * sum(pairs) / len(pairs), abs=1e-12)
+    assert loss_auc(unseen, unseen) == 50.0
+    for rate in (0.01, 0.02, 0.1, 0.5):
+        allowed = [t for t in {*unseen.tolist(), *forget.tolist()} if (unseen < t).sum() <= rate * len(unseen) + 1e-9]
+        best = max(float((forget < t).double().mean()) for t in allowed if t <= unseen.max())
+        assert loss_tpr(forget, unseen, rate) == pytest.approx(100 * best)
+
+
+@pytest.mark.parametrize("attack", [loss_auc, loss_tpr])
+def test_losses_that_cannot_be_compared(attack):
+    some, none = torch.tensor([0.5], dtype=torch.float64), torch.empty(0, dtype=torch.float64)
+    with pytest.raises(InputError, match="needs forget rows and unseen rows"):
+        attack(none, some)
+    with pytest.raises(DivergedError, match="hold NaN"):
+        attack(torch.tensor([float("nan")]), some)

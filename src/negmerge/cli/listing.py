@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -15,15 +16,17 @@ class Kind(StrEnum):
     methods = "methods"
     sources = "sources"
     families = "families"
+    scores = "scores"
 
 
 def list_names(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
-    """List methods (those that merge first), data sources or model families, with what is known of each."""
+    """List methods (those that merge first), data sources, model families or further scores, with what is known."""
     from negmerge import registry
 
     names = registry.names(kind.value)
     width = max(len(name) for name in names)
-    for first, details in _methods(names) if kind is Kind.methods else _places(kind.value, names):
+    listed = {Kind.methods: _methods, Kind.scores: _scores}.get(kind, partial(_places, kind.value))
+    for first, details in listed(names):
         print(f"{first[0]:<{width}}  {first[1]}", flush=True)
         for line in details:
             print(f"{'':<{width}}  {line}")
@@ -59,6 +62,13 @@ def _places(kind: str, names: Iterable[str]) -> Iterator[tuple[tuple[str, str], 
     for name in names:
         found = source_file(name) if kind == "sources" else family_of(name)
         yield (name, found.SUMMARY), found.FACTS.details if isinstance(found, SourceFile) and found.FACTS else ()
+
+
+def _scores(names: Iterable[str]) -> Iterator[tuple[tuple[str, str], Iterable[str]]]:
+    """Yield name and summary of each score."""
+    from negmerge.scores.plugged import score_file
+
+    yield from (((name, score_file(name).SUMMARY), ()) for name in names)
 
 
 def _pairs(settings: dict[str, object]) -> str:

@@ -22,6 +22,7 @@ from negmerge.experiment.config_errors import explain
 from negmerge.parsing import parse_change, parse_yaml
 from negmerge.plug_in import PlugIn, short_name
 from negmerge.requests.split_files import kind_in_file
+from negmerge.scores.plugged import score_file
 from negmerge.tasks.image_classification.family import family_of
 from negmerge.tasks.image_classification.settings import DataConfig, ModelConfig
 from negmerge.tasks.image_classification.source_file import source_file
@@ -97,6 +98,9 @@ class EvaluationConfig(Strict):
 
     membership: list[Literal["svc-confidence"]] = Field(
         ["svc-confidence"], description="membership attacks; an empty list for none"
+    )
+    scores: list[PlugIn] = Field(
+        default_factory=list, description="further scores: names from `negmerge list scores`, or {file: PATH}"
     )
     most: int | None = Field(None, ge=1, description="seeded samples of so many retain and forget rows; all if unset")
 
@@ -209,6 +213,8 @@ def check_config(raw: Mapping[str, Any], where: str = "config") -> Config:
             f"{where}: a linearised model is expanded at its own weights: write base: {{pretrained: true}}"
         )
     _check_methods(config, where)
+    for name in config.evaluation.scores:
+        score_file(name)
     members = expand_grid(config.pool.train, config.pool.grid)
     check_training = preparing_of(config.model).check_training
     for place, augment in _augmentations(config, members):

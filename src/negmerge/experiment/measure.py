@@ -20,7 +20,8 @@ PER_GROUP = ("correct", "group")
 class Bench:
     """The task and the parts of a run, ready to measure any weights.
 
-    `attacks` are the membership attacks that are made; of retain and forget rows at most `most` are looked at.
+    `attacks` are the membership attacks of the task that are made, `further` are scores that were asked for; of retain
+    and forget rows at most `most` are looked at.
     """
 
     task: Task
@@ -29,6 +30,12 @@ class Bench:
     seed: int
     device: str
     most: int | None = None
+    further: tuple[Score, ...] = ()
+
+    @property
+    def scores(self) -> tuple[Score, ...]:
+        """All scores that are reported: those of the task, and further ones that were asked for."""
+        return (*self.task.scores, *self.further)
 
     def _rows(self, name: str) -> Tensor:
         """Return the rows of a part; of retain and forget at most `most`, the same ones for every model."""
@@ -44,14 +51,15 @@ class Bench:
         A score without rows, and of an attack that is not made, is None. Everything is observed in one pass over all
         parts; the test rows are touched here and nowhere else.
         """
-        wanted = [score for score in self.task.scores if not score.attack or score.attack in self.attacks]
+        own = [score for score in self.task.scores if not score.attack or score.attack in self.attacks]
+        wanted = [*own, *self.further]
         needed = columns_needed(wanted)
         grouped = set(PER_GROUP) <= set(self.task.COLUMNS)
         for part in TESTED if grouped else ():
             needed[part] = list(dict.fromkeys([*needed.get(part, []), *PER_GROUP]))
         model = self.task.open(checkpoint, self.device)
         seen = self.task.observe(model, {name: self._rows(name) for name in needed}, needed)
-        scores: dict[str, Any] = {score.name: None for score in self.task.scores}
+        scores: dict[str, Any] = {score.name: None for score in self.scores}
         scores |= {score.name: score.of({"model": seen}, self._draw(score)) for score in wanted}
         if grouped:
             correct, group = (torch.cat([seen[part][column] for part in TESTED]) for column in PER_GROUP)

@@ -93,10 +93,15 @@ def load_unwritten(config: Config) -> Material:
 def _inputs(config: Config, files: Sequence[dict[str, Any]], facts: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
     """Return the files that the config names, those of the family's model, and the hash of the decoded rows."""
     paths = [config.base.checkpoint, config.data.split, config.reference.checkpoint if config.reference else None]
-    paths += [file_of(name) for name in (*source_names(config.data), *(m.name for m in config.methods))]
+    paths += [file_of(name) for name in _plug_ins(config)]
     named = [file_entry(path, str(path)) for path in paths if path is not None]
     rows = {"path": f"images:{config.data.source}", "bytes": facts["bytes"], "hash": facts["fingerprint"]}
     return (*named, *files, rows)
+
+
+def _plug_ins(config: Config) -> list[str]:
+    methods = [method.name for method in config.methods]
+    return [*source_names(config.data), *methods, *config.evaluation.scores]
 
 
 def _about(config: Config, split: Split, rows: Rows) -> About:

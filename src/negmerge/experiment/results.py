@@ -18,6 +18,7 @@ from negmerge.experiment.warnings import (
     unseen_warnings,
 )
 from negmerge.scores import Score, average_gap
+from negmerge.scores.plugged import further_scores
 
 
 def collect(config: RunConfig, material: Material, finished: Finished) -> dict[str, Any]:
@@ -35,6 +36,7 @@ def collect(config: RunConfig, material: Material, finished: Finished) -> dict[s
         "settings": {},
         **finished.reference,
     }
+    further = further_scores(config.evaluation.scores, material.task.scores, material.task.COLUMNS)
     for row in (base, *methods.values()):
         row |= _gap(row, reference, material.task.scores)
     kept = material.split.validation if config.selection.floor_on == "validation" else material.split.retain
@@ -55,7 +57,7 @@ def collect(config: RunConfig, material: Material, finished: Finished) -> dict[s
             "rows": material.split.describe(),
             "evaluated": _evaluated(material.split.describe(), config.evaluation.most),
         },
-        "scores": [score.descriptor() for score in material.task.scores],
+        "scores": [score.descriptor() for score in (*material.task.scores, *further)],
         "model": _model(config, material, methods),
         "selection": {
             **config.selection.model_dump(mode="json"),

@@ -21,6 +21,7 @@ from negmerge.experiment.prepare import Material
 from negmerge.experiment.rundir import RunDir, read_json, write_json
 from negmerge.experiment.selecting import Selector
 from negmerge.merging.inspecting import inspect_checkpoints
+from negmerge.scores.plugged import further_scores
 from negmerge.seeding import derive_seed
 from negmerge.selection.buffers import has_statistics
 from negmerge.selection.negated_model import apply_vector
@@ -61,6 +62,7 @@ class SeedRun:
             seed,
             material.device,
             config.evaluation.most,
+            further_scores(config.evaluation.scores, material.task.scores, material.task.COLUMNS),
         )
         self.selector = Selector(
             material.task,

@@ -1,0 +1,48 @@
+"""Scores that are named: by their registered name, or by the path of a file."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from negmerge import registry
+from negmerge.errors import InputError
+from negmerge.scores.score import Score
+
+
+@dataclass(frozen=True)
+class ScoreFile:
+    """What the file of a score holds: one line about it, and the score."""
+
+    SUMMARY: str
+    SCORE: Score
+
+
+def score_file(name: str) -> ScoreFile:
+    """Return what a score's file holds. Raises InputError for an unknown name, and for a file without a Score."""
+    found = registry.read("scores", name, ScoreFile)
+    if not isinstance(found.SCORE, Score):
+        raise InputError(f"score {name!r}: SCORE must be a negmerge.scores.Score, got {type(found.SCORE).__name__}")
+    return found
+
+
+def further_scores(names: Iterable[str], known: Iterable[Score], columns: Iterable[str]) -> tuple[Score, ...]:
+    """Return the scores of these names, beside the `known` ones of a task that can observe these `columns`.
+
+    Raises InputError for a score whose name is taken, that is in the gap, or that needs a column or a model that is
+    not observed.
+    """
+    found: list[Score] = []
+    columns = list(columns)
+    for name in names:
+        score = score_file(name).SCORE
+        if any(other.name == score.name for other in (*known, *found)):
+            raise InputError(f"evaluation: scores: {name}: there is a score {score.name!r} already; leave it out")
+        if score.in_gap or score.in_curve:
+            raise InputError(f"evaluation: scores: {name}: only a task's own scores are in_gap or in_curve")
+        for need in sorted(score.needs):
+            if need.role != "model" or need.column not in columns:
+                raise InputError(
+                    f"evaluation: scores: {name} needs the column {need.column!r} of the {need.role}, which is not "
+                    f"observed; there are {', '.join(columns) or 'none'} of the model"
+                )
+        found.append(score)
+    return tuple(found)
