@@ -22,10 +22,8 @@ from negmerge.experiment.config_errors import explain
 from negmerge.parsing import parse_change, parse_yaml
 from negmerge.plug_in import PlugIn, short_name
 from negmerge.requests.split_files import kind_in_file
-from negmerge.tasks.image_classification.family import family_of
 from negmerge.tasks.image_classification.settings import DataConfig, ModelConfig
-from negmerge.tasks.image_classification.source_file import source_file
-from negmerge.tasks.opening import preparing_of
+from negmerge.tasks.opening import TaskName, preparing_of
 from negmerge.training import TrainSettings
 from negmerge.training.pool import Member, expand_grid
 
@@ -160,6 +158,7 @@ class RunConfig(Strict):
 class Config(RunConfig):
     """A whole experiment: a run, and the data and the model that its task is made of."""
 
+    task: TaskName = Field("image-classification", description="what a row is; zero-shot by the family clip")
     model: ModelConfig
     data: DataConfig
 
@@ -189,7 +188,8 @@ def check_config(raw: Mapping[str, Any], where: str = "config") -> Config:
         config = Config.model_validate(raw)
     except ValidationError as error:
         raise InputError(explain(error, where, Config)) from None
-    forget = config.data.forget
+    forget, preparing = config.data.forget, preparing_of(config.model, config.task)
+    source_file, family_of = preparing.source_file, preparing.family_of
     parts: list[tuple[Callable[[str], Any], str, dict[str, Any], str]] = [
         (source_file, config.data.source, config.data.source_settings, "data"),
         (family_of, config.model.family, config.model.settings, "model"),
@@ -210,7 +210,7 @@ def check_config(raw: Mapping[str, Any], where: str = "config") -> Config:
         )
     _check_methods(config, where)
     members = expand_grid(config.pool.train, config.pool.grid)
-    check_training = preparing_of(config.model).check_training
+    check_training = preparing.check_training
     for place, augment in _augmentations(config, members):
         check_training(augment, f"{where}: {place}")
     everywhere = [m.name for m in config.methods if m.seeds is None]

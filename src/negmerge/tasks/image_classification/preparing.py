@@ -86,6 +86,11 @@ def load_data(data: DataConfig, model: ModelConfig, *, unite: bool = True) -> Lo
     return Loaded(source, split, tuple(counts))
 
 
+def open_store(directory: Path) -> Store:
+    """Return the store of a run's decoded images in a folder."""
+    return Store(directory)
+
+
 def check_training(augment: str, where: str) -> None:
     """Raise InputError, naming the place in a config, for an augmentation that is not known."""
     try:
@@ -107,12 +112,6 @@ def load_source(name: str, settings: dict[str, Any]) -> Source:
     """Load a registered source."""
     file = source_file(name)
     return file.load(file.Settings(**settings))
-
-
-def source_names(data: DataConfig) -> list[str]:
-    """Return the sources of a run, that of the forget set behind the other."""
-    second = data.forget.source if data.forget is not None else None
-    return [data.source] if second is None else [data.source, second]
 
 
 def model_files(model: ModelConfig) -> Mapping[str, Path]:
