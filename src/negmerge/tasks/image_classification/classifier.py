@@ -96,6 +96,8 @@ class Classifier:
 
     def start(self, seed: int) -> nn.Module:
         """Return the model that a training from scratch begins with: as built, or with the family's `pretrained`."""
+        if self.contents.start is not None:
+            return self.contents.start(self.checked, self.classes, self.shape, seed)
         model = self.build(seed)
         source = getattr(self.checked, "pretrained", None)
         if source is not None:

@@ -61,9 +61,12 @@ def load_data(data: DataConfig, model: ModelConfig, *, unite: bool = True) -> Lo
     are one, unless `unite` is off: then each source keeps its own.
     """
     family = family_of(model.family)
-    form = family.image_form(family.Settings(**model.settings))
+    checked = family.Settings(**model.settings)
+    form = family.image_form(checked)
     source = load_source(data.source, {**form, **data.source_settings})
     counts = [len(source.train.classes)]
+    if unite and (data.forget is None or data.forget.source is None):
+        source = source.counted_as(family.outputs(checked, source.train.classes))
     if data.split is not None:
         return Loaded(source, split_from_file(data.split, source.train, source.test), tuple(counts))
     assert data.forget is not None
@@ -73,6 +76,8 @@ def load_data(data: DataConfig, model: ModelConfig, *, unite: bool = True) -> Lo
         counts.append(len(second.train.classes))
         other = join_sources(source, second, unite=unite)
         source = other.source
+        if unite:
+            source = source.counted_as(family.outputs(checked, source.train.classes))
     split = draw_split(
         source.train,
         source.test,

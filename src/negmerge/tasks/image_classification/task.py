@@ -63,6 +63,14 @@ class ImageClassification(Task):
         assert family.pretrained is not None
         return family.pretrained(self.classifier.checked)
 
+    def export(self, model: nn.Module, folder: Path) -> bool:
+        """Write a model in the form in which the family's was given; False where it has none of its own."""
+        family = self.classifier.contents
+        if family.export is None:
+            return False
+        family.export(self.classifier.checked, model, folder)
+        return True
+
     def open(self, checkpoint: Path, device: torch.device | str = "cpu") -> nn.Module:
         """Return the model, or the ensemble of models, with the weights of a checkpoint."""
         return self.classifier.load(checkpoint, device)
