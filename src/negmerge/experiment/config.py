@@ -25,6 +25,7 @@ from negmerge.requests.split_files import kind_in_file
 from negmerge.tasks.image_classification.settings import DataConfig, ModelConfig
 from negmerge.tasks.opening import TaskName, preparing_of
 from negmerge.training import TrainSettings
+from negmerge.training.adapters import AdapterSettings
 from negmerge.training.pool import Member, expand_grid
 
 __all__ = ["Buffers", "Config", "Recalibrate", "SelectionConfig", "check_config", "load_config"]
@@ -62,6 +63,9 @@ class PoolConfig(Strict):
 
     train: dict[str, Any] = Field(default_factory=dict, description="training settings that all members share")
     grid: dict[str, list[Any]] = Field(description="training setting → its values")
+    adapter: AdapterSettings | None = Field(
+        None, description="members are LoRA adapters from one draw of A: {r, alpha, targets}; whole models if unset"
+    )
     leave_one_out: bool = Field(False, description="choose α again without each member, for the consensus row")
 
 
