@@ -34,7 +34,7 @@ def run(
         from negmerge.experiment.plan import plan
 
         made = plan(checked).as_json()
-        print_json(made) if as_json else print(_plan_text(checked.name, made))
+        print_json(made) if as_json else print(plan_text(checked.name, made))
         return
     results, place = run_shown(checked, output, purge_pool=purge_pool)
     print_json(results) if as_json else print(result_text(results, place))
@@ -69,7 +69,8 @@ def result_text(results: dict[str, Any], place: Path) -> str:
     return f"{text}\nReport: {place / 'report.html'}"
 
 
-def _plan_text(name: str, plan: dict[str, Any]) -> str:
+def plan_text(name: str, plan: dict[str, Any]) -> str:
+    """Return a plan as lines for people."""
     rows = ", ".join(f"{key.replace('_', ' ')} {count:,}" for key, count in plan["rows"].items() if count)
     return "\n".join(
         [

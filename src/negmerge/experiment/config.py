@@ -38,6 +38,8 @@ class BaseConfig(Strict):
     checkpoint: Path | None = Field(None, description="a checkpoint with the family's tensor names")
     pretrained: bool = Field(False, description="the weights that the family comes with (clip)")
 
+    previous: Path | None = Field(None, description="the run that made the checkpoint: its record is an input of this")
+
     @model_validator(mode="after")
     def _one(self) -> "BaseConfig":
         if (self.train is not None) + (self.checkpoint is not None) + self.pretrained != 1:
@@ -178,7 +180,7 @@ def load_config(path: Path, changes: Sequence[str] = ()) -> Config:
     wrong: list[str] = []
     for change in changes:
         try:
-            _apply(raw, change)
+            apply_change(raw, change)
         except InputError as error:
             wrong += mistakes_of(error)
     if wrong:
@@ -295,7 +297,8 @@ def _overlay(ground: dict[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _apply(raw: dict[str, Any], change: str) -> None:
+def apply_change(raw: dict[str, Any], change: str) -> None:
+    """Make a change KEY=VALUE (dotted keys) to a config, in place. Raises InputError for what is no change."""
     key, value = parse_change(change, "[^=]+", "KEY=VALUE, for example --set pool.train.epochs=5")
     *parents, last = key.split(".")
     place: Any = raw

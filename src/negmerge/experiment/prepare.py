@@ -92,6 +92,7 @@ def load_unwritten(config: Config) -> Material:
 def _inputs(config: Config, files: Sequence[dict[str, Any]], facts: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
     """Return the files that the config names, those of the family's model, and the hash of the decoded rows."""
     paths = [config.base.checkpoint, config.data.split, config.reference.checkpoint if config.reference else None]
+    paths += [config.base.previous / "record.json"] if config.base.previous else []
     paths += [file_of(name) for name in (*source_names(config.data), *(m.name for m in config.methods))]
     named = [file_entry(path, str(path)) for path in paths if path is not None]
     kind = "texts" if config.task == "text-classification" else "images"
@@ -114,6 +115,7 @@ def _about(config: Config, split: Split, rows: Rows) -> About:
 def _source_name(source: str, settings: Mapping[str, Any]) -> str:
     """Return what a reader calls a source: the hub id, the name of the folder, or else the source's own name."""
     path = settings.get("path")
+    path = path[-1] if isinstance(path, list) else path
     if path is None:
         return short_name(source)
     return str(path) if source == "hub" else Path(path).resolve().name

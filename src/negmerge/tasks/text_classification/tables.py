@@ -40,6 +40,9 @@ class FileSettings(TextSettings):
     test: Path | None = Field(None, description="the file of the test table, where path is no folder")
     test_fraction: float = Field(0.2, gt=0, lt=1, description="share of the rows for test, where there is no file")
     seed: int = Field(0, ge=0, description="of that share")
+    distinct_first: int = Field(0, ge=0, description="repetitions of the first so many rows are left out behind them")
+    train_first: int = Field(0, ge=0, description="no test row is drawn from the first so many rows, nor from those")
+    leave_out: list[Path] = Field(default_factory=list, description="files of rows that are left out wherever they are")
 
 
 def load_files(settings: FileSettings, read: Callable[[Path], Table], endings: Sequence[str]) -> TextSource:
@@ -49,19 +52,41 @@ def load_files(settings: FileSettings, read: Callable[[Path], Table], endings: S
     text or label, and for a label that only the test table has.
     """
     train_files, test_files = _files(settings, endings)
-    train = _read_all(train_files, read)
+    train = _read_all(train_files, read, endings)
     where = str(train_files[0]) if len(train_files) == 1 else f"{train_files[0]} …"
     names = find_columns(train, settings.columns, where)
+    first = settings.distinct_first
+    gone = _pairs(_read_all(settings.leave_out, read, endings), names) if settings.leave_out else set()
+    pairs = list(zip(*(train[name] for name in names), strict=True))
+    gone_or_first = gone | set(map(_key, pairs[:first]))
+    kept = [i for i, pair in enumerate(pairs) if i < first or not gone_or_first or _key(pair) not in gone_or_first]
+    train = {name: [train[name][i] for i in kept] for name in names}
     if test_files:
-        return to_source(train, _read_all(test_files, read), names, settings.most, where)
-    count = len(train[names[0]])
+        return to_source(train, _read_all(test_files, read, endings), names, settings.most, where)
+    first = max(first, settings.train_first)
+    count = len(kept) - first
     cut = max(1, round(settings.test_fraction * count))
     if count <= cut:
-        raise InputError(f"{where} has {count} rows, too few to take a test part from; give test: FILE")
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(settings.seed))
+        raise InputError(f"{where} has {max(0, count)} rows, too few to take a test part from; give test: FILE")
+    order = first + torch.randperm(count, generator=torch.Generator().manual_seed(settings.seed))
     whole = to_source(train, train, names, None, where).train
-    kept = order[cut:].sort().values
-    return TextSource(whole.take(_sample(kept, settings.most)), whole.take(order[:cut].sort().values))
+    rows = torch.cat([torch.arange(first), order[cut:].sort().values])
+    return TextSource(whole.take(_sample(rows, settings.most)), whole.take(order[:cut].sort().values))
+
+
+def read_table(path: Path) -> Table:
+    """Return the columns of a file of any of the formats, told by its ending. Raises InputError for another ending."""
+    return _reader(path)(path)
+
+
+def source_of(path: Path) -> str:
+    """Return the name of the source that reads a file with its ending. Raises InputError where there is none."""
+    from negmerge import registry
+
+    for name in registry.names("text-sources"):
+        if path.suffix.lower() in getattr(registry.load("text-sources", name), "ENDINGS", ()):
+            return name
+    raise InputError(f"{path} is no table that is read here; give .csv, .tsv, .json, .jsonl or .parquet")
 
 
 def to_source(train: Table, test: Table, names: tuple[str, str], most: int | None, where: str) -> TextSource:
@@ -135,15 +160,37 @@ def _text_set(texts: Sequence[Any], labels: list[str], classes: tuple[str, ...],
     return TextSet(tuple(texts), torch.tensor([index[label] for label in labels], dtype=torch.int64), classes)
 
 
-def _read_all(files: Sequence[Path], read: Callable[[Path], Table]) -> Table:
-    tables = [read(file) for file in files]
-    first = tables[0]
+def _read_all(files: Sequence[Path], read: Callable[[Path], Table], endings: Sequence[str]) -> Table:
+    """Return the columns that all files have, their rows one behind the other; other formats by their endings."""
+    tables = [(read if file.suffix.lower() in endings else _reader(file, read))(file) for file in files]
     for file, table in zip(files, tables, strict=True):
-        if set(table) != set(first):
-            raise InputError(f"{file} has the columns {shortened([*table])}, {files[0]} has {shortened([*first])}")
         if not table or not len(next(iter(table.values()))):
             raise InputError(f"{file} has no rows; check the path")
-    return {name: [value for table in tables for value in table[name]] for name in first}
+    shared = [name for name in tables[0] if all(name in table for table in tables)]
+    if not shared:
+        raise InputError(f"{files[0]} and {files[-1]} have no column in common; give both the same names")
+    return {name: [value for table in tables for value in table[name]] for name in shared}
+
+
+def _reader(path: Path, otherwise: Callable[[Path], Table] | None = None) -> Callable[[Path], Table]:
+    from negmerge import registry
+
+    try:
+        reader: Callable[[Path], Table] = registry.load("text-sources", source_of(path)).read
+    except InputError:
+        if otherwise is None:
+            raise
+        return otherwise
+    return reader
+
+
+def _pairs(table: Table, names: tuple[str, str]) -> set[tuple[str, str]]:
+    return set(map(_key, zip(*(table[name] for name in names), strict=True)))
+
+
+def _key(pair: Any) -> tuple[str, str]:
+    text, label = pair
+    return str(text), label_text(label, "a row")
 
 
 def _files(settings: FileSettings, endings: Sequence[str]) -> tuple[list[Path], list[Path]]:
