@@ -82,5 +82,19 @@ def plan_text(name: str, plan: dict[str, Any]) -> str:
             f"({plan['rows_per_second']:.0f} {plan['noun']}s/s of training a thread)",
             f"  disk       about {plan['disk'] / 1e6:.0f} MB",
             *(f"  member     {member}" for member in plan["members"]),
+            "",
+            *_ways(plan["ways"]),
         ]
     )
+
+
+def _ways(ways: list[dict[str, Any]]) -> list[str]:
+    """Return what each way to answer the request takes, and what can be claimed, as lines."""
+    from negmerge.experiment.alternatives import advice
+
+    def minutes(way: dict[str, Any]) -> str:
+        known = way["minutes"]
+        return f"{known:.3g} min" if known is not None else f"{way['epoch_minutes']:.3g} min an epoch"
+
+    lines = [f"  {way['name']:<8} {minutes(way):>18}   {way['claim']}" for way in ways]
+    return ["Should I just retrain?", *lines, f"  {advice(ways)}"]
