@@ -1,8 +1,8 @@
 """Names of the things that grow: each is a file in its package, or an entry point of a plug-in.
 
 The name is the file's, with dashes. Listing imports nothing; a module is imported when it is looked up.
-A plug-in declares an entry point in the group `negmerge.KIND` (for example `negmerge.methods`), or is a file that is
-named by its path.
+A plug-in declares an entry point in the group `negmerge.KIND` (for example `negmerge.methods`, dashes written as
+underscores), or is a file that is named by its path.
 """
 
 import dataclasses
@@ -23,10 +23,19 @@ PACKAGES = {
     "methods": ("negmerge.merging.methods", "negmerge.unlearning.methods"),
     "sources": ("negmerge.tasks.image_classification.sources",),
     "families": ("negmerge.tasks.image_classification.families", "negmerge.tasks.zero_shot.families"),
+    "text-sources": ("negmerge.tasks.text_classification.sources",),
+    "text-families": ("negmerge.tasks.text_classification.families",),
     "scores": ("negmerge.scores.further",),
 }
 FILE = ".py"  # what the path of a plug-in ends with, and no name
-SINGULAR = {"methods": "method", "sources": "source", "families": "family", "scores": "score"}
+SINGULAR = {
+    "methods": "method",
+    "sources": "source",
+    "families": "family",
+    "text-sources": "source of texts",
+    "text-families": "family of text models",
+    "scores": "score",
+}
 
 Contents = TypeVar("Contents")
 
@@ -40,13 +49,13 @@ def _locations(kind: str) -> dict[str, str]:
         for module in pkgutil.iter_modules(list(spec.submodule_search_locations)):
             if not module.name.startswith("_"):
                 found[module.name.replace("_", "-")] = f"{package}.{module.name}"
-    for entry in metadata.entry_points(group=f"negmerge.{kind}"):
+    for entry in metadata.entry_points(group=f"negmerge.{kind.replace('-', '_')}"):
         found.setdefault(entry.name, entry.value)
     return dict(sorted(found.items()))
 
 
 def names(kind: str, package: str | None = None) -> list[str]:
-    """Return the registered names of a kind ('methods', 'sources', 'families'), sorted.
+    """Return the registered names of a kind (of `PACKAGES`: 'methods', 'sources', …), sorted.
 
     `package` narrows them to the files of one package, such as 'negmerge.merging.methods'.
     """

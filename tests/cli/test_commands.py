@@ -291,8 +291,16 @@ def test_run_dry_and_wrong_configs(negmerge, tmp_path):
     plan = json.loads(out)
     assert code == 0 and plan["members"] == ["000-lr0.001", "001-lr0.0001"] and plan["minutes"] > 0
     assert not (tmp_path / "r").exists()
+    ways = {way["name"]: way for way in plan["ways"]}
+    assert list(ways) == ["retrain", "sisa", "pool"] and ways["retrain"]["minutes"] < ways["pool"]["minutes"]
+    assert ways["retrain"]["minutes"] == pytest.approx(2 * ways["retrain"]["epoch_minutes"])
+    assert "no gap to Retrain" in ways["pool"]["claim"] and "held-out rows of their kind" in ways["pool"]["claim"]
     code, out, _ = negmerge("run", file, "--dry-run")
     assert code == 0 and "2 members, 1 seed(s)" in out and "minutes" in out
+    assert "Should I just retrain?" in out and "just retrain." in out
+    given = ["--set", "base={checkpoint: FILE}"]
+    code, out, _ = negmerge("run", file, "--dry-run", *given)
+    assert code == 0 and "min an epoch" in out and "epochs over the rows that stay" in out
     code, _, err = negmerge("run", file, "--set", "pool.grid.lrr=[1]")
     assert code == 2 and "pool.grid: 'lrr' is no training setting (did you mean 'lr'?)" in err
     code, _, err = negmerge("run", file, "--executor", "ray")

@@ -13,8 +13,13 @@ from negmerge.tasks.image_classification.inference import predict
 
 FAMILIES = registry.names("families")
 SMALL = {"swin": {"image_size": 32, "window_size": 4, "width": 12, "depths": [1, 1], "heads": [1, 2]}}
-# Those that classify by prompts need a model on disk, and have tests of their own.
-CASES = [(n, SMALL.get(n, {})) for n in FAMILIES if not hasattr(registry.load("families", n), "prepare_head")]
+# Those that read a model from disk, or classify by prompts, have tests of their own.
+NAMED = {n for n in FAMILIES for f in registry.load("families", n).Settings.model_fields.values() if f.is_required()}
+CASES = [
+    (n, SMALL.get(n, {}))
+    for n in FAMILIES
+    if n not in NAMED and not hasattr(registry.load("families", n), "prepare_head")
+]
 CASES += [("cifar-resnet", {"depth": 18}), ("imagenet-resnet", {"depth": 34}), ("vgg", {"depth": 11})]
 
 

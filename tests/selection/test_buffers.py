@@ -68,7 +68,8 @@ def test_every_alpha_starts_from_the_base(tmp_path):
         recalibrate(moved, ((20, part) for part in classifier.prepare(images).split(20)), classifier.logits)
 
     def states(alphas, how):
-        negated = NegatedModel(classifier.load(tmp_path / "base.safetensors"), tmp_path / "vector.safetensors", how)
+        base, moved_by = tmp_path / "base.safetensors", tmp_path / "vector.safetensors"
+        negated = NegatedModel(classifier.load(base), moved_by, base, how)
         return {a: {n: v.clone() for n, v in negated.set_alpha(a).state_dict().items()} for a in alphas}
 
     forth, back = states([0.0, 0.5, 1.0], adapt), states([1.0, 0.5, 0.0], adapt)
@@ -87,7 +88,7 @@ def test_a_vector_with_statistics_moves_them_and_holds_variances(tmp_path):
     write_state_dict(tmp_path / "base.safetensors", model.state_dict())
     vector = {"running_mean": torch.tensor([1.0, -2.0]), "running_var": torch.tensor([0.75, 0.0])}
     write_state_dict(tmp_path / "vector.safetensors", vector)
-    negated = NegatedModel(copy.deepcopy(model), tmp_path / "vector.safetensors")
+    negated = NegatedModel(copy.deepcopy(model), tmp_path / "vector.safetensors", tmp_path / "base.safetensors")
     for alpha, mean, variance in (
         (1.0, [-1.0, 2.0], [0.25, 1e-5]),
         (2.0, [-2.0, 4.0], [1e-5, 1e-5]),

@@ -14,6 +14,7 @@ from negmerge.cli.merge import merge
 from negmerge.cli.report import report
 from negmerge.cli.run import run
 from negmerge.cli.schema import schema
+from negmerge.cli.unlearn import unlearn
 from negmerge.cli.verify import verify
 from negmerge.errors import NegmergeError
 
@@ -28,6 +29,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo,
     "merge": merge,
     "inspect": inspect,
+    "unlearn": unlearn,
     "run": run,
     "report": report,
     "verify": verify,

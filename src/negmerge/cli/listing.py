@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from functools import partial
+from types import ModuleType
 from typing import Annotated
 
 import typer
@@ -17,6 +18,8 @@ class Kind(StrEnum):
     sources = "sources"
     families = "families"
     scores = "scores"
+    text_sources = "text-sources"
+    text_families = "text-families"
 
 
 def list_names(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
@@ -56,11 +59,13 @@ def _methods(names: Iterable[str]) -> Iterator[tuple[tuple[str, str], list[str]]
 
 def _places(kind: str, names: Iterable[str]) -> Iterator[tuple[tuple[str, str], Iterable[str]]]:
     """Yield name and summary of each source or family, and the lines below them."""
-    from negmerge.tasks.image_classification.family import family_of
-    from negmerge.tasks.image_classification.source_file import SourceFile, source_file
+    from negmerge.tasks.image_classification import preparing as images
+    from negmerge.tasks.image_classification.source_file import SourceFile
+    from negmerge.tasks.text_classification import preparing as texts
 
+    preparing: ModuleType = texts if kind.startswith("text-") else images
     for name in names:
-        found = source_file(name) if kind == "sources" else family_of(name)
+        found = preparing.source_file(name) if kind.endswith("sources") else preparing.family_of(name)
         yield (name, found.SUMMARY), found.FACTS.details if isinstance(found, SourceFile) and found.FACTS else ()
 
 

@@ -34,7 +34,7 @@ def run(
         from negmerge.experiment.plan import plan
 
         made = plan(checked).as_json()
-        print_json(made) if as_json else print(_plan_text(checked.name, made))
+        print_json(made) if as_json else print(plan_text(checked.name, made))
         return
     results, place = run_shown(checked, output, purge_pool=purge_pool)
     print_json(results) if as_json else print(result_text(results, place))
@@ -69,7 +69,8 @@ def result_text(results: dict[str, Any], place: Path) -> str:
     return f"{text}\nReport: {place / 'report.html'}"
 
 
-def _plan_text(name: str, plan: dict[str, Any]) -> str:
+def plan_text(name: str, plan: dict[str, Any]) -> str:
+    """Return a plan as lines for people."""
     rows = ", ".join(f"{key.replace('_', ' ')} {count:,}" for key, count in plan["rows"].items() if count)
     return "\n".join(
         [
@@ -81,5 +82,19 @@ def _plan_text(name: str, plan: dict[str, Any]) -> str:
             f"({plan['rows_per_second']:.0f} {plan['noun']}s/s of training a thread)",
             f"  disk       about {plan['disk'] / 1e6:.0f} MB",
             *(f"  member     {member}" for member in plan["members"]),
+            "",
+            *_ways(plan["ways"]),
         ]
     )
+
+
+def _ways(ways: list[dict[str, Any]]) -> list[str]:
+    """Return what each way to answer the request takes, and what can be claimed, as lines."""
+    from negmerge.experiment.alternatives import advice
+
+    def minutes(way: dict[str, Any]) -> str:
+        known = way["minutes"]
+        return f"{known:.3g} min" if known is not None else f"{way['epoch_minutes']:.3g} min an epoch"
+
+    lines = [f"  {way['name']:<8} {minutes(way):>18}   {way['claim']}" for way in ways]
+    return ["Should I just retrain?", *lines, f"  {advice(ways)}"]

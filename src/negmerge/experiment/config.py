@@ -23,11 +23,10 @@ from negmerge.parsing import parse_change, parse_yaml
 from negmerge.plug_in import PlugIn, short_name
 from negmerge.requests.split_files import kind_in_file
 from negmerge.scores.plugged import score_file
-from negmerge.tasks.image_classification.family import family_of
 from negmerge.tasks.image_classification.settings import DataConfig, ModelConfig
-from negmerge.tasks.image_classification.source_file import source_file
-from negmerge.tasks.opening import preparing_of
+from negmerge.tasks.opening import TaskName, preparing_of
 from negmerge.training import TrainSettings
+from negmerge.training.adapters import AdapterSettings
 from negmerge.training.pool import Member, expand_grid
 
 __all__ = ["Buffers", "Config", "Recalibrate", "SelectionConfig", "check_config", "load_config"]
@@ -39,6 +38,8 @@ class BaseConfig(Strict):
     train: TrainSettings | None = Field(None, description="train it on retain and forget rows")
     checkpoint: Path | None = Field(None, description="a checkpoint with the family's tensor names")
     pretrained: bool = Field(False, description="the weights that the family comes with (clip)")
+
+    previous: Path | None = Field(None, description="the run that made the checkpoint: its record is an input of this")
 
     @model_validator(mode="after")
     def _one(self) -> "BaseConfig":
@@ -65,6 +66,9 @@ class PoolConfig(Strict):
 
     train: dict[str, Any] = Field(default_factory=dict, description="training settings that all members share")
     grid: dict[str, list[Any]] = Field(description="training setting → its values")
+    adapter: AdapterSettings | None = Field(
+        None, description="members are LoRA adapters from one draw of A: {r, alpha, targets}; whole models if unset"
+    )
     leave_one_out: bool = Field(False, description="choose α again without each member, for the consensus row")
 
 
@@ -164,6 +168,7 @@ class RunConfig(Strict):
 class Config(RunConfig):
     """A whole experiment: a run, and the data and the model that its task is made of."""
 
+    task: TaskName = Field("image-classification", description="what a row is; zero-shot by the family clip")
     model: ModelConfig
     data: DataConfig
 
@@ -179,7 +184,7 @@ def load_config(path: Path, changes: Sequence[str] = ()) -> Config:
     wrong: list[str] = []
     for change in changes:
         try:
-            _apply(raw, change)
+            apply_change(raw, change)
         except InputError as error:
             wrong += mistakes_of(error)
     if wrong:
@@ -193,7 +198,8 @@ def check_config(raw: Mapping[str, Any], where: str = "config") -> Config:
         config = Config.model_validate(raw)
     except ValidationError as error:
         raise InputError(explain(error, where, Config)) from None
-    forget = config.data.forget
+    forget, preparing = config.data.forget, preparing_of(config.model, config.task)
+    source_file, family_of = preparing.source_file, preparing.family_of
     parts: list[tuple[Callable[[str], Any], str, dict[str, Any], str]] = [
         (source_file, config.data.source, config.data.source_settings, "data"),
         (family_of, config.model.family, config.model.settings, "model"),
@@ -216,7 +222,7 @@ def check_config(raw: Mapping[str, Any], where: str = "config") -> Config:
     for name in config.evaluation.scores:
         score_file(name)
     members = expand_grid(config.pool.train, config.pool.grid)
-    check_training = preparing_of(config.model).check_training
+    check_training = preparing.check_training
     for place, augment in _augmentations(config, members):
         check_training(augment, f"{where}: {place}")
     everywhere = [m.name for m in config.methods if m.seeds is None]
@@ -297,7 +303,8 @@ def _overlay(ground: dict[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _apply(raw: dict[str, Any], change: str) -> None:
+def apply_change(raw: dict[str, Any], change: str) -> None:
+    """Make a change KEY=VALUE (dotted keys) to a config, in place. Raises InputError for what is no change."""
     key, value = parse_change(change, "[^=]+", "KEY=VALUE, for example --set pool.train.epochs=5")
     *parents, last = key.split(".")
     place: Any = raw

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from negmerge.scores import accuracy, mean_loss
 from negmerge.tasks.task import Task
+from negmerge.training.adapters import open_member
 
 
 def pool_health(
@@ -21,7 +22,9 @@ def pool_health(
     columns = [name for name in ("loss", "correct") if name in task.COLUMNS]
     found: dict[str, dict[str, float]] = {}
     for name, checkpoint in {"base": base, **members}.items():
-        seen = task.observe(task.open(checkpoint, device), {"forget": forget}, {"forget": columns})["forget"]
+        seen = task.observe(open_member(task, base, checkpoint, device), {"forget": forget}, {"forget": columns})[
+            "forget"
+        ]
         found[name] = {"loss": mean_loss(seen["loss"])} if "loss" in seen else {}
         found[name] |= {"forget": accuracy(seen["correct"])} if "correct" in seen else {}
     return found

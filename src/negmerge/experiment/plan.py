@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from negmerge.execution import torch_threads
+from negmerge.experiment.alternatives import Speed, ways
 from negmerge.experiment.choices import SelectionConfig
 from negmerge.experiment.config import Config, RunConfig
 from negmerge.experiment.prepare import Material, load_unwritten
@@ -25,7 +26,7 @@ STEP_ROWS = {"cpu": 32, "mps": 128, "cuda": 256}  # rows in a timed step: enough
 class Plan:
     """The size of a run. Passes count one row, called by the task's noun, through the model once.
 
-    Minutes are an estimate.
+    Minutes are an estimate. `ways` are those of retraining, of SISA and of the pool alone: see `alternatives`.
     """
 
     seeds: int
@@ -38,6 +39,7 @@ class Plan:
     rows_per_second: float
     minutes: float
     disk: int
+    ways: list[dict[str, Any]]
 
     def as_json(self) -> dict[str, Any]:
         """Return the plan as plain JSON values; `disk` in bytes."""
@@ -91,6 +93,7 @@ def estimate(config: RunConfig, material: Material) -> Plan:
     kept = len(members) * seeds + vectors + judged + models
     trained = training * seeds + sum(work.trained for work in works)
     seconds = trained / train_speed / threads + pool * seeds / train_speed / workers + evaluated / predict_speed
+    speed = Speed(train_speed * threads, train_speed * workers, predict_speed)
     return Plan(
         seeds=seeds,
         members=[member.name for member in members],
@@ -102,6 +105,7 @@ def estimate(config: RunConfig, material: Material) -> Plan:
         rows_per_second=train_speed,
         minutes=seconds / 60,
         disk=kept * model_bytes + material.bytes,
+        ways=[way.as_json() for way in ways(config, material, speed, pool, points * samples)],
     )
 
 

@@ -16,8 +16,7 @@ from negmerge.plug_in import file_of, short_name
 from negmerge.requests.rows import Rows
 from negmerge.requests.splits import Split, load_split, save_split
 from negmerge.tasks.compute import Compute
-from negmerge.tasks.image_classification.preparing import model_files, source_names
-from negmerge.tasks.image_classification.store import Store
+from negmerge.tasks.image_classification.settings import source_names
 from negmerge.tasks.opening import preparing_of
 from negmerge.tasks.task import Task
 
@@ -55,10 +54,10 @@ def prepare(place: RunDir, config: Config) -> Material:
 
     Raises InputError where the family's files are not those that the run was begun with.
     """
-    store = Store(place.private / "data")
+    preparing = preparing_of(config.model, config.task)
+    store = preparing.open_store(place.private / "data")
     split_file = place.path / "split.json"
-    files = [file_entry(path, shown) for shown, path in model_files(config.model).items()]
-    preparing = preparing_of(config.model)
+    files = [file_entry(path, shown) for shown, path in preparing.model_files(config.model).items()]
     if not (store.exists and split_file.exists()):
         loaded = preparing.load_data(config.data, config.model)
         save_split(split_file, loaded.split)
@@ -80,7 +79,7 @@ def load_unwritten(config: Config) -> Material:
 
     The family's files are not hashed.
     """
-    preparing = preparing_of(config.model)
+    preparing = preparing_of(config.model, config.task)
     loaded = preparing.load_data(config.data, config.model)
     device = choose_device(config.device)
     compute = config.compute.on(device)
@@ -94,8 +93,10 @@ def _inputs(config: Config, files: Sequence[dict[str, Any]], facts: Mapping[str,
     """Return the files that the config names, those of the family's model, and the hash of the decoded rows."""
     paths = [config.base.checkpoint, config.data.split, config.reference.checkpoint if config.reference else None]
     paths += [file_of(name) for name in _plug_ins(config)]
+    paths += [config.base.previous / "record.json"] if config.base.previous else []
     named = [file_entry(path, str(path)) for path in paths if path is not None]
-    rows = {"path": f"images:{config.data.source}", "bytes": facts["bytes"], "hash": facts["fingerprint"]}
+    kind = "texts" if config.task == "text-classification" else "images"
+    rows = {"path": f"{kind}:{config.data.source}", "bytes": facts["bytes"], "hash": facts["fingerprint"]}
     return (*named, *files, rows)
 
 
@@ -119,6 +120,7 @@ def _about(config: Config, split: Split, rows: Rows) -> About:
 def _source_name(source: str, settings: Mapping[str, Any]) -> str:
     """Return what a reader calls a source: the hub id, the name of the folder, or else the source's own name."""
     path = settings.get("path")
+    path = path[-1] if isinstance(path, list) else path
     if path is None:
         return short_name(source)
     return str(path) if source == "hub" else Path(path).resolve().name

@@ -136,7 +136,7 @@ class Selector:
         if isinstance(buffers, Recalibrate):
             rows = self._sample(self.rows[buffers.recalibrate], "buffers", buffers.rows)
             adapt = self._recalibrator(rows)
-        return NegatedModel(self.task.open(base, self.device), vector, adapt)
+        return NegatedModel(self.task.open(base, self.device), vector, base, adapt)
 
     def _recalibrator(self, rows: Tensor) -> Callable[[nn.Module], None]:
         pieces = rows.tensor_split(max(1, -(-len(rows) // RECALIBRATION_BATCH)))  # equal to one row

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +185,12 @@ class SeedRun:
             resumable=start is None if resumable is None else resumable,
         )
 
+    def member_job(self, name: str, directory: Path, settings: TrainSettings) -> TrainingJob:
+        """Return the job of a member: the base fine-tuned on the forget rows; adapters share one draw of A."""
+        job = self.job(name, directory, self.material.parts["forget"], settings, start=self.base)
+        adapter, seed = self.config.pool.adapter, derive_seed(self.seed, "adapter")
+        return job if adapter is None else replace(job, adapter=adapter, adapter_seed=seed)
+
     def train(self, jobs: Sequence[TrainingJob], *, workers: int, threads: int) -> None:
         """Do the jobs that are not done."""
         open_jobs = [job for job in jobs if not job.is_done]
@@ -208,10 +214,7 @@ class SeedRun:
     def _make_pool(self) -> tuple[list[TrainingJob], dict[str, Any]]:
         folder = self.place.private / "pool"
         members = expand_grid(self.config.pool.train, self.config.pool.grid)
-        jobs = [
-            self.job(m.name, folder / m.name, self.material.parts["forget"], m.settings, start=self.base)
-            for m in members
-        ]
+        jobs = [self.member_job(m.name, folder / m.name, m.settings) for m in members]
         sent = self.material.task.SENT
         at_once = self.material.device == "cpu" and sent  # elsewhere one after the other: so are the seconds
         workers = min(self.config.workers or self.cores, len(jobs)) if at_once else 1

@@ -36,6 +36,7 @@ from negmerge.tasks.user.checking import (
 )
 from negmerge.tasks.user.fingerprint import fingerprint_data, fingerprint_function, fingerprint_module
 from negmerge.tasks.user.task import UserClassifier, UserTask
+from negmerge.training.adapters import AdapterSettings, plain_module
 from negmerge.training.pool import expand_grid
 
 DEFAULT_POOL: dict[str, Any] = {
@@ -80,6 +81,10 @@ def unlearn(
     step, max_alpha), and θ₀ − α·τ is returned in a new module on the device of `model`; `model` keeps its weights. A
     method that trains (`salun`, `fine-tune`, …) works as in a config, as far as the model and data have what it needs.
 
+    With `pool["adapter"]` (r, alpha, targets) members are LoRA adapters that share one draw of A, and only these are
+    stored. A module that PEFT wrapped is taken with its adapter merged, and its members are adapters of the same rank,
+    scale and layers; what is merged and negated is ΔW, so the new module is a plain one.
+
     A batch is what a DataLoader makes of the data set, with `collate_fn` and further arguments in `loader`.
     `forward(model, batch)` returns outputs (default: `model(**batch)` for a mapping, else `model(batch[0])`) and
     `loss(outputs, batch)` a scalar (default: `outputs.loss`, or cross-entropy of the logits with `batch["labels"]` or
@@ -112,6 +117,8 @@ def unlearn(
     Source: Kim, Han, Choe, NegMerge, ICML 2025 (arXiv 2410.05583).
     """
     check_module(model)
+    model, wrapped = plain_module(model)
+    reference = None if reference is None else plain_module(reference)[0]
     if retain is None and evaluate is None:
         raise InputError("unlearn: give retain (a data set) or evaluate (a function), so that α can be chosen")
     sets = {"forget": forget, "retain": retain, "validation": validation}
@@ -126,10 +133,7 @@ def unlearn(
     if rule.objective == "auto":
         rule = _checked(SelectionConfig, {**(selection or {}), "objective": _objective(bare, evaluate, reference)}, "")
     _check_objective(rule.objective, given, evaluate, reference)
-    made: PoolConfig = _checked(PoolConfig, pool or DEFAULT_POOL, "pool")
-    for member in expand_grid(made.train, made.grid):
-        if member.settings.augment != "none" or member.settings.label_smoothing:
-            raise InputError("unlearn: augment and label_smoothing belong into your data set and loss; leave them out")
+    made = _checked_pool(pool or DEFAULT_POOL, wrapped)
     check_settings(method, settings or {})
     task = _task(bare, evaluate, rule.objective)
     _check_method(task, method, given)
@@ -172,6 +176,15 @@ def unlearn(
             if directory is not None or report is not None:
                 write_page(folder, None if report is None else Path(report))
             return gather(task, folder, results, config.methods[0].row)
+
+
+def _checked_pool(pool: Mapping[str, Any], wrapped: AdapterSettings | None) -> PoolConfig:
+    """Return the pool, its members adapters like that of the module where PEFT wrapped it and nothing else is asked."""
+    made: PoolConfig = _checked(PoolConfig, pool, "pool")
+    for member in expand_grid(made.train, made.grid):
+        if member.settings.augment != "none" or member.settings.label_smoothing:
+            raise InputError("unlearn: augment and label_smoothing belong into your data set and loss; leave them out")
+    return made if wrapped is None or made.adapter is not None else made.model_copy(update={"adapter": wrapped})
 
 
 def _objective(

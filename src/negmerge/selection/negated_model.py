@@ -6,33 +6,36 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from negmerge.checkpoints import read_state_dict
+from negmerge.checkpoints import open_checkpoint, read_state_dict
 from negmerge.merging.buffers import negated
 
 
 class NegatedModel:
     """θ(α) = θ₀ − α·τ inside a live module, for one θ₀ and one merged vector τ.
 
-    Every α is computed from θ₀, never from the last α, so the order of evaluations leaves no trace. Variances among
-    what was merged stay at 1e-5 or above. `adapt(model)` may
-    then move what was not merged, the buffers of θ₀; at α = 0 nothing was merged, and it is not called.
+    θ₀ is read from its file, tensor by tensor, for every α: one model and one vector are in memory, and the order of
+    evaluations leaves no trace. Variances among what was merged stay at 1e-5 or above. `adapt(model)` may then move
+    what was not merged, the buffers of θ₀; at α = 0 nothing was merged, and it is not called.
     """
 
-    def __init__(self, model: nn.Module, vector: Path, adapt: Callable[[nn.Module], None] | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, vector: Path, base: Path, adapt: Callable[[nn.Module], None] | None = None
+    ) -> None:
         self.model = model
         self._adapt = adapt
         state = model.state_dict()
         device = next(model.parameters()).device
         self._vector = {name: delta.to(device) for name, delta in read_state_dict(vector).items()}
         self._live = {name: state[name] for name in self._vector}
-        self._base = {name: value.clone() for name, value in self._live.items()}
+        self._origin = open_checkpoint(base)
         self._buffers = [(value, value.clone()) for name, value in model.named_buffers() if name not in self._vector]
 
     @torch.no_grad()
     def set_alpha(self, alpha: float) -> nn.Module:
         """Set the module's weights to θ(α) and return the module."""
         for name, live in self._live.items():
-            live.copy_(negated(name, self._base[name], self._vector[name], alpha))
+            origin = self._origin.read(name).reshape(live.shape).to(live.device)
+            live.copy_(negated(name, origin, self._vector[name], alpha))
         if self._adapt is not None:
             for buffer, value in self._buffers:
                 buffer.copy_(value)

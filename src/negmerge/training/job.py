@@ -12,8 +12,10 @@ from negmerge.checkpoints import write_bytes_atomic, write_state_dict
 from negmerge.errors import NegmergeError
 from negmerge.seeding import derive_seed
 from negmerge.tasks.task import Starts, Task, need
+from negmerge.training.adapters import AdapterSettings, attach, write_adapter
 from negmerge.training.fitting import fit_rows
 from negmerge.training.progress import Progress
+from negmerge.training.running_statistics import statistics_layers
 from negmerge.training.settings import TrainSettings
 
 
@@ -22,7 +24,9 @@ class TrainingJob:
     """Everything a process needs to train one model of a task on some of its rows.
 
     The results are `directory/model.safetensors` and, written last, `directory/training.json` (settings, loss of
-    each epoch, seconds). With `resumable`, the state after each epoch is kept until then.
+    each epoch, seconds). With `resumable`, the state after each epoch is kept until then. With `adapter` the weights
+    of `start` stay, and a LoRA adapter whose A is drawn from `adapter_seed` is trained and stored, alone; batch
+    normalisation keeps its running statistics then, since no adapter holds them.
     """
 
     name: str
@@ -34,11 +38,13 @@ class TrainingJob:
     device: str
     start: Path | None = None
     resumable: bool = False
+    adapter: AdapterSettings | None = None
+    adapter_seed: int = 0
 
     @property
     def checkpoint(self) -> Path:
-        """The trained weights."""
-        return self.directory / "model.safetensors"
+        """The trained weights: a file, or the folder of an adapter."""
+        return self.directory / ("adapter" if self.adapter else "model.safetensors")
 
     @property
     def facts_file(self) -> Path:
@@ -73,6 +79,9 @@ def train(job: TrainingJob) -> dict[str, Any]:
     settings = TrainSettings(**job.settings)
     task = job.task
     model = task.open(job.start) if job.start else need(task, Starts, job.name).start(derive_seed(job.seed, "init"))
+    targets = attach(model, job.adapter, job.adapter_seed) if job.adapter else []
+    if job.adapter and statistics_layers(model):
+        settings = settings.model_copy(update={"freeze_statistics": True})
     start = progress.restore(model)
     task.place(model, job.device)
     rows = torch.tensor(job.rows, dtype=torch.int64)
@@ -81,7 +90,10 @@ def train(job: TrainingJob) -> dict[str, Any]:
         fit_rows(task, model, rows, settings, seed=job.seed, start=start, on_epoch=after)
     except NegmergeError as error:
         raise NegmergeError(f"{job.name}: {error}") from None
-    write_state_dict(job.checkpoint, task.trained(model))
+    if job.adapter:
+        write_adapter(job.checkpoint, model, job.adapter, targets)
+    else:
+        write_state_dict(job.checkpoint, task.trained(model))
     facts = {
         "name": job.name,
         "settings": job.settings,

@@ -10,15 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from negmerge.checkpoints import read_state_dict
-from negmerge.checkpoints.wrappers import matched
-from negmerge.errors import InputError, listing
 from negmerge.tasks.compute import Compute, compiled
-from negmerge.tasks.image_classification.ensemble import Ensemble, count_models
+from negmerge.tasks.ensemble import Ensemble, load_classifier
 from negmerge.tasks.image_classification.family import Family, family_of
 from negmerge.tasks.image_classification.normalising import channels_last
 from negmerge.tasks.image_classification.pretrained import load_pretrained
-from negmerge.tasks.misfits import misfits
 
 PLAIN = Compute()
 PIXELS = 64 * 32 * 32  # that a CPU evaluates at a time
@@ -100,6 +96,8 @@ class Classifier:
 
     def start(self, seed: int) -> nn.Module:
         """Return the model that a training from scratch begins with: as built, or with the family's `pretrained`."""
+        if self.contents.start is not None:
+            return self.contents.start(self.checked, self.classes, self.shape, seed)
         model = self.build(seed)
         source = getattr(self.checked, "pretrained", None)
         if source is not None:
@@ -117,22 +115,11 @@ class Classifier:
         Wrappers in its names (`module.`, `_orig_mod.`, …) are taken off.
         A checkpoint whose names are those of an ensemble gives an `Ensemble` of the family.
         """
-        weights = read_state_dict(checkpoint)
-        together = count_models(weights)
-        model = Ensemble(self.build() for _ in range(together)) if together else self.build()
-        wanted = model.state_dict()
-        plain = matched(wanted, tuple(weights), str(checkpoint))
-        weights = {plain.get(name, name): value for name, value in weights.items()}
-        problems = misfits(weights, wanted)
-        if problems:
-            raise InputError(
-                listing(
-                    f"{checkpoint} does not fit {self.family} with {self.classes} classes on images of shape "
-                    f"{list(self.shape)}; {len(problems)} tensors differ (check model: in the config):",
-                    problems,
-                )
-            )
-        model.load_state_dict(weights, strict=True)
+        model = load_classifier(
+            self.build,
+            checkpoint,
+            f"{self.family} with {self.classes} classes on images of shape {list(self.shape)}",
+        )
         return self.place(model, device).eval()
 
     def batch_rows(self, device: str) -> int:

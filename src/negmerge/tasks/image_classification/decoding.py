@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from negmerge.errors import InputError
@@ -28,7 +28,19 @@ class DecodingSettings(BaseModel):
     resize: Literal["stretch", "crop"] = Field(
         "stretch", description="stretch to the square (bilinear), or scale the short side (bicubic) and cut the centre"
     )
+    scale_to: int | None = Field(
+        None, ge=1, description="what is scaled to so many pixels, before the centre of image_size is cut"
+    )
+    resample: Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"] | None = Field(
+        None, description="how pixels are scaled; unless given as `resize` says"
+    )
     mode: Literal["rgb", "gray"] | None = Field(None, description="convert to colour or to grey")
+
+    @model_validator(mode="after")
+    def _cut(self) -> "DecodingSettings":
+        if self.scale_to is not None and self.scale_to < (self.image_size or self.scale_to + 1):
+            raise ValueError("scale_to is scaled before the centre of image_size is cut, so image_size must fit in it")
+        return self
 
 
 def decode(items: Sequence[Any], settings: DecodingSettings, where: str) -> Tensor:
@@ -88,7 +100,7 @@ def _pixels(item: Any, settings: DecodingSettings, where: str, index: int) -> np
             image = Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
         image = image if image.mode == wanted else image.convert(wanted)
         if settings.image_size is not None:
-            image = _resize(image, settings.image_size, settings.resize)
+            image = _resize(image, settings.image_size, settings)
     except Exception as error:  # the decoders raise whatever a broken file makes them stumble over
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
         raise InputError(
@@ -98,16 +110,22 @@ def _pixels(item: Any, settings: DecodingSettings, where: str, index: int) -> np
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
-def _resize(image: Any, size: int, how: str) -> Any:
-    """Return a PIL image of size × size pixels; the cut is that of CLIP's preprocessing."""
+def _resize(image: Any, size: int, settings: DecodingSettings) -> Any:
+    """Return a PIL image of size × size pixels.
+
+    The cut is that of CLIP's preprocessing, which rounds to the nearest pixel; with `scale_to` that of transformers,
+    which rounds down.
+    """
     from PIL import Image
 
-    if how == "stretch":
-        return image.resize((size, size), Image.Resampling.BILINEAR)
+    scale, stretched = settings.scale_to or size, settings.resize == "stretch"
+    how = getattr(Image.Resampling, (settings.resample or ("bilinear" if stretched else "bicubic")).upper())
     short = min(image.size)
-    width, height = (max(size, int(side * size / short)) for side in image.size)
-    scaled = image.resize((width, height), Image.Resampling.BICUBIC)
-    left, top = round((width - size) / 2), round((height - size) / 2)
+    width, height = (scale, scale) if stretched else (max(scale, int(side * scale / short)) for side in image.size)
+    scaled = image.resize((width, height), how)
+    if scaled.size == (size, size):
+        return scaled
+    left, top = (int(gap / 2) if settings.scale_to else round(gap / 2) for gap in (width - size, height - size))
     return scaled.crop((left, top, left + size, top + size))
 
 

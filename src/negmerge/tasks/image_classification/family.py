@@ -16,6 +16,10 @@ def _nothing(settings: Any) -> dict[str, Any]:
     return {}
 
 
+def _as_data(settings: Any, classes: Sequence[str]) -> tuple[str, ...]:
+    return tuple(classes)
+
+
 def _any_sources(settings: Any, sources: Sequence[tuple[str, int, Sequence[str] | None]]) -> None:
     pass
 
@@ -33,7 +37,10 @@ class Family:
     `pretrained(settings)` returns the weights that the family comes with (base: {pretrained: true});
     `image_form(settings)` the decoding settings of the images that it wants; `model_files(settings)` the files that all
     this is read from, by the names that a record shows: they are hashed when a run begins and must be the same where it
-    is resumed; `pinned(settings)` settings that name these very files to other processes.
+    is resumed; `pinned(settings)` settings that name these very files to other processes;
+    `outputs(settings, classes)` the names of the outputs for data with these classes, among which they are;
+    `start(settings, classes, shape, seed)` what a training of the base begins with, instead of `build` and a setting
+    `pretrained`; `export(settings, model, folder)` writes a model in the form in which it was given.
 
     A family that classifies by prompts has `prepare_head(settings, prompts)`, which makes a file for each source, and
     its `build` takes these as `head`; `check_prompts(settings, sources)` may refuse sources before they are decoded.
@@ -49,6 +56,9 @@ class Family:
     image_form: Callable[[Any], Mapping[str, Any]] = _nothing
     model_files: Callable[[Any], Mapping[str, Path]] = _nothing
     pinned: Callable[[Any], Mapping[str, Any]] | None = None
+    outputs: Callable[[Any, Sequence[str]], tuple[str, ...]] = _as_data
+    start: Callable[..., nn.Module] | None = None
+    export: Callable[[Any, nn.Module, Path], None] | None = None
     prepare_head: Callable[[Any, Prompts], tuple[Path, ...]] | None = None
     check_prompts: Callable[[Any, Sequence[tuple[str, int, Sequence[str] | None]]], None] = _any_sources
 

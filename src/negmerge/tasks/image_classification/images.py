@@ -52,6 +52,13 @@ class ImageSet:
         """Return the images of these rows (int64 [m]), in their order."""
         return ImageSet(self.images[rows], self.labels[rows], self.classes)
 
+    def counted_as(self, classes: tuple[str, ...]) -> "ImageSet":
+        """Return the same images with labels that count other names, among which are the own."""
+        if classes == self.classes:
+            return self
+        place = torch.tensor([classes.index(name) for name in self.classes], dtype=torch.int64)
+        return ImageSet(self.images, place[self.labels], classes)
+
     def fingerprint(self) -> str:
         """Return the sha256 of shape, pixels, labels and class names, in hexadecimal; computed once."""
         return self._fingerprint
@@ -85,6 +92,14 @@ class Source:
                 f"the train table has the classes {_few(self.train.classes)} and the test table "
                 f"{_few(self.test.classes)}; both must count the same classes in the same order"
             )
+
+    def counted_as(self, classes: tuple[str, ...]) -> "Source":
+        """Return the same tables with labels that count other names, among which are the own."""
+        return self if classes == self.train.classes else Source(*(t.counted_as(classes) for t in self._tables))
+
+    @property
+    def _tables(self) -> tuple[ImageSet, ImageSet]:
+        return self.train, self.test
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,18 +1,15 @@
 """Answers of a model to images, batch by batch: logits of few, columns of many."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from negmerge.execution import torch_threads
 from negmerge.tasks.columns import columns_of, no_rows
 from negmerge.tasks.image_classification.classifier import Classifier
+from negmerge.tasks.on_threads import device_of, on_threads
 
 Labelled = tuple[Tensor, Tensor]
-Result = TypeVar("Result")
 
 
 def predict(classifier: Classifier, model: nn.Module, images: Tensor, batch_size: int | None = None) -> Tensor:
@@ -22,8 +19,8 @@ def predict(classifier: Classifier, model: nn.Module, images: Tensor, batch_size
     there unless their size is given. On the CPU torch's threads take a batch each, which is half as fast again as all
     of them at one batch.
     """
-    batches = images.split(batch_size or classifier.batch_rows(_device(model)))
-    return torch.cat([torch.empty(0, classifier.classes), *_on_threads(_logits_of(classifier, model), model, batches)])
+    batches = images.split(batch_size or classifier.batch_rows(device_of(model)))
+    return torch.cat([torch.empty(0, classifier.classes), *on_threads(_logits_of(classifier, model), model, batches)])
 
 
 def observe_parts(
@@ -49,7 +46,7 @@ def observe_parts(
         images, labels = take(part)
         return columns_of(classifier.narrow(find(images), labels), labels, names)
 
-    found = _on_threads(one, model, rows.split(batch_size or classifier.batch_rows(_device(model))))
+    found = on_threads(one, model, rows.split(batch_size or classifier.batch_rows(device_of(model))))
     whole = {name: torch.cat([no_rows(name), *(of_batch[name] for of_batch in found)]).split(sizes) for name in names}
     return {part: {name: whole[name][i] for name in columns[part]} for i, part in enumerate(parts)}
 
@@ -64,18 +61,3 @@ def _logits_of(classifier: Classifier, model: nn.Module) -> Callable[[Tensor], T
             return classifier.logits(model, prepared).float().cpu()
 
     return find
-
-
-def _on_threads(work: Callable[[Tensor], Result], model: nn.Module, batches: Iterable[Tensor]) -> list[Result]:
-    """Return what `work` makes of each batch that has rows, in their order."""
-    full = [batch for batch in batches if len(batch)]
-    threads = min(torch.get_num_threads(), len(full))
-    alone = any(getattr(module, "ONE_CALL_AT_A_TIME", False) for module in model.modules())
-    if _device(model) != "cpu" or alone or threads < 2:
-        return [work(batch) for batch in full]
-    with torch_threads(1), ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(work, full))
-
-
-def _device(model: nn.Module) -> str:
-    return next(model.parameters()).device.type

@@ -61,9 +61,12 @@ def load_data(data: DataConfig, model: ModelConfig, *, unite: bool = True) -> Lo
     are one, unless `unite` is off: then each source keeps its own.
     """
     family = family_of(model.family)
-    form = family.image_form(family.Settings(**model.settings))
+    checked = family.Settings(**model.settings)
+    form = family.image_form(checked)
     source = load_source(data.source, {**form, **data.source_settings})
     counts = [len(source.train.classes)]
+    if unite and (data.forget is None or data.forget.source is None):
+        source = source.counted_as(family.outputs(checked, source.train.classes))
     if data.split is not None:
         return Loaded(source, split_from_file(data.split, source.train, source.test), tuple(counts))
     assert data.forget is not None
@@ -73,6 +76,8 @@ def load_data(data: DataConfig, model: ModelConfig, *, unite: bool = True) -> Lo
         counts.append(len(second.train.classes))
         other = join_sources(source, second, unite=unite)
         source = other.source
+        if unite:
+            source = source.counted_as(family.outputs(checked, source.train.classes))
     split = draw_split(
         source.train,
         source.test,
@@ -84,6 +89,11 @@ def load_data(data: DataConfig, model: ModelConfig, *, unite: bool = True) -> Lo
         other=other,
     )
     return Loaded(source, split, tuple(counts))
+
+
+def open_store(directory: Path) -> Store:
+    """Return the store of a run's decoded images in a folder."""
+    return Store(directory)
 
 
 def check_training(augment: str, where: str) -> None:
@@ -107,12 +117,6 @@ def load_source(name: str, settings: dict[str, Any]) -> Source:
     """Load a registered source."""
     file = source_file(name)
     return file.load(file.Settings(**settings))
-
-
-def source_names(data: DataConfig) -> list[str]:
-    """Return the sources of a run, that of the forget set behind the other."""
-    second = data.forget.source if data.forget is not None else None
-    return [data.source] if second is None else [data.source, second]
 
 
 def model_files(model: ModelConfig) -> Mapping[str, Path]:

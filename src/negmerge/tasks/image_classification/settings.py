@@ -54,3 +54,9 @@ class ModelConfig(BaseModel):
     def settings(self) -> dict[str, Any]:
         """The keys that belong to the family."""
         return dict(self.model_extra or {})
+
+
+def source_names(data: DataConfig) -> list[str]:
+    """Return the sources of a run, that of the forget set behind the other."""
+    second = data.forget.source if data.forget is not None else None
+    return [data.source] if second is None else [data.source, second]

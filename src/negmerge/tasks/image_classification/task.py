@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from negmerge.scores import Columns, Score, accuracy_of, mean_loss_of, svc_confidence
+from negmerge.scores import Columns, Score
+from negmerge.tasks.classification_scores import classification_scores
 from negmerge.tasks.columns import COLUMNS
+from negmerge.tasks.ensemble import join_weights
 from negmerge.tasks.image_classification.batches import Batch, ImageBatches, resident
 from negmerge.tasks.image_classification.boundary import nearest_classes
 from negmerge.tasks.image_classification.classifier import Classifier
-from negmerge.tasks.image_classification.ensemble import join_weights
 from negmerge.tasks.image_classification.inference import observe_parts
 from negmerge.tasks.image_classification.store import Store, StoredRows, Tables
 from negmerge.tasks.task import Task
@@ -42,21 +43,7 @@ class ImageClassification(Task):
     @property
     def scores(self) -> tuple[Score, ...]:
         """The accuracy on every part, and the membership attack."""
-        rows = f"{self.NOUN}s right"
-
-        def part(name: str, title: str, about: str, **flags: bool) -> Score:
-            return accuracy_of(name, title, about, classes=self.classes, **flags)
-
-        return (
-            part("forget", "forget", f"Forget {rows}", forgotten=True, in_gap=True, in_curve=True),
-            part("test_forget", "forget (unseen)", f"Unseen forget {rows}", forgotten=True, in_curve=True),
-            part("retain", "retain", f"Other {rows}", in_gap=True, in_curve=True),
-            part("test", "test", f"Unseen {rows}", in_gap=True),
-            svc_confidence(),
-            mean_loss_of("retain", "retain loss", f"Loss on other {self.NOUN}s", in_curve=True),
-            part("validation", "validation", f"Validation {rows}", shown=False),
-            part("validation_forget", "validation, forget", f"Validation forget {rows}", forgotten=True, shown=False),
-        )
+        return classification_scores(self.NOUN, self.classes)
 
     def rows(self) -> StoredRows:
         """Return the labels of both tables, the class names, and the hash of everything."""
@@ -75,6 +62,14 @@ class ImageClassification(Task):
         family = self.classifier.contents
         assert family.pretrained is not None
         return family.pretrained(self.classifier.checked)
+
+    def export(self, model: nn.Module, folder: Path) -> bool:
+        """Write a model in the form in which the family's was given; False where it has none of its own."""
+        family = self.classifier.contents
+        if family.export is None:
+            return False
+        family.export(self.classifier.checked, model, folder)
+        return True
 
     def open(self, checkpoint: Path, device: torch.device | str = "cpu") -> nn.Module:
         """Return the model, or the ensemble of models, with the weights of a checkpoint."""

@@ -8,13 +8,13 @@ from negmerge.tasks.compute import Compute
 from negmerge.tasks.image_classification import preparing as images
 from negmerge.tasks.image_classification.classifier import Classifier
 from negmerge.tasks.image_classification.family import family_of
-from negmerge.tasks.image_classification.preparing import Loaded, check_training, source_names
-from negmerge.tasks.image_classification.settings import DataConfig, ModelConfig
+from negmerge.tasks.image_classification.preparing import Loaded, check_training, model_files, open_store
+from negmerge.tasks.image_classification.settings import DataConfig, ModelConfig, source_names
 from negmerge.tasks.image_classification.source_file import source_file
 from negmerge.tasks.image_classification.store import Store, Tables
 from negmerge.tasks.zero_shot.task import ZeroShot
 
-__all__ = ["check_training", "load_data", "make_task"]
+__all__ = ["check_training", "family_of", "load_data", "make_task", "model_files", "open_store", "source_file"]
 
 
 def load_data(data: DataConfig, model: ModelConfig) -> Loaded:

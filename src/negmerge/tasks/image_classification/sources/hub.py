@@ -31,11 +31,12 @@ def load(settings: Settings) -> Source:
     with tempfile.TemporaryDirectory() as fresh:
         # The library's own cache may answer for a local folder from what another of that name held.
         cache = fresh if Path(settings.path).is_dir() else None
-        tables = {part: _fetch(settings, settings.splits.get(part, part), cache) for part in ("train", "test")}
+        tables = {part: fetch(settings, settings.splits.get(part, part), cache) for part in ("train", "test")}
         return to_source(tables["train"], tables["test"], settings, settings.path)
 
 
-def _fetch(settings: Settings, split: str, cache: str | None) -> Any:
+def fetch(settings: Any, split: str, cache: str | None) -> Any:
+    """Return one split; `settings` have path, config and revision, `cache` is where the library keeps what it reads."""
     import datasets
 
     try:

@@ -1,0 +1,65 @@
+"""`negmerge unlearn`: a run without a config."""
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from negmerge.cli.printing import print_json
+
+
+def unlearn(
+    model: Annotated[str, typer.Argument(help="A folder of transformers, a hub id, weights, or an earlier run.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The run directory.")],
+    forget: Annotated[
+        Path, typer.Option(help="The rows to forget: a table (csv, json, parquet), a class folder, a list of files.")
+    ],
+    retain: Annotated[
+        Path | None, typer.Option(help="The rows to keep: a table, or a folder of images; rows to forget may be in it.")
+    ] = None,
+    unseen: Annotated[Path | None, typer.Option(help="A table of rows that the model has never seen.")] = None,
+    family: Annotated[str | None, typer.Option(help="What weights in a file are of: a name, or FILE.py.")] = None,
+    method: Annotated[str, typer.Option(help="See `negmerge list methods`.")] = "consensus",
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the config; repeatable.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, beside retraining, and stop.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Make a model forget rows: finds task, family and columns, says what it assumed, writes the config, and runs it.
+
+    The same command again resumes. A second request goes on from the first: give its run directory as MODEL.
+    """
+    from negmerge.cli.run import plan_text, result_text, run_shown
+    from negmerge.experiment.config import apply_change, check_config
+    from negmerge.experiment.direct import ROWS_FILE, Request, export
+    from negmerge.experiment.rundir import RunDir
+
+    request = Request(Path(model), forget, retain, unseen, family, method)
+    raw = request.config(output.resolve())
+    for line in request.assumed:
+        print(f"assumed: {line}", file=sys.stderr)
+    for change in changes or []:
+        apply_change(raw, change)
+    config = check_config(raw, "unlearn")
+    if dry_run:
+        from negmerge.experiment.plan import plan
+
+        with tempfile.TemporaryDirectory() as folder:
+            rule = config.data.forget
+            if rule is not None and rule.rows is not None:
+                file = Path(folder) / ROWS_FILE
+                file.write_bytes(request.rows_text())
+                rule.rows = file
+            made = plan(config).as_json()
+        print_json(made) if as_json else print(plan_text(config.name, made))
+        return
+    request.prepare(config, RunDir(output))
+    results, place = run_shown(config, output)
+    where = export(config, RunDir(output))
+    if as_json:
+        print_json({**results, "model_path": str(where)})
+    else:
+        print(f"{result_text(results, place)}\nConfig: {place / 'config.yaml'}\nUnlearned model: {where}")

@@ -1,0 +1,25 @@
+"""What the file of a source of texts may hold."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from negmerge import registry
+from negmerge.tasks.text_classification.texts import TextSource
+
+
+@dataclass(frozen=True)
+class TextSourceFile:
+    """The contents of a source's file: `load(settings)` returns the train and the test table.
+
+    `Settings` is pydantic, unknown keys are errors.
+    """
+
+    SUMMARY: str
+    Settings: Any
+    load: Callable[[Any], TextSource]
+
+
+def source_file(name: str) -> TextSourceFile:
+    """Return a registered source's file. Raises InputError for an unknown name, and for a file that lacks something."""
+    return registry.read("text-sources", name, TextSourceFile)

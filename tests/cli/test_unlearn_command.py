@@ -1,0 +1,155 @@
+"""`negmerge unlearn`: a run without YAML, a second request on its result, and what it refuses."""
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "text"))
+
+from tiny_models import rows, save
+
+from negmerge.checkpoints import write_state_dict
+from negmerge.cli import main
+from negmerge.parsing import parse_yaml
+from negmerge.tasks.text_classification.families import small_transformer
+
+transformers = pytest.importorskip("transformers")
+FAST = ["--set", "threads=1", "--set", "workers=1", "--set", "pool.grid={lr: [3e-3, 1e-2], epochs: [4]}"]
+
+
+def write(file, found):
+    if file.suffix == ".jsonl":
+        file.write_text("\n".join(map(json.dumps, found)))
+        return file
+    with file.open("w", newline="") as opened:
+        writer = csv.DictWriter(opened, ["text", "label"])
+        writer.writeheader()
+        writer.writerows(found)
+    return file
+
+
+@pytest.fixture
+def call(capsys):
+    def run(*arguments):
+        with pytest.raises(SystemExit) as ended:
+            main([str(word) for word in arguments])
+        out, err = capsys.readouterr()
+        return ended.value.code, out, err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A tiny BERT that knows three topics, saved as a user has it, and its rows."""
+    folder = tmp_path_factory.mktemp("model")
+    save(folder, hidden_dropout_prob=0.0, initializer_range=0.2)
+    known = rows(180)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder).train()
+    batch = tokenizer([row["text"] for row in known], padding=True, return_tensors="pt")
+    labels = torch.tensor([model.config.label2id[row["label"]] for row in known])
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
+    for _ in range(40):
+        optimizer.zero_grad()
+        loss = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=labels).loss
+        loss.backward()
+        optimizer.step()
+    model.save_pretrained(folder)
+    return folder, known
+
+
+def test_one_label_is_forgotten_without_yaml_and_a_second_request_goes_on(trained, tmp_path, call):
+    folder, known = trained
+    food = write(tmp_path / "food.csv", [row for row in known if row["label"] == "food"])
+    everything = write(tmp_path / "all.csv", known)
+    one = tmp_path / "one"
+    arguments = ("unlearn", folder, "--forget", food, "--retain", everything, "-o", one, *FAST)
+    code, out, err = call(*arguments)
+    assert code == 0, err
+    for words in (
+        "BertForSequenceClassification",
+        "60 to forget (text in 'text', class in 'label': food)",
+        "no --unseen",
+    ):
+        assert words in err
+    assert f"Unlearned model: {one / 'model'}" in out
+    results = json.loads((one / "results.json").read_text())
+    base, row = results["base"], results["methods"]["consensus"]
+    assert results["task"]["rows"]["forget"] == 60 and results["task"]["kind"] == "rows"
+    assert (
+        results["task"]["rows"]["retain"] + results["task"]["rows"]["validation"] + results["task"]["rows"]["test"]
+        == 120
+    )
+    assert base["forget"] > 90 and row["forget"] < 20 and row["retain"] >= 0.94 * base["retain"]
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(one / "model").eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(one / "model")
+    batch = tokenizer([r["text"] for r in known if r["label"] == "food"], padding=True, return_tensors="pt")
+    right = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.argmax(1) == 0
+    assert 100 * right.float().mean().item() == pytest.approx(row["forget"], abs=1e-3)
+    code, again, _ = call(*arguments, "--json")
+    assert code == 0 and json.loads(again)["methods"]["consensus"]["forget"] == row["forget"]
+
+    few = write(tmp_path / "few.jsonl", [row for row in known if row["label"] == "tech"][:12])
+    two = tmp_path / "two"
+    code, out, err = call("unlearn", one, "--forget", few, "-o", two, *FAST)
+    assert code == 0, err
+    assert "rows of earlier requests are left out" in err and f"what the run in {one} left" in err
+    second = json.loads((two / "results.json").read_text())
+    counts = second["task"]["rows"]
+    assert counts["forget"] == 12 and counts["retain"] + counts["validation"] + counts["test"] == 108
+    inputs = {entry["path"]: entry["hash"] for entry in json.loads((two / "record.json").read_text())["inputs"]}
+    first = json.loads((one / "record.json").read_text())
+    weights = "methods/consensus/model.safetensors"
+    assert str(one / "record.json") in inputs
+    assert inputs[str(one / weights)] == next(e["hash"] for e in first["outputs"] if e["path"] == weights)
+    assert parse_yaml((two / "config.yaml").read_text())["base"]["previous"] == str(one)
+    assert call("verify", two)[0] == 0
+
+
+def test_weights_of_our_own_family_and_rows_that_stay_like_unseen_ones(tmp_path, call):
+    own = small_transformer.Settings(width=16, vocabulary=256)
+    model = small_transformer.build(own, 3)
+    write_state_dict(tmp_path / "weights.safetensors", model.state_dict())
+    forget, keep = write(tmp_path / "forget.csv", rows(12)), write(tmp_path / "keep.csv", rows(60, seed=1))
+    unseen = write(tmp_path / "unseen.csv", rows(40, seed=2))
+    family = ["--family", "small-transformer", "--set", "model.width=16", "--set", "model.vocabulary=256"]
+    given = ("unlearn", tmp_path / "weights.safetensors", "--forget", forget, "--retain", keep, "--unseen", unseen)
+    code, out, err = call(*given, "-o", tmp_path / "run", *family, "--dry-run", "--json")
+    assert code == 0, err
+    plan = json.loads(out)
+    assert "forgotten rows look like unseen ones" in err and not (tmp_path / "run").exists()
+    assert plan["rows"] | {"validation_forget": 0, "test_forget": 0} == plan["rows"]
+    assert (plan["rows"]["forget"], plan["rows"]["retain"]) == (12, 60)
+    assert (plan["rows"]["validation"], plan["rows"]["test"]) == (20, 20)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"retain": None}, "nothing says what must be kept; give --retain FILE"),
+        ({"forget": "rows.xml"}, "is no table that is read here; give .csv"),
+        ({"model": "weights.safetensors"}, "holds weights alone; say what they are of: --family NAME, or FILE.py"),
+        ({"model": "detector"}, "is made for detection"),
+    ],
+)
+def test_what_is_refused_in_one_line(tmp_path, call, change, words):
+    given = {"model": "model", "forget": "forget.csv", "retain": "keep.csv"} | change
+    save(tmp_path / "model")
+    write(tmp_path / "forget.csv", rows(12))
+    write(tmp_path / "keep.csv", rows(60, seed=1))
+    (tmp_path / "rows.xml").write_text("<rows/>")
+    write_state_dict(tmp_path / "weights.safetensors", {"w": torch.zeros(1)})
+    (tmp_path / "detector").mkdir()
+    (tmp_path / "detector" / "config.json").write_text(
+        json.dumps({"model_type": "detr", "architectures": ["DetrForObjectDetection"]})
+    )
+    keep = [] if given["retain"] is None else ["--retain", tmp_path / given["retain"]]
+    code, _, err = call(
+        "unlearn", tmp_path / given["model"], "--forget", tmp_path / given["forget"], *keep, "-o", tmp_path / "run"
+    )
+    assert code == 2 and words in err and err.strip().count("\n") <= 3 and not (tmp_path / "run").exists()
