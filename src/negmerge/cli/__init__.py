@@ -6,7 +6,6 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from negmerge import __version__
 from negmerge.cli.demo import demo
 from negmerge.cli.inspect import inspect
 from negmerge.cli.listing import list_names
@@ -17,6 +16,7 @@ from negmerge.cli.schema import schema
 from negmerge.cli.unlearn import unlearn
 from negmerge.cli.verify import verify
 from negmerge.errors import NegmergeError
+from negmerge.version import __version__
 
 app = typer.Typer(
     help="Make a trained model forget, by merging what fine-tunings on the forget set agree on.",

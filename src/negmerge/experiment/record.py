@@ -10,10 +10,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from negmerge import __version__
 from negmerge.checkpoints import hash_file, write_bytes_atomic
 from negmerge.errors import InputError, listing
 from negmerge.execution import memory
+from negmerge.version import __version__
 
 PACKAGES = ("torch", "numpy", "safetensors", "scikit-learn", "datasets", "pillow")
 

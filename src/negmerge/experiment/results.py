@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from negmerge import __version__
 from negmerge.experiment.choices import Buffers, Recalibrate, describe_buffers
 from negmerge.experiment.config import MethodConfig, RunConfig
 from negmerge.experiment.methods import describe, needs_of
@@ -19,6 +18,7 @@ from negmerge.experiment.warnings import (
 )
 from negmerge.scores import Score, average_gap
 from negmerge.scores.plugged import further_scores
+from negmerge.version import __version__
 
 
 def collect(config: RunConfig, material: Material, finished: Finished) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from negmerge import __version__
 from negmerge.merging.output.base_card import Declared, front_matter
+from negmerge.version import __version__
 
 TAGS = ["machine-unlearning", "task-arithmetic", "negmerge"]
 

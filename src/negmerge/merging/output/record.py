@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from negmerge import __version__
 from negmerge.checkpoints import Checkpoint
 from negmerge.checkpoints.pieces import hash_bytes, placeholder
 from negmerge.checkpoints.writing import Layout, in_file_order
@@ -16,6 +15,7 @@ from negmerge.merging.hashes import InputHashes, Stamps
 from negmerge.merging.merger import Merger
 from negmerge.merging.output.weights import FilePlan
 from negmerge.merging.plan import Plan, Term
+from negmerge.version import __version__
 
 KEY = "negmerge"
 # Where the hub's cache keeps a model: its owner and name, and the commit.
