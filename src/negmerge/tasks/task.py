@@ -83,6 +83,14 @@ class Task(Protocol):
         """Return the loss that training minimises, a scalar: the mean over the batch, as the settings say."""
         ...
 
+    def run_model(self, model: nn.Module, batch: Any) -> object:
+        """Pass a batch through a model; labels are not needed."""
+        return self.loss(model, batch)
+
+    def real_tokens(self, batch: Any) -> Tensor | None:
+        """Return a mask, bool [rows, length], of the tokens of a batch that are not padding; None where all count."""
+        return None
+
     def observe(
         self, model: nn.Module, parts: Mapping[str, Tensor], columns: Mapping[str, Sequence[str]]
     ) -> Mapping[str, Columns]:

@@ -102,6 +102,10 @@ class ImageClassification(Task):
         device = next(model.parameters()).device
         return self.classifier.logits(model, self.classifier.prepare(batch[0].to(device)))
 
+    def run_model(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Pass a batch through a model."""
+        return self.outputs(model, batch)
+
     def loss(self, model: nn.Module, batch: Batch, settings: Any = None) -> Tensor:
         """Return the mean cross-entropy, with the label smoothing of the settings."""
         logits = self.outputs(model, batch)

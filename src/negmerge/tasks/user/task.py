@@ -133,6 +133,15 @@ class UserTask(Task):
         """Return the user's loss of a batch."""
         return self.objective(self.forward(model, batch), batch)
 
+    def run_model(self, model: nn.Module, batch: Any) -> object:
+        """Pass a batch through a model."""
+        return self.forward(model, batch)
+
+    def real_tokens(self, batch: Any) -> Tensor | None:
+        """Return the `attention_mask` of a batch that is a mapping and has one."""
+        mask = batch.get("attention_mask") if isinstance(batch, Mapping) else None
+        return mask.bool() if isinstance(mask, Tensor) and mask.dim() == 2 else None
+
     def observe(
         self, model: nn.Module, parts: Mapping[str, Tensor], columns: Mapping[str, Sequence[str]]
     ) -> Mapping[str, Columns]:
