@@ -1,5 +1,7 @@
 """`negmerge merge`: checkpoints in, one checkpoint out."""
 
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -10,6 +12,7 @@ from negmerge.cli.printing import print_json
 if TYPE_CHECKING:
     from negmerge.merging.agreement import Effect
     from negmerge.merging.output.reports import MergeReport
+    from negmerge.projection import Projection
 
 
 def _value(text: Any) -> Any:
@@ -41,6 +44,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 RECIPES = (".yaml", ".yml")
+STRENGTH = 10.0
 BESIDE_A_RECIPE = ("base", "output", "device", "workers", "no_hash", "overwrite", "as_json")
 
 
@@ -79,6 +83,12 @@ def merge(
     workers: Annotated[int | None, typer.Option(parser=_value, metavar="NUMBER", help="Threads.  [up to 8]")] = None,
     max_shard_size: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Of the weight files of a folder, such as 500MB.  [5GB]")
+    ] = None,
+    project: Annotated[
+        Path | None, typer.Option(metavar="MOMENTS", help="Strip the vector of what acts on the retain rows of a file.")
+    ] = None,
+    strength: Annotated[
+        float | None, typer.Option(parser=_value, metavar="NUMBER", help="Of the projection, λ.  [10]")
     ] = None,
     as_adapter: Annotated[
         int | None,
@@ -119,8 +129,10 @@ def merge(
         more = {"buffers": buffers, "members": members or []}
         _refuse(wrong, chosen, {**common, **shape, **more})
     common["settings"] = chosen
-    with _Bar() as bar:
+    with ExitStack() as stack:
+        bar = stack.enter_context(_Bar())
         common["on_event"] = bar.listen
+        common["projection"] = _projection(stack, project, strength)
         report: MergeReport
         if as_adapter is None:
             common |= {"dtype": dtype, "max_shard_size": max_shard_size, "buffers": buffers}
@@ -142,6 +154,21 @@ def merge(
     _print_merge(report, as_adapter)
 
 
+def _projection(stack: ExitStack, moments: Path | None, strength: float | None) -> "Projection | None":
+    """Open a moments file for as long as the stack is; None without one. Raises InputError for a strength alone."""
+    from negmerge.errors import InputError
+
+    if moments is None:
+        if strength is not None:
+            raise InputError("--strength is that of a projection; give --project MOMENTS too")
+        return None
+    from negmerge.projection import Moments, Projection  # imports torch
+
+    if isinstance(strength, str):
+        raise InputError(f"--strength {strength}: give a number from 0, such as 10")
+    return Projection(stack.enter_context(Moments(moments)), STRENGTH if strength is None else strength)
+
+
 def _print_merge(report: "MergeReport", rank: int | None) -> None:
     """Print what a merge of one term kept, changed and left out, and its warnings."""
     from negmerge.errors import shortened
@@ -156,6 +183,8 @@ def _print_merge(report: "MergeReport", rank: int | None) -> None:
     print(f"  untouched  {report.elements - report.merged_elements:,} elements passed through from the base")
     if report.effect is not None:
         _print_effect(report.effect)
+    if report.projection is not None:
+        _print_projection(report.projection)
     if rank is not None:
         error = 100 * facts["adapter_error"]
         print(f"  adapter    rank {rank}, which leaves out {error:.2f} % of the change (Frobenius norm)")
@@ -174,6 +203,22 @@ def _print_effect(effect: "Effect") -> None:
     cast = f"; relative error of the cast {effect.rounding:.2g}" if effect.rounding else ""
     print(f"  changed    {effect.changed:,} elements in OUT ({100 * effect.changed_share:.2f} %){cast}")
     print(f"  step       ‖α·τ‖/‖θ₀‖ = {effect.relative_step:.2g}")
+
+
+def _print_projection(done: Mapping[str, Any]) -> None:
+    """Print what a projection did to retain and forget outputs, in the mean over layers."""
+    from statistics import geometric_mean
+
+    from negmerge.errors import shortened
+
+    retain = done["rows"]["retain"]
+    print(f"  projected  λ = {done['strength']:g}, on {retain['rows']:,} rows: {retain['about']}")
+    for part in ("forget", "retain"):
+        kept = [one[f"{part}_after"] / one[f"{part}_before"] for one in done["layers"] if one[f"{part}_before"]]
+        if kept and min(kept) > 0:
+            print(f"    what layers do to {part} inputs: {100 * geometric_mean(kept):.1f} % of before (geometric mean)")
+    if done["without"]:
+        print(f"  left out   {shortened(done['without'])}: their inputs cannot be seen")
 
 
 def _merge_recipe(context: typer.Context, recipe: Path, output: Path, as_json: bool, how: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ from negmerge.checkpoints.memory import stored
 from negmerge.errors import InputError
 from negmerge.merging.adapter_homes import PREFIX, AdapterPlan, plan_adapter
 from negmerge.merging.applying import Outlet, apply_delta, range_error
+from negmerge.merging.by_layer import ByLayer, LayerChange
 from negmerge.merging.factoring import factor
 from negmerge.merging.hashes import InputHashes
 from negmerge.merging.output.folder import check_output, is_file_output, recover_folder, written_folder
@@ -51,6 +52,7 @@ def merge_as_adapter(
     workers: int | None = None,
     hash_inputs: bool = True,
     overwrite: bool = False,
+    projection: LayerChange | None = None,
     on_event: OnEvent | None = None,
 ) -> AdapterReport:
     """Merge a pool of LoRA adapters or whole models and write the change −α·w⊙τ (+ with `add`) as one adapter.
@@ -62,7 +64,8 @@ def merge_as_adapter(
     so are embeddings, tied tensors, norms and biases of whole models. What PEFT has no place for (parameters that are
     no weight or bias of a layer) is left out, named in the report, and counts as error. A tensor is in memory whole
     while it is factored, one for each worker. OUT is a folder that PEFT loads onto the base; it appears whole or not
-    at all. `origin` and `weights` are those of `merge_checkpoints`.
+    at all. `origin` and `weights` are those of `merge_checkpoints`. `projection`, a `negmerge.projection.Projection`,
+    changes τ before it is factored: ΔW = B·A becomes B·(A·M), of the same rank.
 
     Raises InputError as `merge_checkpoints` does, and for a pool without a matrix, or a rank below 1.
 
@@ -100,8 +103,12 @@ def merge_as_adapter(
         total, places = plan.bytes_to_read, Places()
         hashes = InputHashes(opened.checkpoints) if hash_inputs else InputHashes()
         facts = merge_facts(plan, include, exclude, hash_inputs, hashes, places)
+        if projection is not None:
+            facts["projection"] = projection.facts
         parts = _Parts(plan.base, adapter, rank, alpha, add)
         outlet = Outlet(lambda name: exact(plan.base.dtype(name)), parts.put, vector=True)
+        if projection is not None:
+            outlet = ByLayer(plan, projection, lambda name, values: parts.put(name, 0, values)).outlet()
         merged = execute(plan, outlet, workers=workers, on_bytes=byte_counter(on_event, total))
         facts |= {"adapter_rank": rank, "adapter_error": parts.error}
         if adapter.left_out:
@@ -119,6 +126,8 @@ def merge_as_adapter(
             write_bytes_atomic(folder / CONFIG, adapter.config(replace(opened.pools[0], base=plan.base), rank))
             write_weights(out, folder, [FilePlan(folder / WEIGHTS[0], layout)], write, {"errors": parts.errors()})
         report = merge_report(plan, merged, output, started, total)
+        if projection is not None:
+            report = replace(report, projection=projection.report.as_json())
     return AdapterReport(
         **vars(report),
         rank=rank,

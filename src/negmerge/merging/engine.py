@@ -21,6 +21,8 @@ from negmerge.merging.writing import MergeRequest, TermRequest, plan_terms, writ
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from negmerge.merging.by_layer import LayerChange
+
 
 def merge_checkpoints(
     base: Path | str,
@@ -43,6 +45,7 @@ def merge_checkpoints(
     max_shard_size: str | None = None,
     hash_inputs: bool = True,
     overwrite: bool = False,
+    projection: "LayerChange | None" = None,
     on_event: OnEvent | None = None,
 ) -> MergeReport:
     """Merge the task vectors of checkpoints and write θ₀ − α·w⊙τ (θ₀ + α·w⊙τ with `add`).
@@ -54,7 +57,8 @@ def merge_checkpoints(
     and variances are held at 1e-5 or above. Only chunks are in memory, never a model. OUT ending in .safetensors is one
     file, a name without an ending a folder with whatever of the base's belongs to loading it, a config.json that says
     the dtype, and the weights in shards of at most `max_shard_size` (5GB); it appears whole or not at all, and the same
-    inputs give the same bytes. The report names what of the base's folder was left behind.
+    inputs give the same bytes. The report names what of the base's folder was left behind. `projection`, a
+    `negmerge.projection.Projection`, changes τ layer by layer before it is applied.
 
     Raises InputError, with nothing written, for whatever is wrong with the inputs, the settings or OUT.
 
@@ -96,6 +100,7 @@ def merge_checkpoints(
             hash_inputs,
             overwrite,
             on_event,
+            projection=projection,
         )
     )
 

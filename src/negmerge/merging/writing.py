@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from negmerge.checkpoints.dtypes import BY_NAME, DType, convert, is_finite, to_f
 from negmerge.errors import InputError
 from negmerge.merging.applying import Outlet
 from negmerge.merging.buffers import Policy, least_values
+from negmerge.merging.by_layer import AppliedByLayer, LayerChange
 from negmerge.merging.hashes import InputHashes
 from negmerge.merging.merger import Merger
 from negmerge.merging.output.beside import Beside, plan_beside
@@ -58,6 +59,7 @@ class MergeRequest:
     overwrite: bool = False
     on_event: OnEvent | None = None
     recipe: bytes | None = None
+    projection: LayerChange | None = None
 
     @property
     def inputs(self) -> list[Path]:
@@ -92,6 +94,9 @@ def write_merge(request: MergeRequest) -> MergeReport:
             buffers=request.buffers,
             recipe=request.recipe,
         )
+        if request.projection is not None:
+            request.projection.check(plan.merged, plan.base.shape, str(plan.base.path))
+            facts["projection"] = request.projection.facts
         warnings: list[str] = []
 
         def of_out(name: str) -> DType:
@@ -107,14 +112,19 @@ def write_merge(request: MergeRequest) -> MergeReport:
                 alpha=request.terms[0].alpha,
             )
             on_bytes = byte_counter(request.on_event, total)
-            return execute(plan, outlet, workers=request.workers, on_bytes=on_bytes, hashes=hashes)
+            if request.projection is None:
+                return execute(plan, outlet, workers=request.workers, on_bytes=on_bytes, hashes=hashes)
+            applied = AppliedByLayer(plan, request.projection, outlet)
+            own = applied.by_layer.outlet()
+            return applied.merged(execute(plan, own, workers=request.workers, on_bytes=on_bytes, hashes=hashes))
 
         layout = [(name, of_out(name), plan.base.shape(name)) for name in plan.base.names]
         out = OutputPlan(output, layout, facts, places, most, request.overwrite, beside, request.recipe)
         merged = write_file(out, write) if is_file_output(output) else write_folder(out, write)
         kept.write()
         dtypes = [of_out(name) for name in plan.merged]
-        return merge_report(plan, merged, output, started, total, beside, warnings, dtypes)
+        report = merge_report(plan, merged, output, started, total, beside, warnings, dtypes)
+        return report if request.projection is None else replace(report, projection=request.projection.report.as_json())
 
 
 def plan_terms(opened: OpenTerms, terms: Sequence[TermRequest], device: str) -> Plan:

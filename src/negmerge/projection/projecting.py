@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from negmerge.checkpoints.atomic import atomic_write
+from negmerge.checkpoints.hashing import hash_file
 from negmerge.checkpoints.memory import stored
 from negmerge.checkpoints.safetensors_file import SafetensorsFile
 from negmerge.checkpoints.writing import SafetensorsWriter
@@ -19,6 +20,7 @@ from negmerge.projection.moments import PARTS, Moments
 from negmerge.projection.solving import EPSILON, action, project, project_tied, project_tokens
 
 Others = Literal["leave-out", "keep"]
+SAME = 0.01  # by which the norm of a weight may differ from that in the model of the moments
 OTHERS: Others = "leave-out"  # what becomes of tensors without a layer; measured in docs/results/projection.md
 
 
@@ -47,14 +49,22 @@ class ProjectionReport:
     """What a projection did: every layer's effect, and the merged tensors without a layer, which are `others`."""
 
     strength: float
-    others: Others = OTHERS
-    layers: list[LayerEffect] = field(default_factory=list)
+    rows: Mapping[str, Any]
+    others: Others
+    order: Sequence[str]
+    effects: dict[str, LayerEffect] = field(default_factory=dict)
     without: list[str] = field(default_factory=list)
+
+    @property
+    def layers(self) -> list[LayerEffect]:
+        """The effects in the order of the model's layers."""
+        return [self.effects[name] for name in self.order if name in self.effects]
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as plain JSON values."""
         return {
             "strength": self.strength,
+            "rows": dict(self.rows),
             "layers": [layer.as_json() for layer in self.layers],
             "others": self.others,
             "without": sorted(self.without),
@@ -66,17 +76,19 @@ def _ratio(a: float, b: float) -> float | None:
 
 
 class Projection:
-    """A moments file with a strength λ: what becomes of each layer's change.
+    """A moments file with a strength λ: what becomes of each layer's change in one merged vector.
 
-    Tensors of a merged vector that belong to no layer (scales and shifts of normalisations, matrices whose inputs could
-    not be seen) are left out of the vector, or kept as they are, as `others` says. Raises InputError for a strength
-    that is negative or not finite.
+    Tensors of the vector that belong to no layer (scales and shifts of normalisations, matrices whose inputs could not
+    be seen) are left out of it, or kept as they are, as `others` says. Several threads may ask it; `report` is what was
+    done so far. Raises InputError for a strength that is negative or not finite.
     """
 
     def __init__(self, moments: Moments, strength: float, others: Others = OTHERS) -> None:
         if not (math.isfinite(strength) and strength >= 0):
             raise InputError(f"the strength of a projection is a number from 0, got {strength}")
-        self.moments, self.strength, self.others = moments, strength, others
+        self.moments, self.strength, self.others = moments, float(strength), others
+        rows = {part: moments.facts[part] for part in PARTS}
+        self.report = ProjectionReport(self.strength, rows, others, [layer.name for layer in moments.layers])
         self._units = units(moments.layers)
         self._unit_of = {name: i for i, unit in enumerate(self._units) for layer in unit for name in layer.tensors}
 
@@ -115,15 +127,34 @@ class Projection:
             return inner == layer.columns
         return torch.Size(shape[1:]).numel() == layer.columns
 
-    def apply(self, changes: Mapping[str, Tensor], report: ProjectionReport) -> dict[str, Tensor]:
-        """Return the projected changes of one unit, by name and in the dtype given; `report` takes the effects in.
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the record of a merge says of it."""
+        return {
+            "moments": {"name": self.moments.path.name, "hash": hash_file(self.moments.path)},
+            "strength": self.strength,
+            "others": self.others,
+            **{part: self.moments.facts[part] for part in PARTS},
+        }
+
+    def check_weight(self, name: str, norm: float, where: str) -> None:
+        """Raise InputError where ‖W‖ of a base's weight is not what it was in the model of the moments, within 1 %."""
+        expected = self.moments.facts["norms"].get(name)
+        if expected is not None and abs(norm - expected) > SAME * expected:
+            raise InputError(
+                f"{self.moments.path} was taken from another model: {name} has a norm of {expected:.6g} there, of "
+                f"{norm:.6g} in {where}; make the moments of this model"
+            )
+
+    def apply(self, changes: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the projected changes of one unit, by name and in the dtype given.
 
         A layer of which only the weight (or only the bias) is in `changes` is projected as if the other had none.
         """
         names = list(changes)
         at = self._unit_of.get(names[0])
         if at is None:
-            report.without += names
+            self.report.without += names
             keep = self.others == "keep"
             return {name: value if keep else torch.zeros_like(value) for name, value in changes.items()}
         result = {name: value.clone() for name, value in changes.items()}
@@ -131,7 +162,7 @@ class Projection:
             weight = next((result[name] for name in layer.weight if name in result), None)
             bias = next((result[name] for name in layer.bias if name in result), None)
             if weight is not None or bias is not None:
-                report.layers.append(self._layer(layer, weight, bias))
+                self.report.effects[layer.name] = self._layer(layer, weight, bias)
         for layer in self._units[at]:  # further names of one tensor
             for own in (layer.weight, layer.bias):
                 first, *more = [name for name in own if name in result] or [""]
@@ -194,7 +225,6 @@ def project_vector(projection: Projection, vector: Path, output: Path) -> Projec
     Names, shapes and dtypes stay. Raises InputError where the moments are of another model.
     """
     source = SafetensorsFile(vector)
-    report = ProjectionReport(projection.strength, projection.others)
     try:
         projection.check(source.names, source.shape, str(vector))
         layout = [(name, source.dtype(name), source.shape(name)) for name in source.names]
@@ -206,9 +236,9 @@ def project_vector(projection: Projection, vector: Path, output: Path) -> Projec
                     continue
                 unit = projection.unit(name, source.names)
                 changes = {own: source.read(own).reshape(source.shape(own)) for own in unit}
-                for own, value in projection.apply(changes, report).items():
+                for own, value in projection.apply(changes).items():
                     writer.write(own, 0, stored(value.reshape(-1)))
                 done.update(unit)
     finally:
         source.close()
-    return report
+    return projection.report

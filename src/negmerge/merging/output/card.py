@@ -24,6 +24,7 @@ def model_card(
             "",
             *(_term_line(term, kind) for term in facts.get("terms", [facts])),
             *_buffers_lines(facts),
+            *_projection_lines(facts),
             "",
             "| input | file | bytes | hash |",
             "|---|---|---|---|",
@@ -52,6 +53,17 @@ def _term_line(term: Mapping[str, Any], kind: str) -> str:
 def _buffers_lines(facts: Mapping[str, Any]) -> list[str]:
     negated = facts.get("buffers") == "negate"
     return ["Running statistics of batch normalisation were merged like weights."] if negated else []
+
+
+def _projection_lines(facts: Mapping[str, Any]) -> list[str]:
+    done = facts.get("projection")
+    if done is None:
+        return []
+    retain = done["retain"]
+    return [
+        f"The merged vector was stripped of what acts on {retain['rows']:,} rows ({retain['about']}) by a retain "
+        f"projection of strength {done['strength']:g}; moments `{done['moments']['hash']}`."
+    ]
 
 
 def _input_rows(facts: Mapping[str, Any]) -> list[str]:

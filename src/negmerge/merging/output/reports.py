@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ class MergeReport:
     `left_behind` names what of the base's folder is not in OUT, if OUT is a folder; a folder's name ends in a slash.
     `elements` are those of the base, tied tensors once; `kept` is counted in every term. `common_elements` and
     `common_kept` leave out the merged tensors that some adapters have no part in. `effect` is None where OUT is an
-    adapter, whose change is not applied.
+    adapter, whose change is not applied. `projection` is what a projection did, where there was one.
     """
 
     output: Path
@@ -63,6 +63,7 @@ class MergeReport:
     warnings: tuple[str, ...] = ()
     left_behind: tuple[str, ...] = ()
     terms: tuple[TermReport, ...] = ()
+    projection: Mapping[str, Any] | None = None
 
     @property
     def consensus(self) -> float:
@@ -87,6 +88,7 @@ class MergeReport:
             "peak_rss": peak_rss(),
             "left_behind": list(self.left_behind),
             **(self.effect.as_json() if self.effect is not None else {}),
+            **({} if self.projection is None else {"projection": dict(self.projection)}),
             "warnings": list(self.warnings),
         }
 
