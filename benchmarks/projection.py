@@ -28,7 +28,7 @@ from negmerge.projection import MomentRows, Moments, Projection, project_vector,
 from negmerge.seeding import derive_seed
 from training import write
 
-STEP, FIRST, MOST = 1.3, 0.1, 16
+STEP, FIRST, MOST = 1.3, 0.1, 26
 BATCH = 50
 STRENGTHS = (1.0, 10.0, 100.0)
 MERGES = {"mean": "uniform", "consensus": "consensus"}

@@ -19,6 +19,7 @@ from negmerge.experiment.choices import (
     checked_buffers,
 )
 from negmerge.experiment.config_errors import explain
+from negmerge.experiment.projection_config import ProjectionConfig, checked_projection
 from negmerge.parsing import parse_change, parse_yaml
 from negmerge.plug_in import PlugIn, short_name
 from negmerge.requests.split_files import kind_in_file
@@ -80,11 +81,20 @@ class MethodConfig(BaseModel):
     name: PlugIn = Field(description="a name from `negmerge list methods`, or {file: PATH}")
     label: str = Field("", description="the row's name, unless the method's own")
     buffers: Buffers | None = Field(None, description="as `buffers` of the config, for this row of a merging method")
+    projection: ProjectionConfig | Literal["none"] | None = Field(
+        None, description="this row of a merging method is projected; none: neither it nor a row beside it"
+    )
     seeds: int | None = Field(
         None, ge=1, description="on how many of the run's seeds, from the first; all unless given"
     )
 
     _check_buffers = field_validator("buffers", mode="before")(checked_buffers)
+    _check_projection = field_validator("projection", mode="before")(checked_projection)
+
+    @property
+    def projected(self) -> ProjectionConfig | None:
+        """How the row's vector is projected; None where it is not."""
+        return self.projection if isinstance(self.projection, ProjectionConfig) else None
 
     @property
     def row(self) -> str:
@@ -124,11 +134,16 @@ class RunConfig(Strict):
     reference: ReferenceConfig | None = None
     pool: PoolConfig
     buffers: Buffers = Field("keep", description="running statistics: the base's, merged like weights, or re-estimated")
+    projection: ProjectionConfig | Literal["none"] | None = Field(
+        None, description="a second row for every merging method, with its vector projected"
+    )
     methods: list[MethodConfig] = Field(min_length=1)
     selection: SelectionConfig = Field(default_factory=SelectionConfig)
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
 
     _check_buffers = field_validator("buffers", mode="before")(checked_buffers)
+
+    _check_projection = field_validator("projection", mode="before")(checked_projection)
 
     @field_validator("reference", mode="before")
     @classmethod
@@ -141,6 +156,13 @@ class RunConfig(Strict):
         if not isinstance(value, list):
             return value
         return [{"name": item} if isinstance(item, str) else item for item in value]
+
+    @model_validator(mode="after")
+    def _both_rows(self) -> "RunConfig":
+        """Give every merging method that says nothing of projection a row beside it, with the run's projection."""
+        if isinstance(self.projection, ProjectionConfig):
+            self.methods = self._distinct(with_projected_rows(self.methods, self.projection))
+        return self
 
     @field_validator("seeds", "methods")
     @classmethod
@@ -171,6 +193,27 @@ class Config(RunConfig):
     task: TaskName = Field("image-classification", description="what a row is; zero-shot by the family clip")
     model: ModelConfig
     data: DataConfig
+
+
+def with_projected_rows(methods: Sequence[MethodConfig], projection: ProjectionConfig) -> list[MethodConfig]:
+    """Return the methods, each merging one that says nothing of projection twice: as it is, and projected.
+
+    The projected row is called by the other's name and the word "projected".
+    """
+    from negmerge.experiment.methods import describe
+
+    found: list[MethodConfig] = []
+    for method in methods:
+        try:
+            merges = describe(method.name).kind != "train"
+        except InputError:  # refused by its name later
+            merges = False
+        if method.projection is not None or not merges:
+            found.append(method)
+            continue
+        found.append(method.model_copy(update={"projection": "none"}))
+        found.append(method.model_copy(update={"projection": projection, "label": f"{method.row} projected"}))
+    return found
 
 
 def load_config(path: Path, changes: Sequence[str] = ()) -> Config:
@@ -254,6 +297,8 @@ def _check_methods(config: Config, where: str) -> None:
     for method in config.methods:
         if method.buffers is not None and describe(method.name).kind == "train":
             raise InputError(f"{where}: method {method.row} does not merge: leave out buffers")
+        if method.projected is not None and describe(method.name).kind == "train":
+            raise InputError(f"{where}: method {method.row} does not merge: leave out projection")
         if describe(method.name).scratch and not (method.settings.get("train") or config.scratch_settings()):
             raise InputError(
                 f"{where}: {method.name} needs training settings: {{name: {method.name}, train: …}}, or base.train"

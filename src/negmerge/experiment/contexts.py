@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cached_property, partial
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,14 +29,14 @@ class Contexts:
     def make(self, method: MethodConfig, members: Sequence[TrainingJob], pool_seconds: float, row: str = "") -> Context:
         """Return the context of a method for these members of the pool; `row` stands in for the name of its row."""
         run, row = self.run, row or method.row
-        buffers = run.config.buffers_of(method)
+        buffers, projection = run.config.buffers_of(method), method.projected
         return Context(
             base=run.base,
             members=tuple(job.checkpoint for job in members),
             pool_seconds=pool_seconds,
             directory=run.place.private / "methods" / row,
-            # The curves of single members hang on the policy: they are shared by rows of the same one alone.
-            shared=run.place.private / "shared" / describe_buffers(buffers).replace(" ", "-"),
+            # The curves of single members hang on the policy and the projection.
+            shared=run.place.private / "shared" / self._shared(method),
             seed=run.seed,
             data=self._data(method.name),
             choose=partial(self._choose, row, buffers),
@@ -45,7 +46,16 @@ class Contexts:
             retrain=self._retrain,
             tell=partial(self._tell, row),
             buffers="negate" if buffers == "negate" else "keep",
+            projecting=None if projection is None else run.projector.projecting(projection),
         )
+
+    def _shared(self, method: MethodConfig) -> str:
+        """Return the name of the folder that rows with the same buffers and the same projection share."""
+        policy = describe_buffers(self.run.config.buffers_of(method)).replace(" ", "-")
+        projection = method.projected
+        if projection is None:
+            return policy
+        return f"{policy}-{sha256(projection.model_dump_json().encode()).hexdigest()[:12]}"
 
     @cached_property
     def _judge(self) -> Judge:

@@ -89,6 +89,9 @@ def _row(method: MethodConfig, buffers: Buffers, outcome: dict[str, Any]) -> dic
     needs = list(needs_of(method.name, {**method.settings, **found}))
     if merges and isinstance(buffers, Recalibrate) and buffers.recalibrate not in needs:
         needs.append(buffers.recalibrate)
+    if method.projected is not None:
+        need = outcome["projection"]["needs"]
+        needs += [] if need in needs else [need]
     return {
         "label": method.row,
         "method": method.name,

@@ -18,6 +18,7 @@ from negmerge.experiment.health import mean_cosine, pool_health
 from negmerge.experiment.measure import Bench
 from negmerge.experiment.methods import check_task, run_method
 from negmerge.experiment.prepare import Material
+from negmerge.experiment.projecting import Projector
 from negmerge.experiment.rundir import RunDir, read_json, write_json
 from negmerge.experiment.selecting import Selector
 from negmerge.merging.inspecting import inspect_checkpoints
@@ -52,7 +53,7 @@ class SeedRun:
         self, place: RunDir, config: RunConfig, material: Material, seed: int, first: Path | None = None
     ) -> None:
         self.place, self.config, self.material, self.seed, self.first = place, config, material, seed, first
-        self.contexts = Contexts(self)
+        self.contexts, self.projector = Contexts(self), Projector(self)
         self.cores = os.cpu_count() or 1
         self.threads = config.threads or self.cores
         self.bench = Bench(

@@ -18,6 +18,7 @@ from negmerge.experiment.config import PoolConfig, RunConfig, SelectionConfig
 from negmerge.experiment.methods import check_settings, check_task, describe
 from negmerge.experiment.pipeline import run_stages
 from negmerge.experiment.prepare import About, Material
+from negmerge.experiment.projection_config import ProjectionConfig
 from negmerge.experiment.rundir import RunDir
 from negmerge.experiment.unlearned import Unlearned, gather, write_page
 from negmerge.requests.split_files import PARTS
@@ -67,6 +68,7 @@ def unlearn(
     selection: Mapping[str, Any] | None = None,
     method: str = "consensus",
     settings: Mapping[str, Any] | None = None,
+    projection: Mapping[str, Any] | None = None,
     seed: int = 0,
     directory: Path | str | None = None,
     key: str | None = None,
@@ -98,6 +100,11 @@ def unlearn(
     the forget rows, and `validation` for the average gap, or an `evaluate`: its scores are then compared, each as much
     as the others.
 
+    `projection` strips the merged vector of what acts on retain inputs, layer by layer, before α is chosen:
+    `{"rows": "retain", "samples": 600, "strength": [1, 10, 100]}` with what is left out as here. `rows` may also be
+    "validation", or a data set of whatever rows are at hand, labels or none. The results then have the row of `method`
+    without projection as well, and the projected one is returned.
+
     The members are trained one after the other in this process. With `directory` the run is kept there, with its
     results and report, and the same call again takes over what is done; a call with other inputs is refused. What
     cannot be hashed (a closure, rows that are drawn at random) is named by `key`. `report` is a folder that gets
@@ -123,6 +130,7 @@ def unlearn(
         raise InputError("unlearn: give retain (a data set) or evaluate (a function), so that α can be chosen")
     sets = {"forget": forget, "retain": retain, "validation": validation}
     given = {name: data for name, data in sets.items() if data is not None}
+    protected = _projection(projection, given)
     for name, data in given.items():
         check_data(name, data)
     check_loader(loader or {})
@@ -135,6 +143,8 @@ def unlearn(
     _check_objective(rule.objective, given, evaluate, reference)
     made = _checked_pool(pool or DEFAULT_POOL, wrapped)
     check_settings(method, settings or {})
+    if protected is not None and describe(method).kind == "train":
+        raise InputError(f"unlearn: the method {method} does not merge; leave projection out")
     task = _task(bare, evaluate, rule.objective)
     _check_method(task, method, given)
     inputs = {"model": fingerprint_module(model)}
@@ -154,6 +164,7 @@ def unlearn(
             "reference": "none" if reference is None else {"checkpoint": "reference/model.safetensors"},
             "pool": made.model_dump(),
             "methods": [{"name": method, **(settings or {})}],
+            "projection": protected or "none",
             "selection": rule.model_dump(),
             "inputs": inputs,
         },
@@ -175,7 +186,7 @@ def unlearn(
             results = run_stages(place, config, prepared, "negmerge.unlearn")
             if directory is not None or report is not None:
                 write_page(folder, None if report is None else Path(report))
-            return gather(task, folder, results, config.methods[0].row)
+            return gather(task, folder, results, config.methods[-1].row)
 
 
 def _checked_pool(pool: Mapping[str, Any], wrapped: AdapterSettings | None) -> PoolConfig:
@@ -208,6 +219,22 @@ def _task(bare: UserTask, evaluate: Callable[[nn.Module], Mapping[str, float]] |
         task = UserClassifier(*parts, classes=count_classes(bare))
     check_loss(task)
     return task
+
+
+def _projection(projection: Mapping[str, Any] | None, given: dict[str, Dataset[Any]]) -> dict[str, Any] | None:
+    """Return the projection as a config has it; a data set in it joins those that are given.
+
+    Raises InputError for settings that are wrong, and rows that are not there.
+    """
+    if projection is None:
+        return None
+    chosen, rows = dict(projection), projection.get("rows", "retain")
+    if not isinstance(rows, str):
+        given["projection"] = chosen.pop("rows")
+    elif rows not in given:
+        raise InputError(f"unlearn: projection: rows: {rows}: give that data set, or rows=DATASET")
+    made: ProjectionConfig = _checked(ProjectionConfig, chosen, "projection")
+    return made.model_dump(mode="json")
 
 
 def _check_method(task: UserTask, method: str, given: Mapping[str, Any]) -> None:

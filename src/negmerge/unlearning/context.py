@@ -46,6 +46,19 @@ class TrainingTask:
 
 
 @dataclass(frozen=True)
+class Projecting:
+    """How merged vectors are projected: the strengths to try, the smallest first, and what does it.
+
+    `project(vector, target, strength)` writes the projected vector and returns what it did, as plain JSON values;
+    `seconds` is what the moments took, which all rows of a run share.
+    """
+
+    strengths: tuple[float, ...]
+    project: Callable[[Path, Path, float], dict[str, Any]]
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Context:
     """What a method is given.
 
@@ -56,7 +69,8 @@ class Context:
     least, and `rank(scores)` orders such scores by the run's objective, the smallest first: all methods are selected
     by the same. `train(task)` trains and returns the checkpoint and its seconds; `retrain(settings, directory, seed)`
     trains from scratch on the retain rows, or takes the run's own reference; a seed other than 0 draws weights and
-    batches anew. `tell(event, …)` reports progress. `buffers` says whether merges take running statistics in.
+    batches anew. `tell(event, …)` reports progress. `buffers` says whether merges take running statistics in, and
+    `projecting` how merged vectors are projected before α is chosen; None where they are not.
     """
 
     base: Path
@@ -73,6 +87,7 @@ class Context:
     retrain: Callable[[TrainSettings | None, Path, int], tuple[Path, float]]
     tell: Callable[..., None]
     buffers: Literal["keep", "negate"] = "keep"
+    projecting: Projecting | None = None
 
 
 SHARED = "shared"  # the part of the seconds that all candidates of a search have in common: it counts once

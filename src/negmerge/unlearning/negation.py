@@ -9,7 +9,8 @@ from typing import Any
 from negmerge.checkpoints import write_bytes_atomic
 from negmerge.merging.engine import merge_vector
 from negmerge.merging.merger import draws
-from negmerge.unlearning.context import Context, Outcome
+from negmerge.selection import Selection
+from negmerge.unlearning.context import Context, Outcome, Projecting
 
 
 def negate(context: Context, method: str, settings: Mapping[str, Any], members: Sequence[Path], name: str) -> Outcome:
@@ -36,15 +37,49 @@ def negate(context: Context, method: str, settings: Mapping[str, Any], members: 
         }
         write_bytes_atomic(facts_file, json.dumps(facts).encode())
     facts = json.loads(facts_file.read_text())
+    seconds = {"pool": context.pool_seconds, "merge": facts.pop("seconds")}
+    if context.projecting is not None:
+        return _projected(context, context.projecting, vector, name, facts, seconds)
     selection = context.choose(vector, context.directory / f"{name}.curve.json")
-    merge_seconds = facts.pop("seconds")
+    return Outcome(vector=vector, selection=selection, merge=facts, seconds={**seconds, "selection": selection.seconds})
+
+
+def _projected(
+    context: Context,
+    projecting: Projecting,
+    vector: Path,
+    name: str,
+    merge: dict[str, Any],
+    seconds: dict[str, float],
+) -> Outcome:
+    """Project a vector by every strength, choose α for each, and return the best by the run's objective.
+
+    Equals go to the smaller strength. The time of all strengths counts, and that of the moments.
+    """
+    tried: list[tuple[float, Path, Selection, dict[str, Any]]] = []
+    spent = 0.0
+    for strength in projecting.strengths:
+        target = context.directory / f"{name}.strength-{strength:g}.safetensors"
+        done_file = target.with_suffix(".json")
+        if not done_file.exists():
+            started = time.perf_counter()
+            done = projecting.project(vector, target, strength)
+            done["seconds"] = time.perf_counter() - started
+            write_bytes_atomic(done_file, json.dumps(done).encode())
+        done = json.loads(done_file.read_text())
+        spent += done.pop("seconds")
+        selection = context.choose(target, context.directory / f"{name}.strength-{strength:g}.curve.json")
+        tried.append((strength, target, selection, done))
+    _, target, selection, done = min(tried, key=lambda one: context.rank(one[2].scores))
+    strengths = [{"strength": s, "alpha": found.alpha, **found.scores} for s, _, found, _ in tried]
     return Outcome(
-        vector=vector,
+        vector=target,
         selection=selection,
-        merge=facts,
+        merge={**merge, "projection": {**done, "strengths": strengths}},
         seconds={
-            "pool": context.pool_seconds,
-            "merge": merge_seconds,
-            "selection": selection.seconds,
+            **seconds,
+            "moments": projecting.seconds,
+            "projection": spent,
+            "selection": sum(found.seconds for _, _, found, _ in tried),
         },
     )

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pydantic import BaseModel, ConfigDict
 
 from negmerge.unlearning.context import Context, Outcome
-from negmerge.unlearning.singles import rank_of, single_trials
+from negmerge.unlearning.singles import rank_of, seconds_of, single_trials
 
 KIND = "select"
 NEEDS = ("pool", "forget")
@@ -29,5 +29,5 @@ def unlearn(context: Context, settings: Settings) -> Outcome:
     """
     trials = single_trials(context)
     best = min(context.members, key=lambda member: rank_of(context, trials[member]))
-    spent = {part: sum(t.seconds[part] for t in trials.values()) for part in ("merge", "selection")}
-    return replace(trials[best], member=best.parent.name, seconds={"pool": context.pool_seconds, **spent})
+    spent = seconds_of(context, list(trials.values()))
+    return replace(trials[best], member=best.parent.name, seconds=spent)

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 from negmerge.unlearning.context import Context, Outcome
 from negmerge.unlearning.negation import negate
-from negmerge.unlearning.singles import rank_of, single_trials
+from negmerge.unlearning.singles import rank_of, seconds_of, single_trials
 
 KIND = "select"
 NEEDS = ("pool", "forget")
@@ -48,9 +48,8 @@ def unlearn(context: Context, settings: Settings) -> Outcome:
         tried.append(trial)
         if rank_of(context, trial) < rank_of(context, best):
             taken, best = together, trial
-    spent = {part: sum(t.seconds[part] for t in tried) for part in ("merge", "selection")}
     return replace(
         best,
         facts={"taken": [m.parent.name for m in context.members if m in taken], "taken_members": len(taken)},
-        seconds={"pool": context.pool_seconds, **spent},
+        seconds=seconds_of(context, tried),
     )
