@@ -57,7 +57,7 @@ class Probe:
         with self.place.lock():
             self.material = prepare(self.place, config)
             self.run = SeedRun(self.place, config, self.material, self.seed)
-            self.run._make_originals()
+            self.run.make_originals()
             jobs, self.pool = self.run._make_pool()
         self.members = [job.checkpoint for job in jobs]
         self.rows, self.work = rows, self.place.private / "probe"

@@ -10,6 +10,7 @@ from negmerge.cli.demo import demo
 from negmerge.cli.inspect import inspect
 from negmerge.cli.listing import list_names
 from negmerge.cli.merge import merge
+from negmerge.cli.moments import moments
 from negmerge.cli.report import report
 from negmerge.cli.run import run
 from negmerge.cli.schema import schema
@@ -30,6 +31,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "merge": merge,
     "inspect": inspect,
     "unlearn": unlearn,
+    "moments": moments,
     "run": run,
     "report": report,
     "verify": verify,

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 COPIED = (
-    "label", "method", "kind", "needs", "buffers", "settings", "member", "taken", "search", "curve", "layers", "floor",
-    "note", "open_end",
+    "label", "method", "kind", "needs", "buffers", "settings", "member", "taken", "search", "curve", "layers",
+    "projection", "floor", "note", "open_end",
 )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from negmerge.experiment.plan import estimate
 from negmerge.experiment.prepare import Material, prepare
 from negmerge.experiment.record import machine, peak_rss, verify_run, versions, write_record
 from negmerge.experiment.results import collect
-from negmerge.experiment.rundir import OnEvent, RunDir, read_json, write_json
+from negmerge.experiment.rundir import OnEvent, RunDir, read_json, seed_place, write_json
 from negmerge.experiment.stages import SeedRun
 
 __all__ = ["run", "verify_run"]
@@ -97,10 +97,9 @@ def _write_results(
 def _all_seeds(place: RunDir, config: RunConfig, material: Material) -> list[dict[str, Any]]:
     rows = []
     for seed in config.seeds:
-        folder = place.path if len(config.seeds) == 1 else place.path / f"seed-{seed}"
         first = None if seed == config.seeds[0] else place.path / f"seed-{config.seeds[0]}"
-        seed_place = RunDir(folder, place.on_event, place.stages)
-        rows.append(collect(config, material, SeedRun(seed_place, config, material, seed, first).finish()))
+        own = seed_place(place, config, seed)
+        rows.append(collect(config, material, SeedRun(own, config, material, seed, first).finish()))
     return rows
 
 

@@ -1,5 +1,7 @@
 """The retain projection in a run: moments taken once for each choice of rows, vectors projected for every strength."""
 
+import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,10 +13,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from negmerge.checkpoints import hash_file
+from negmerge.checkpoints import atomic_write, hash_file
 from negmerge.errors import InputError
+from negmerge.execution import torch_threads
+from negmerge.experiment.config import Config
+from negmerge.experiment.prepare import prepare
 from negmerge.experiment.projection_config import ProjectionConfig
-from negmerge.experiment.rundir import read_json, write_json
+from negmerge.experiment.rundir import OnEvent, RunDir, read_json, seed_place, write_json
 from negmerge.projection import MomentRows, Moments, Projection, is_current, project_vector, write_moments
 from negmerge.requests.rules import read_rows
 from negmerge.seeding import derive_seed
@@ -114,6 +119,45 @@ class Projector:
         if len(self.run.material.parts.get("projection", ())):
             return f"{noun}s given for the projection"
         return f"{config.rows} {noun}s"
+
+
+def take_moments(
+    config: Config, directory: Path | None, output: Path, *, overwrite: bool = False, on_event: OnEvent | None = None
+) -> dict[str, Any]:
+    """Take the moments of a config's base on its rows, and write them to OUT, for its owner only.
+
+    Data and base are those of the run in `directory` (runs/NAME) on its first seed, made unless they are there. Returns
+    what the file says of itself, with its `bytes` and the `seconds` that it took. Raises InputError for an OUT that is
+    there, unless it holds moments and `overwrite` is given.
+    """
+    from negmerge.experiment.stages import SeedRun
+
+    _check_output(output, overwrite)
+    place = RunDir(directory if directory is not None else Path("runs") / config.name, on_event)
+    chosen = config.projection if isinstance(config.projection, ProjectionConfig) else ProjectionConfig()
+    with place.lock():
+        place.keep_config(config)
+        with torch_threads(config.threads or os.cpu_count() or 1):
+            with place.stage("data"):
+                material = prepare(place, config)
+            with material.compute.float_products():
+                run = SeedRun(seed_place(place, config, config.seeds[0]), config, material, config.seeds[0])
+                run.make_originals()
+                file = run.projector.moments(chosen)
+    with atomic_write(output) as target:
+        os.fchmod(target.fileno(), 0o600)
+        with file.open("rb") as source:
+            shutil.copyfileobj(source, target)
+    with Moments(output) as moments:
+        return {**moments.facts, "bytes": output.stat().st_size, "seconds": _seconds(file)}
+
+
+def _check_output(output: Path, overwrite: bool) -> None:
+    if not output.exists():
+        return
+    if not overwrite:
+        raise InputError(f"{output} exists; give another OUT, or --overwrite")
+    Moments(output).close()
 
 
 def _project(file: Path, need: str, vector: Path, target: Path, strength: float) -> dict[str, Any]:

@@ -95,6 +95,12 @@ class RunDir:
             )
 
 
+def seed_place(place: RunDir, config: RunConfig, seed: int) -> RunDir:
+    """Return where the stages of one seed are: in the run directory itself, or in a folder of a run of several."""
+    folder = place.path if len(config.seeds) == 1 else place.path / f"seed-{seed}"
+    return RunDir(folder, place.on_event, place.stages)
+
+
 def read_json(path: Path) -> Any:
     """Return the content of a JSON file of the run."""
     return json.loads(path.read_text())

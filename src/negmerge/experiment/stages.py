@@ -82,7 +82,7 @@ class SeedRun:
     def finish(self) -> Finished:
         """Do whatever is not done, in order, and return all results."""
         with self.place.stage("base"):
-            self._make_originals()
+            self.make_originals()
         with self.place.stage("pool"):
             members, pool = self._make_pool()
         methods = {}
@@ -115,7 +115,8 @@ class SeedRun:
         """The checkpoint of the Retrain model, if the run has one."""
         return self.place.path / "reference" / "model.safetensors" if self.config.reference else None
 
-    def _make_originals(self) -> None:
+    def make_originals(self) -> None:
+        """Train base and reference, or take them over, unless they are there."""
         parts = self.material.parts
         jobs = []
         for name, part, rows in (

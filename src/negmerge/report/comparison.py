@@ -10,9 +10,13 @@ GAP_STEP = 0.2  # average gaps closer than this are not told apart
 
 
 def main_method(results: Json) -> str | None:
-    """Return the method that the page is about: consensus, or else the first merge, or the first."""
+    """Return the method that the page is about: consensus, projected if there is such a row, or else the first merge.
+
+    Without a merge it is the first method.
+    """
     methods = results["methods"]
     for fits in (
+        lambda name: methods[name].get("method") == "consensus" and methods[name].get("projection"),
         lambda name: name == "consensus",
         lambda name: methods[name].get("method") == "consensus",
         lambda name: methods[name].get("kind") == "merge",

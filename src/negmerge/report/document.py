@@ -2,7 +2,7 @@
 
 import re
 
-from negmerge.report import numbers
+from negmerge.report import numbers, projected
 from negmerge.report.comparison import gap_to, is_retrain, label, main_method, seeds
 from negmerge.report.explain import forget_seen, seen_by_selection
 from negmerge.report.inputs import Json, rows_of
@@ -33,6 +33,7 @@ def results_document(results: Json, record: Json) -> str:
         _by_seed(results),
         _noise(results),
         _settings(results),
+        _projections(results),
         _oracle(results),
         _searches(results),
         _pool(results),
@@ -144,6 +145,15 @@ def _settings(results: Json) -> str:
     found = [(name, settings_text(row)) for name, row in results["methods"].items()]
     lines = [f"* {escape(label(results, name))}: {escape(text)}" for name, text in found if text]
     return "\n".join(["## Settings", "", *lines]) if lines else ""
+
+
+def _projections(results: Json) -> str:
+    lines = [
+        f"* {escape(label(results, name))}: {escape(' '.join(projected.sentences(row)))}"
+        for name, row in results["methods"].items()
+        if projected.projection_of(row)
+    ]
+    return "\n".join(["## What the projection did", "", *lines]) if lines else ""
 
 
 def _oracle(results: Json) -> str:

@@ -33,6 +33,25 @@ _ROW: Json = {
     "kept": float,
     "merged_elements": float,
     "layers": [{"name": str, "elements": float, "kept": float}],
+    "projection": {
+        "strength": float,
+        "rows": {"forget": {"rows": float, "about": str}, "retain": {"rows": float, "about": str}},
+        "layers": [
+            {
+                "name": str,
+                "forget_before": float,
+                "retain_before": float,
+                "forget_after": float,
+                "retain_after": float,
+                "before": float,
+                "after": float,
+            }
+        ],
+        "others": str,
+        "without": [str],
+        "strengths": [{"strength": float, "alpha": float, "forget": float, "retain": float}],
+        "needs": str,
+    },
     "search": {
         "ranges": {},
         "candidates": [{"settings": {}, "scores": {}, "failed": str, "seconds": float}],

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from negmerge.errors import NegmergeError
-from negmerge.report import explain, numbers
+from negmerge.report import explain, numbers, projected
 from negmerge.report.comparison import erases, gap_to, label, main_method, seeds
 from negmerge.report.document import results_document
 from negmerge.report.figures import classes, cosine, cost, curve, layers
+from negmerge.report.figures import projected as projected_layers
 from negmerge.report.inputs import Json, read_run
 from negmerge.report.scores import gap_names, noun, nouns, scores_of
 from negmerge.report.searches import search_table
@@ -97,6 +98,7 @@ def context(results: Json, record: Json) -> dict[str, Any]:
         "noun": noun(results),
         "cost": _cost(results, main),
         "searches": search_table(results),
+        "projection": _projection(results, main, row),
         "layers": _layers(results, main, row),
         "pool": _pool(results.get("pool") or {}),
         "measured": explain.measured(results),
@@ -212,6 +214,21 @@ def _per_class(row: Json) -> list[float | None]:
     if row.get("per_class") is None and row.get("seeds"):
         row = row["seeds"][0]
     return row.get("per_class") or []
+
+
+def _projection(results: Json, main: str | None, row: Json | None) -> dict[str, Any] | None:
+    done = projected.projection_of(row) if row is not None else None
+    if row is None or done is None or main is None:
+        return None
+    shown = projected_layers.pick(done["layers"])
+    return {
+        "title": label(results, main),
+        "figure": _markup(projected_layers.projected_figure(shown, "projected")) if shown else "",
+        "shown": len(shown),
+        "all": len(done["layers"]),
+        "sentences": projected.sentences(row),
+        "strengths": projected.strengths_table(row),
+    }
 
 
 def _layers(results: Json, main: str | None, row: Json | None) -> dict[str, Any] | None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from statistics import stdev
 
-from negmerge.report import numbers
+from negmerge.report import numbers, projected
 from negmerge.report.comparison import compare, erases, gap_to, is_retrain, main_method
 from negmerge.report.inputs import Json, check_results, rows_of
 from negmerge.report.scores import gap_names, scores_of
@@ -16,6 +16,7 @@ NEEDS = {
     "forget": "forget",
     "retain": "retain",
     "validation": "validation",
+    "other rows": "other rows",
     "reference": "a retrained model",
 }
 
@@ -105,7 +106,7 @@ def settings_text(row: Json) -> str:
     shown = ", ".join(f"{key} {numbers.setting(value)}" for key, value in settings.items() if value != {})
     member = f"member {row['member']}" if row.get("member") else ""
     statistics = f"running statistics: {buffers}" if buffers and buffers != "keep" else ""
-    return "; ".join(part for part in (member, shown, statistics) if part)
+    return "; ".join(part for part in (member, shown, statistics, projected.short_text(row)) if part)
 
 
 def oracle_text(row: Json) -> str:

@@ -46,7 +46,7 @@ def layers_figure(layers: list[Json], chance: float | None, prefix: str) -> str:
         axes.set_yticks([])
         axes.set_xlabel("elements kept, %")
         axes.barh(range(len(layers)), values, height=0.62, color=ACCENT, linewidth=0)
-        for y, (name, value) in enumerate(zip(_names(layers), values, strict=True)):
+        for y, (name, value) in enumerate(zip(short_names(layers), values, strict=True)):
             axes.text(
                 -0.02,
                 y,
@@ -74,7 +74,7 @@ def layers_figure(layers: list[Json], chance: float | None, prefix: str) -> str:
         return inline(figure, prefix, _alt(layers, chance))
 
 
-def _names(layers: list[Json]) -> list[str]:
+def short_names(layers: list[Json]) -> list[str]:
     """Return short names: the parts that all begin with are left out, so that what differs can be seen."""
     parts = [str(layer.get("name") or "–").split(".") for layer in layers]
     same = 0

@@ -1,0 +1,222 @@
+"""Whole runs with the retain projection: rows, results, resumption, the moments command, `unlearn`."""
+
+import json
+
+import pytest
+import torch
+import yaml
+from torch import nn
+from torch.utils.data import Dataset, TensorDataset
+
+from negmerge import unlearn
+from negmerge.cli import main
+from negmerge.errors import InputError
+from negmerge.experiment.config import check_config, load_config
+from negmerge.experiment.pipeline import run
+from negmerge.experiment.prepare import prepare
+from negmerge.experiment.rundir import RunDir
+from negmerge.projection import Moments
+from negmerge.selection.negated_model import NegatedModel
+
+TINY = {
+    "name": "tiny",
+    "workers": 1,
+    "threads": 1,
+    "model": {"family": "small-cnn"},
+    "data": {"source": "digits", "forget": {"classes": ["3"]}, "validation": {"fraction": 0.2}},
+    "base": {"train": {"epochs": 12, "lr": 0.003, "batch_size": 64, "schedule": "one-cycle"}},
+    "pool": {"train": {"batch_size": 32}, "grid": {"lr": [1e-3], "epochs": [4, 8]}},
+    "projection": {"strength": [10, 100], "samples": 300},
+    "methods": ["consensus"],
+    "selection": {"step": 0.25, "max_alpha": 4},
+    "evaluation": {"membership": []},
+}
+FINE = {"name": "fine-tune", "lr": [0.001], "epochs": [1]}
+
+
+def config(**changes):
+    return check_config({**yaml.safe_load(yaml.safe_dump(TINY)), **changes})
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    place = tmp_path_factory.mktemp("runs") / "tiny"
+    events = []
+    results = run(config(methods=["consensus", "best-single", FINE]), place, on_event=events.append)
+    return place, results, events
+
+
+def test_every_merge_has_a_row_with_and_one_without(finished):
+    _, results, _ = finished
+    assert list(results["methods"]) == [
+        "consensus", "consensus projected", "best-single", "best-single projected", "fine-tune"
+    ]  # fmt: skip
+    plain, projected = results["methods"]["consensus"], results["methods"]["consensus projected"]
+    assert plain["needs"] == ["pool", "forget"]
+    assert "projection" not in plain
+    assert projected["needs"] == ["pool", "forget", "retain"]
+    done = projected["projection"]
+    assert done["rows"]["retain"] == {"rows": 300, "about": "retain images"}
+    assert [one["strength"] for one in done["strengths"]] == [10.0, 100.0]
+    assert done["strength"] in (10.0, 100.0)
+    assert all(layer["after"] < layer["before"] for layer in done["layers"])
+    assert projected["alpha"] == next(s["alpha"] for s in done["strengths"] if s["strength"] == done["strength"])
+    assert {"moments", "projection", "selection"} <= set(projected["seconds_parts"])
+    single = results["methods"]["best-single projected"]
+    assert single["projection"]["strength"] in (10.0, 100.0)
+    assert set(single["seconds_parts"]) == {"pool", "moments", "merge", "projection", "selection"}
+
+
+def test_moments_are_taken_once_and_the_same_run_again_reads_everything(finished):
+    place, results, events = finished
+    assert [event["stage"] for event in events if event["event"] == "stage-started"].count("moments") == 1
+    again = []
+    (place / "results.json").unlink()
+    assert run(config(methods=["consensus", "best-single", FINE]), place, on_event=again.append) == results
+    assert not any(event.get("stage") == "moments" or event["event"] == "evaluated" for event in again)
+    (file,) = (place / "private" / "moments").glob("*.safetensors")
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_page_says_what_the_projection_did(finished):
+    place, _, _ = finished
+    page = (place / "report.html").read_text()
+    assert "What the projection did" in page
+    assert "300 retain images" in page
+
+
+def test_at_equal_forgetting_it_adds_less_than_half_as_much_to_the_retain_loss(finished):
+    place, _, _ = finished
+    private = place / "private" / "methods"
+    plain, base = losses_at_forgetting(place, private / "consensus" / "merged.safetensors")
+    projected, _ = losses_at_forgetting(place, private / "consensus projected" / "merged.strength-10.safetensors")
+    assert plain > base
+    assert projected - base < 0.5 * (plain - base)
+
+
+def losses_at_forgetting(place, vector):
+    """The mean loss on retain rows at the first α where at most 2 % of the class is recognised, and the base's."""
+    material = prepare(RunDir(place), config(methods=["consensus", "best-single", FINE]))
+    task, parts = material.task, {name: material.parts[name] for name in ("forget", "retain")}
+    columns = {part: ["correct", "loss"] for part in parts}
+    negated = NegatedModel(task.open(place / "base" / "model.safetensors"), vector)
+    base = float(task.observe(negated.model, parts, columns)["retain"]["loss"].mean())
+    for k in range(1, 120):
+        seen = task.observe(negated.set_alpha(0.05 * k), parts, columns)
+        if seen["forget"]["correct"].double().mean() <= 0.02:
+            return float(seen["retain"]["loss"].mean()), base
+    raise AssertionError("it does not forget")
+
+
+def test_rows_come_from_a_file_and_never_from_the_request(tmp_path, finished):
+    place, _, _ = finished
+    split = json.loads((place / "split.json").read_text())
+    retain, forget = (split[key] for key in ("retain", "forget"))
+    file = tmp_path / "rows.txt"
+    file.write_text("\n".join(map(str, retain[:50])))
+    method = {"name": "consensus", "projection": {"rows": str(file), "strength": 10}}
+    results = run(config(methods=[method], projection="none"), tmp_path / "run")
+    row = results["methods"]["consensus"]
+    assert row["needs"] == ["pool", "forget", "other rows"]
+    assert row["projection"]["rows"]["retain"] == {"rows": 50, "about": "images listed in rows.txt"}
+    file.write_text("\n".join(map(str, [*retain[:50], *forget[:3]])))
+    with pytest.raises(InputError, match="holds 3 rows that are to be forgotten"):
+        run(config(methods=[method], projection="none"), tmp_path / "other")
+
+
+def test_a_method_speaks_for_itself_and_a_resolved_config_says_the_same():
+    made = config(methods=["consensus", {"name": "uniform", "projection": "none"}, FINE])
+    assert [method.row for method in made.methods] == ["consensus", "consensus projected", "uniform", "fine-tune"]
+    assert check_config(made.resolved()) == made
+    with pytest.raises(InputError, match="give different numbers above 0"):
+        config(projection={"strength": [0]})
+    with pytest.raises(InputError, match=r"write none, or \{rows: retain"):
+        config(projection="all")
+    with pytest.raises(InputError, match="method fine-tune does not merge: leave out projection"):
+        config(methods=[{**FINE, "projection": {}}])
+
+
+def test_the_moments_command_writes_what_merge_projects_by(tmp_path, capsys):
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(TINY))
+    out = tmp_path / "moments.safetensors"
+    words = ["moments", str(tmp_path / "c.yaml"), "--run", str(tmp_path / "run"), "-o", str(out)]
+
+    def call(*more):
+        with pytest.raises(SystemExit) as stop:
+            main([*words, *more])
+        return stop.value.code, capsys.readouterr()
+
+    code, printed = call("--json")
+    assert code == 0
+    facts = json.loads(printed.out)
+    assert facts["retain"] == {"rows": 300, "about": "retain images"}
+    assert out.stat().st_mode & 0o777 == 0o600
+    with Moments(out) as moments:
+        assert len(moments.layers) == len(facts["layers"])
+    code, printed = call()
+    assert code == 2
+    assert "exists; give another OUT, or --overwrite" in printed.err
+    assert call("--overwrite")[0] == 0
+    # A run there goes on with what the command made.
+    events = []
+    run(load_config(tmp_path / "c.yaml"), tmp_path / "run", on_event=events.append)
+    assert not any(event.get("stage") == "moments" or event.get("name") == "base" for event in events)
+
+
+class Unlabelled(Dataset):
+    """Inputs without labels."""
+
+    def __init__(self, inputs):
+        self.inputs = inputs
+
+    def __len__(self):
+        return len(self.inputs)
+
+    def __getitem__(self, i):
+        return (self.inputs[i],)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    g = torch.Generator().manual_seed(0)
+    y = torch.arange(300) % 3
+    x = torch.randn(300, 6, generator=g) + 3 * nn.functional.one_hot(y, 6)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 24), nn.ReLU(), nn.Linear(24, 3))
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(120):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    return model.eval(), TensorDataset(x[y == 0], y[y == 0]), TensorDataset(x[y != 0], y[y != 0])
+
+
+POOL = {"train": {"batch_size": 16}, "grid": {"lr": [3e-3, 1e-2], "epochs": [4, 8]}}
+
+
+def test_unlearn_returns_the_projected_model_and_shows_both(trained):
+    model, forget, retain = trained
+    done = unlearn(model, forget, retain, pool=POOL, projection={"strength": 10})
+    assert done.method == "consensus projected"
+    assert list(done.results["methods"]) == ["consensus", "consensus projected"]
+    assert done.results["methods"]["consensus projected"]["needs"] == ["pool", "forget", "retain"]
+    rows = Unlabelled(retain.tensors[0])
+    other = unlearn(model, forget, retain, pool=POOL, projection={"rows": rows, "strength": 10, "samples": 1000})
+    row = other.results["methods"]["consensus projected"]
+    assert row["needs"] == ["pool", "forget", "other rows"]
+    assert row["projection"]["rows"]["retain"]["rows"] == 200
+    # All rows of retain, whether by name or as a data set, give the same vector.
+    same = unlearn(model, forget, retain, pool=POOL, projection={"strength": 10, "samples": 1000})
+    assert same.alpha == other.alpha
+    for name, value in same.model.state_dict().items():
+        torch.testing.assert_close(value, other.model.state_dict()[name])
+
+
+def test_unlearn_says_which_rows_are_missing(trained):
+    model, forget, retain = trained
+    with pytest.raises(InputError, match="projection: rows: validation: give that data set"):
+        unlearn(model, forget, retain, projection={"rows": "validation"})
+    with pytest.raises(InputError, match=r"unlearn: projection\.strength"):
+        unlearn(model, forget, retain, projection={"strength": [-1]})
+    with pytest.raises(InputError, match="the method fine-tune does not merge; leave projection out"):
+        unlearn(model, forget, retain, method="fine-tune", projection={})
