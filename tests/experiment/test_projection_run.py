@@ -15,6 +15,7 @@ from negmerge.experiment.config import check_config, load_config
 from negmerge.experiment.pipeline import run
 from negmerge.experiment.prepare import prepare
 from negmerge.experiment.rundir import RunDir
+from negmerge.experiment.warnings import statistics_warnings
 from negmerge.projection import Moments
 from negmerge.selection.negated_model import NegatedModel
 
@@ -220,3 +221,18 @@ def test_unlearn_says_which_rows_are_missing(trained):
         unlearn(model, forget, retain, projection={"strength": [-1]})
     with pytest.raises(InputError, match="the method fine-tune does not merge; leave projection out"):
         unlearn(model, forget, retain, method="fine-tune", projection={})
+
+
+def test_moved_statistics_are_a_warning_where_keeping_the_bases_cost_something(finished):
+    _, results, _ = finished
+    moved = results["statistics_moved"]
+    assert list(moved) == [member["name"] for member in results["pool"]["members"]]
+    assert min(moved.values()) > 0.02
+    row, base = {"buffers": "keep", "retain": 80.0}, {"retain": 90.0}
+    (found,) = statistics_warnings("mean", row, base, moved)
+    assert found["name"] == "moved-statistics"
+    assert found["advice"] == "train the members with freeze_statistics: true"
+    for changed in ({"buffers": "negate"}, {"projection": {"strength": 1.0}}, {"retain": 89.9}):
+        assert not statistics_warnings("mean", {**row, **changed}, base, moved)
+    assert not statistics_warnings("mean", row, base, {"a": 0.0})
+    assert not statistics_warnings("mean", row, base, {})

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from negmerge.checkpoints import read_state_dict
 from negmerge.scores import accuracy, mean_loss
 from negmerge.tasks.task import Task
 from negmerge.training.adapters import open_member
@@ -27,6 +28,25 @@ def pool_health(
         ]
         found[name] = {"loss": mean_loss(seen["loss"])} if "loss" in seen else {}
         found[name] |= {"forget": accuracy(seen["correct"])} if "correct" in seen else {}
+    return found
+
+
+def moved_statistics(base: Path, members: Mapping[str, Path]) -> dict[str, float]:
+    """Return for every member how far training on the forget rows moved its running means, in standard deviations.
+
+    √(mean over channels of (μ − μ₀)² / σ₀²), with the base's μ₀ and σ₀; nothing for a model without running statistics.
+    """
+    before = read_state_dict(base)
+    means = [name for name in before if name.endswith("running_mean")]
+    if not means:
+        return {}
+    variances = torch.cat([before[name.replace("running_mean", "running_var")].double() + 1e-5 for name in means])
+    start = torch.cat([before[name].double() for name in means])
+    found = {}
+    for name, checkpoint in members.items():
+        after = read_state_dict(checkpoint)
+        moved = torch.cat([after[mean].double() for mean in means]) - start
+        found[name] = float((moved.square() / variances).mean().sqrt())
     return found
 
 

@@ -13,6 +13,7 @@ from negmerge.experiment.warnings import (
     curve_warnings,
     leave_one_out_warnings,
     pool_warnings,
+    statistics_warnings,
     unlearned_members,
     unseen_warnings,
 )
@@ -69,10 +70,11 @@ def collect(config: RunConfig, material: Material, finished: Finished) -> dict[s
         "reference": reference,
         "methods": methods,
         "pool": {
-            **finished.pool,
+            **{key: value for key, value in finished.pool.items() if key != "statistics_moved"},
             "leave_one_out": finished.leave_one_out,
             "members": [_member(m, finished.pool["health"]) for m in finished.members],
         },
+        "statistics_moved": finished.pool.get("statistics_moved") or {},
         "warnings": _warnings(config, material.split.describe(), finished, methods),
     }
 
@@ -155,5 +157,8 @@ def _warnings(config: RunConfig, rows: Mapping[str, int], finished: Finished, me
         found += unseen_warnings(distance, rows["forget"], rows["validation"], trained_here=trained)
     for label, row in curves.items():
         limit, floor = rule.max_alpha, row["floor"]
-        found += curve_warnings(label, row["curve"], row["alpha"], row["open_end"], floor=floor, limit=limit)
+        blamed = statistics_warnings(label, row, finished.base, pool.get("statistics_moved") or {})
+        own = curve_warnings(label, row["curve"], row["alpha"], row["open_end"], floor=floor, limit=limit)
+        # The cause that is known speaks for the damage.
+        found += blamed + [one for one in own if not (blamed and one["name"] == "retain-damage")]
     return found

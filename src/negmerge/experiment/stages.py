@@ -14,7 +14,7 @@ from negmerge.execution import run_jobs
 from negmerge.experiment.choices import Buffers, Recalibrate
 from negmerge.experiment.config import BaseConfig, MethodConfig, ReferenceConfig, RunConfig
 from negmerge.experiment.contexts import Contexts, facts_of
-from negmerge.experiment.health import mean_cosine, pool_health
+from negmerge.experiment.health import mean_cosine, moved_statistics, pool_health
 from negmerge.experiment.measure import Bench
 from negmerge.experiment.methods import check_task, run_method
 from negmerge.experiment.prepare import Material
@@ -226,13 +226,11 @@ class SeedRun:
             found = inspect_checkpoints(self.base, [job.checkpoint for job in jobs]).as_json()
             facts = {key: found[key] for key in ("consensus", "chance", "zero_share", "cosine")}
             facts["mean_cosine"] = mean_cosine(found["cosine"])
+            checkpoints = {m.name: job.checkpoint for m, job in zip(members, jobs, strict=True)}
             facts["health"] = pool_health(
-                self.material.task,
-                self.material.parts["forget"],
-                self.base,
-                {m.name: job.checkpoint for m, job in zip(members, jobs, strict=True)},
-                self.material.device,
+                self.material.task, self.material.parts["forget"], self.base, checkpoints, self.material.device
             )
+            facts["statistics_moved"] = moved_statistics(self.base, checkpoints)
             spent = sum(job.facts()["seconds"] for job in jobs)
             write_json(facts_file, {**facts, "workers": workers, "seconds": spent / workers})
         return jobs, read_json(facts_file)

@@ -6,11 +6,14 @@ pool gives way to what names the members that are the cause.
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 NEAR_CHANCE = 1.5  # consensus below this multiple of the chance level says that signs hardly agree
 ALIKE = 0.95  # members whose task vectors have this mean cosine are one member, repeated
 HARM = 5.0  # percentage points of forget accuracy below the base: a member that was trained on these rows diverged
 SENSITIVITY = 0.5  # α may move by this share of itself when one member is left out
+MOVED = 0.02  # standard deviations by which running means may differ from the base's
+COST = 0.01  # share of the base's retain accuracy that a row may lose before its statistics are blamed
 SELECTIVITY = 2.0  # forget accuracy must fall at least this much faster than retain accuracy
 NAMED = 6  # members that a line names; of more it says how many
 KS_LEVEL = 1.36  # Kolmogorov-Smirnov: D beyond this · √(1/n + 1/m) is no chance, at 5 %
@@ -169,3 +172,26 @@ def unseen_warnings(distance: float | None, rows: int, unseen: int, *, trained_h
 def _members(names: Sequence[str]) -> str:
     shown = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
     return f"{'member' if len(names) == 1 else 'members'} {shown}"
+
+
+def statistics_warnings(
+    label: str, row: Mapping[str, Any], base: Mapping[str, Any], moved: Mapping[str, float]
+) -> Warnings:
+    """Return `moved-statistics` for a merge that lost retain accuracy while its members' statistics did not count.
+
+    That is a row that keeps the base's running statistics and is not projected, of a pool one of whose members moved
+    them by more than 0.02 standard deviations, which lost more than 1 % of the base's retain accuracy.
+    """
+    most = max(moved.values(), default=0.0)
+    if row.get("buffers") != "keep" or row.get("projection") or most <= MOVED:
+        return []
+    if not base.get("retain") or row.get("retain") is None:
+        return []
+    lost = 1.0 - row["retain"] / base["retain"]
+    if lost <= COST:
+        return []
+    text = (
+        f"the members were trained with running statistics of the forget rows ({most:.2f} standard deviations from the "
+        f"base's), the merge keeps the base's, and retain accuracy lost {100 * lost:.0f} % of its value"
+    )
+    return [_warning("moved-statistics", label, text, "train the members with freeze_statistics: true")]

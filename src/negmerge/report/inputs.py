@@ -129,6 +129,7 @@ _RESULTS: Json = {
         "health": {},
         "seconds": float,
     },
+    "statistics_moved": {},
     "warnings": [{"name": str, "method": str, "text": str, "advice": str}],
     "seeds": [float],
 }
