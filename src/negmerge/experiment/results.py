@@ -155,9 +155,11 @@ def _warnings(config: RunConfig, rows: Mapping[str, int], finished: Finished, me
         distance = next(iter(curves.values()))["curve"][0].get("holdout")
         trained = config.base.train is not None
         found += unseen_warnings(distance, rows["forget"], rows["validation"], trained_here=trained)
+    projected = any(row.get("projection") for row in curves.values())
     for label, row in curves.items():
         limit, floor = rule.max_alpha, row["floor"]
-        blamed = statistics_warnings(label, row, finished.base, pool.get("statistics_moved") or {})
+        moved = {} if projected else pool.get("statistics_moved") or {}
+        blamed = statistics_warnings(label, row, finished.base, moved)
         own = curve_warnings(label, row["curve"], row["alpha"], row["open_end"], floor=floor, limit=limit)
         # The cause that is known speaks for the damage.
         found += blamed + [one for one in own if not (blamed and one["name"] == "retain-damage")]

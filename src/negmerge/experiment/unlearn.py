@@ -130,7 +130,7 @@ def unlearn(
         raise InputError("unlearn: give retain (a data set) or evaluate (a function), so that α can be chosen")
     sets = {"forget": forget, "retain": retain, "validation": validation}
     given = {name: data for name, data in sets.items() if data is not None}
-    protected = _projection(projection, given)
+    protected = _projection(projection, given, method)
     for name, data in given.items():
         check_data(name, data)
     check_loader(loader or {})
@@ -143,8 +143,6 @@ def unlearn(
     _check_objective(rule.objective, given, evaluate, reference)
     made = _checked_pool(pool or DEFAULT_POOL, wrapped)
     check_settings(method, settings or {})
-    if protected is not None and describe(method).kind == "train":
-        raise InputError(f"unlearn: the method {method} does not merge; leave projection out")
     task = _task(bare, evaluate, rule.objective)
     _check_method(task, method, given)
     inputs = {"model": fingerprint_module(model)}
@@ -221,13 +219,17 @@ def _task(bare: UserTask, evaluate: Callable[[nn.Module], Mapping[str, float]] |
     return task
 
 
-def _projection(projection: Mapping[str, Any] | None, given: dict[str, Dataset[Any]]) -> dict[str, Any] | None:
+def _projection(
+    projection: Mapping[str, Any] | None, given: dict[str, Dataset[Any]], method: str
+) -> dict[str, Any] | None:
     """Return the projection as a config has it; a data set in it joins those that are given.
 
-    Raises InputError for settings that are wrong, and rows that are not there.
+    Raises InputError for settings that are wrong, rows that are not there, and a method that does not merge.
     """
     if projection is None:
         return None
+    if describe(method).kind == "train":
+        raise InputError(f"unlearn: the method {method} does not merge; leave projection out")
     chosen, rows = dict(projection), projection.get("rows", "retain")
     if not isinstance(rows, str):
         given["projection"] = chosen.pop("rows")

@@ -179,11 +179,12 @@ def statistics_warnings(
 ) -> Warnings:
     """Return `moved-statistics` for a merge that lost retain accuracy while its members' statistics did not count.
 
-    That is a row that keeps the base's running statistics and is not projected, of a pool one of whose members moved
-    them by more than 0.02 standard deviations, which lost more than 1 % of the base's retain accuracy.
+    That is a row that keeps the base's running statistics, of a pool one of whose members moved them by more than 0.02
+    standard deviations, which lost more than 1 % of the base's retain accuracy. A row beside which there is a projected
+    one is not judged.
     """
     most = max(moved.values(), default=0.0)
-    if row.get("buffers") != "keep" or row.get("projection") or most <= MOVED:
+    if row.get("buffers") != "keep" or most <= MOVED:
         return []
     if not base.get("retain") or row.get("retain") is None:
         return []
@@ -194,4 +195,4 @@ def statistics_warnings(
         f"the members were trained with running statistics of the forget rows ({most:.2f} standard deviations from the "
         f"base's), the merge keeps the base's, and retain accuracy lost {100 * lost:.0f} % of its value"
     )
-    return [_warning("moved-statistics", label, text, "train the members with freeze_statistics: true")]
+    return [_warning("moved-statistics", label, text, "project the vector (projection: {rows: retain})")]

@@ -13,7 +13,7 @@ MEANING = {
     "forget accuracy.",
     "unstable-signs": "The members do not agree on where the forget set lies in the weights.",
     "moved-statistics": "The running statistics of batch normalisation moved while the members were trained on the "
-    "forget set, and their weights fit the moved ones; the merged vector is applied beside those of the original model.",
+    "forget set, and their weights fit the moved ones; the merged vector is applied beside those of the original.",
     "nothing-to-match": "The objective aims at how the original treats rows that it never saw; here it treats the rows "
     "to be forgotten like that already, so the choice of α hangs on chance.",
 }
