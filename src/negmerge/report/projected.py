@@ -49,13 +49,15 @@ def sentences(row: Json) -> list[str]:
     tried = done.get("strengths") or []
     if len(tried) > 1:
         every = numbers.listed([numbers.setting(one["strength"]) for one in tried])
-        said.append(f"Of the strengths {every}, λ = {numbers.setting(done['strength'])} did best by what chooses α.")
+        said.append(
+            f"Of the strengths {every}, λ = {numbers.setting(done['strength'])} was chosen, by what chooses α; of "
+            "equals the smallest."
+        )
     without = done.get("without") or []
     if without:
-        fate = "were left out of the vector" if done.get("others") == "leave-out" else "stayed as they were"
+        fate = "left out of the vector" if done.get("others") == "leave-out" else "kept as they were"
         said.append(
-            f"{numbers.count(len(without))} tensors have no inputs that could be seen, such as {without[0]}; "
-            f"they {fate}."
+            f"Tensors whose inputs could not be seen were {fate}: {numbers.count(len(without))}, such as {without[0]}."
         )
     return said
 

@@ -46,14 +46,14 @@ def projected_figure(layers: list[Json], prefix: str) -> str:
                 markeredgecolor=SURFACE,
                 zorder=3,
             )
-        for text, values, colour in (("before", before, INK), ("after", after, ACCENT)):
+        for text, place, side, colour in (("● after", 0.0, "left", ACCENT), ("● before", 1.0, "right", INK)):
             axes.annotate(
                 text,
-                (values[0], 1.0),
-                xycoords=("data", "axes fraction"),
+                (place, 1.0),
+                xycoords="axes fraction",
                 xytext=(0, 8),
                 textcoords="offset points",
-                ha="center",
+                ha=side,
                 color=colour,
                 fontsize=11,
                 annotation_clip=False,
