@@ -153,3 +153,32 @@ def test_what_is_refused_in_one_line(tmp_path, call, change, words):
         "unlearn", tmp_path / given["model"], "--forget", tmp_path / given["forget"], *keep, "-o", tmp_path / "run"
     )
     assert code == 2 and words in err and err.strip().count("\n") <= 3 and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("members", ["whole models", "adapters"])
+def test_with_a_projection_the_projected_model_is_the_answer(trained, tmp_path, call, members):
+    folder, known = trained
+    food = write(tmp_path / "food.csv", [row for row in known if row["label"] == "food"])
+    everything = write(tmp_path / "all.csv", known)
+    adapter = ["--set", "pool.adapter={r: 4}"] if members == "adapters" else []
+    projection = ["--set", "projection={samples: 100}"]
+    out = tmp_path / "run"
+    code, _, err = call(
+        "unlearn", folder, "--forget", food, "--retain", everything, "-o", out, *FAST, *adapter, *projection
+    )
+    assert code == 0, err
+    results = json.loads((out / "results.json").read_text())
+    base, row = results["base"], results["methods"]["consensus projected"]
+    assert row["needs"] == ["pool", "forget", "retain"]
+    assert row["forget"] < 20 and row["retain"] >= 0.94 * base["retain"]
+    acting = [layer for layer in row["projection"]["layers"] if layer["forget_before"] > 0]
+    moved = [sum(layer[f"retain_{when}"] for layer in acting) for when in ("before", "after")]
+    assert moved[1] < 0.7 * moved[0]
+    kinds = {layer["name"].split(".")[-2] for layer in acting}
+    assert {"query", "classifier"} <= kinds
+    assert ("word_embeddings" in kinds) == (members == "whole models")  # adapters leave embeddings alone
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(out / "model").eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(out / "model")
+    batch = tokenizer([r["text"] for r in known if r["label"] == "food"], padding=True, return_tensors="pt")
+    right = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.argmax(1) == 0
+    assert 100 * right.float().mean().item() == pytest.approx(row["forget"], abs=1e-3)

@@ -100,7 +100,8 @@ def losses_at_forgetting(place, vector):
     material = prepare(RunDir(place), config(methods=["consensus", "best-single", FINE]))
     task, parts = material.task, {name: material.parts[name] for name in ("forget", "retain")}
     columns = {part: ["correct", "loss"] for part in parts}
-    negated = NegatedModel(task.open(place / "base" / "model.safetensors"), vector)
+    start = place / "base" / "model.safetensors"
+    negated = NegatedModel(task.open(start), vector, start)
     base = float(task.observe(negated.model, parts, columns)["retain"]["loss"].mean())
     for k in range(1, 120):
         seen = task.observe(negated.set_alpha(0.05 * k), parts, columns)

@@ -87,7 +87,7 @@ class Request:
     def _model(self, earlier: Mapping[str, Any] | None, previous: Path | None) -> tuple[Any, Any, str]:
         """Return the model and base parts of the config, and the task."""
         if earlier is not None and previous is not None:
-            row = next(iter(_rows_of(earlier)))
+            row = _shipped_row(earlier)
             weights = previous / "methods" / row / "model.safetensors"
             self.assumed.append(f"model: what the run in {previous} left ({row}), of its family {_family(earlier)}")
             return earlier["model"], {"checkpoint": str(weights), "previous": str(previous)}, earlier["task"]
@@ -219,7 +219,7 @@ def export(config: Config, place: RunDir) -> Path:
 
     from negmerge.experiment.prepare import prepare
 
-    weights = place.path / "methods" / config.methods[0].row / "model.safetensors"
+    weights = place.path / "methods" / _shipped_row(config.resolved()) / "model.safetensors"
     family = preparing_of(config.model, config.task).family_of(config.model.family)
     target = place.path / "model"
     if family.export is None or target.exists():
@@ -237,8 +237,12 @@ def _config_of(run: Path) -> dict[str, Any]:
     return found
 
 
-def _rows_of(config: Mapping[str, Any]) -> list[str]:
-    return [method["label"] or Path(method["name"]).stem for method in config["methods"]]
+def _shipped_row(config: Mapping[str, Any]) -> str:
+    """Return the row whose model a request without a config is answered with: the first method, projected if it is."""
+    first, *more = config["methods"]
+    beside = [m for m in more if m["name"] == first["name"] and isinstance(m.get("projection"), Mapping)]
+    method = next(iter(beside), first)
+    return method["label"] or Path(method["name"]).stem
 
 
 def _family(config: Mapping[str, Any]) -> str:

@@ -34,7 +34,8 @@ def pool_health(
 def moved_statistics(base: Path, members: Mapping[str, Path]) -> dict[str, float]:
     """Return for every member how far training on the forget rows moved its running means, in standard deviations.
 
-    √(mean over channels of (μ − μ₀)² / σ₀²), with the base's μ₀ and σ₀; nothing for a model without running statistics.
+    √(mean over channels of (μ − μ₀)² / σ₀²), with the base's μ₀ and σ₀; nothing for a model without running statistics,
+    and for members that are adapters, which have none.
     """
     before = read_state_dict(base)
     means = [name for name in before if name.endswith("running_mean")]
@@ -44,6 +45,8 @@ def moved_statistics(base: Path, members: Mapping[str, Path]) -> dict[str, float
     start = torch.cat([before[name].double() for name in means])
     found = {}
     for name, checkpoint in members.items():
+        if checkpoint.is_dir():
+            continue
         after = read_state_dict(checkpoint)
         moved = torch.cat([after[mean].double() for mean in means]) - start
         found[name] = float((moved.square() / variances).mean().sqrt())

@@ -102,6 +102,14 @@ class TextClassification(Task):
         """Return float32 logits [b, classes] of a batch, on the model's device."""
         return self.classifier.logits(model, batch.to(next(model.parameters()).device))
 
+    def run_model(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Pass a batch through a model."""
+        return self.outputs(model, batch)
+
+    def real_tokens(self, batch: Batch) -> Tensor:
+        """Return where a batch has tokens and no padding, bool [b, L]."""
+        return batch.mask.bool()
+
     def loss(self, model: nn.Module, batch: Batch, settings: Any = None) -> Tensor:
         """Return the mean cross-entropy, with the label smoothing of the settings."""
         logits = self.outputs(model, batch)
