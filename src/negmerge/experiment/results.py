@@ -70,6 +70,7 @@ def collect(config: RunConfig, material: Material, finished: Finished) -> dict[s
         "methods": methods,
         "pool": {
             **finished.pool,
+            **({"adapter": config.pool.adapter.model_dump(mode="json")} if config.pool.adapter else {}),
             "leave_one_out": finished.leave_one_out,
             "members": [_member(m, finished.pool["health"]) for m in finished.members],
         },

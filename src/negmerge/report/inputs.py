@@ -108,6 +108,7 @@ _RESULTS: Json = {
         "zero_share": float,
         "cosine": [[float]],
         "health": {},
+        "adapter": {},
         "seconds": float,
     },
     "warnings": [{"name": str, "method": str, "text": str, "advice": str}],
