@@ -182,3 +182,39 @@ def test_with_a_projection_the_projected_model_is_the_answer(trained, tmp_path, 
     batch = tokenizer([r["text"] for r in known if r["label"] == "food"], padding=True, return_tensors="pt")
     right = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.argmax(1) == 0
     assert 100 * right.float().mean().item() == pytest.approx(row["forget"], abs=1e-3)
+
+
+def test_a_class_folder_of_a_resnet_of_transformers(tmp_path, call):
+    from PIL import Image
+
+    draw = torch.Generator().manual_seed(0)
+    for label, name in enumerate(("circle", "line", "spot")):
+        for i in range(24):
+            pixels = torch.randint(0, 90, (16, 16, 3), generator=draw)
+            pixels[5 * label : 5 * label + 5] += 150
+            place = tmp_path / "photos" / name / f"{name}-{i}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels.to(torch.uint8).numpy()).save(place)
+    folder = tmp_path / "model"
+    config = transformers.ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic",
+        id2label={0: "spot", 1: "line", 2: "circle"},
+    )  # fmt: skip
+    torch.manual_seed(0)
+    transformers.ResNetForImageClassification(config).save_pretrained(folder)
+    processor = {"image_processor_type": "ViTImageProcessor", "size": {"height": 16, "width": 16}}
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    photos, out = tmp_path / "photos", tmp_path / "run"
+    given = ("unlearn", folder, "--forget", photos / "line", "--retain", photos, "-o", out)
+    code, _, err = call(*given, *FAST, "--set", "base={train: {epochs: 8, lr: 1e-2, batch_size: 16}}")
+    assert code == 0, err
+    assert "ResNetForImageClassification of transformers, for images" in err and "is forgotten as a whole" in err
+    results = json.loads((out / "results.json").read_text())
+    base, row = results["base"], results["methods"]["consensus"]
+    assert results["task"]["forget_classes"] == ["line"] and results["task"]["classes"] == ["spot", "line", "circle"]
+    assert base["forget"] > 80 and row["forget"] < 0.5 * base["forget"]
+    again = transformers.AutoModelForImageClassification.from_pretrained(out / "model").state_dict()
+    assert set(again) == set(transformers.ResNetForImageClassification(config).state_dict())
+    assert (out / "model" / "preprocessor_config.json").is_file()
+    code, _, err = call(*given[:2], "--forget", tmp_path, "--retain", photos, "-o", tmp_path / "other")
+    assert code == 2 and "name its files, one a line" in err

@@ -1,6 +1,7 @@
 """Sources of texts: three formats, columns, class names, and what is refused."""
 
 import csv
+import hashlib
 import json
 
 import pytest
@@ -51,6 +52,18 @@ def test_a_folder_has_a_train_and_a_test_table_and_several_files_are_one_behind_
     assert len(turned.train) == 10 and set(turned.train.texts) <= set(found.train.texts)
     whole = load_source("csv", {"path": files, "test": tmp_path / "test.csv"}).train.texts
     assert whole == found.train.texts[9:] + found.train.texts[:9]
+
+
+def test_rows_keep_their_ids_and_further_columns_in_every_order(tmp_path):
+    found = load_source(
+        "json", {"path": write(tmp_path / "rows.json", [{"id": f"r{i}", **r} for i, r in enumerate(ROWS)])}
+    )
+    for table in (found.train, found.test, found.train.counted_as((*found.train.classes, "other"))):
+        numbers = [int(text.split()[1]) for text in table.texts]
+        assert table.ids == tuple(f"r{number}" for number in numbers)
+        assert table.columns["place"] == [f"p{number}" for number in numbers] and "text" not in table.columns
+    first = found.train.texts[0]
+    assert found.train.row_hash(0) == f"sha256:{hashlib.sha256(first.encode()).hexdigest()}"
 
 
 def test_columns_are_found_or_named(tmp_path):

@@ -2,6 +2,7 @@
 
 import csv
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -126,6 +127,32 @@ def test_other_kinds_of_models_are_refused_by_name(data, tmp_path, config, words
     (folder / "config.json").write_text(json.dumps({**raw, **config}))
     with pytest.raises(InputError, match=words):
         make(data, family="hf", path=str(folder))
+
+
+def test_a_family_and_a_source_may_be_files_of_ones_own(data, tmp_path):
+    import json
+
+    from negmerge.tasks.text_classification.families import small_transformer
+    from negmerge.tasks.text_classification.sources import csv as csv_source
+
+    family, source = tmp_path / "mine.py", tmp_path / "where.py"
+    family.write_text(Path(small_transformer.__file__).read_text())
+    source.write_text(Path(csv_source.__file__).read_text())
+    config = {
+        "name": "own",
+        "task": "text-classification",
+        "threads": 1,
+        "workers": 1,
+        "model": {"family": {"file": str(family)}, "width": 8, "heads": 2},
+        "data": {"source": {"file": str(source)}, "path": str(data), "forget": {"classes": ["food"]}},
+        "base": {"train": {"epochs": 1}},
+        "pool": {"grid": {"lr": [1e-3], "epochs": [1]}},
+        "methods": ["uniform"],
+    }
+    results = run(check_config(config), tmp_path / "run")
+    assert results["model"]["family"] == "mine"
+    inputs = {entry["path"] for entry in json.loads((tmp_path / "run" / "record.json").read_text())["inputs"]}
+    assert {str(family), str(source)} <= inputs
 
 
 def test_a_model_without_tokenizer_is_refused(data, tmp_path):

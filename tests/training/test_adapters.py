@@ -123,7 +123,8 @@ def test_a_run_with_a_pool_of_adapters(tmp_path):
     base = results["base"]
     for row in results["methods"].values():
         assert row["forget"] < 0.5 * base["forget"] and row["retain"] >= 0.94 * base["retain"], row["label"]
-    assert results["pool"]["mean_cosine"] > 0.2
+    assert results["pool"]["mean_cosine"] > 0.2 and results["pool"]["adapter"]["r"] == 4
+    assert "a LoRA adapter of rank 4 on 0, 3, 6, 11" in (tmp_path / "run" / "report.html").read_text()
     vector = tmp_path / "run" / "private" / "methods" / "consensus" / "merged.safetensors"
     assert set(read_state_dict(vector)) == {"0.weight", "3.weight", "6.weight", "11.weight"}
     assert not list((tmp_path / "run" / "private" / "pool").glob("*/model.safetensors"))

@@ -71,6 +71,7 @@ def collect(config: RunConfig, material: Material, finished: Finished) -> dict[s
         "methods": methods,
         "pool": {
             **{key: value for key, value in finished.pool.items() if key != "statistics_moved"},
+            **({"adapter": config.pool.adapter.model_dump(mode="json")} if config.pool.adapter else {}),
             "leave_one_out": finished.leave_one_out,
             "members": [_member(m, finished.pool["health"]) for m in finished.members],
         },

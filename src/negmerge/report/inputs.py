@@ -127,6 +127,7 @@ _RESULTS: Json = {
         "zero_share": float,
         "cosine": [[float]],
         "health": {},
+        "adapter": {},
         "seconds": float,
     },
     "statistics_moved": {},

@@ -285,6 +285,7 @@ def _pool(pool: Json) -> dict[str, Any] | None:
         "measured": measured,
         "figure": _markup(cosine.cosine_figure(matrix, "cosine")) if pairs else "",
         "shown": min(len(matrix), cosine.MOST),
+        "adapter": pool.get("adapter"),
         "cosine_low": min(pairs, default=None),
         "cosine_high": max(pairs, default=None),
         "cosine_mean": sum(pairs) / len(pairs) if pairs else None,

@@ -16,6 +16,7 @@ NAMES = {  # what the columns are mostly called, the likeliest first
     "label": ("label", "labels", "class", "category", "target", "sentiment", "topic"),
 }
 PRESENT = ("train", "test")
+ID = "id"  # the column of the rows' own names, where there is one and no name stands twice
 
 
 class TextSettings(BaseModel):
@@ -60,7 +61,7 @@ def load_files(settings: FileSettings, read: Callable[[Path], Table], endings: S
     pairs = list(zip(*(train[name] for name in names), strict=True))
     gone_or_first = gone | set(map(_key, pairs[:first]))
     kept = [i for i, pair in enumerate(pairs) if i < first or not gone_or_first or _key(pair) not in gone_or_first]
-    train = {name: [train[name][i] for i in kept] for name in names}
+    train = {name: [values[i] for i in kept] for name, values in train.items()}
     if test_files:
         return to_source(train, _read_all(test_files, read, endings), names, settings.most, where)
     first = max(first, settings.train_first)
@@ -100,10 +101,10 @@ def to_source(train: Table, test: Table, names: tuple[str, str], most: int | Non
     classes = tuple(sorted(set(labels), key=_by_value))
     if len(classes) < 2:
         raise InputError(f"{where}: column {label!r} has {len(classes)} label(s); two at least can be told apart")
-    whole = _text_set(train[text], labels, classes, f"{where} (train)")
+    whole = _text_set(train, text, labels, classes, f"{where} (train)")
     tests = [label_text(value, f"{where} (test): row {row}") for row, value in enumerate(test[label])]
     return TextSource(
-        whole.take(_sample(torch.arange(len(whole)), most)), _text_set(test[text], tests, classes, f"{where} (test)")
+        whole.take(_sample(torch.arange(len(whole)), most)), _text_set(test, text, tests, classes, f"{where} (test)")
     )
 
 
@@ -150,14 +151,18 @@ def label_text(value: Any, where: str) -> str:
     return str(int(value)) if isinstance(value, float) else str(value)
 
 
-def _text_set(texts: Sequence[Any], labels: list[str], classes: tuple[str, ...], where: str) -> TextSet:
+def _text_set(table: Table, column: str, labels: list[str], classes: tuple[str, ...], where: str) -> TextSet:
+    texts = table[column]
     index = {name: number for number, name in enumerate(classes)}
     for row, (text, label) in enumerate(zip(texts, labels, strict=True)):
         if not isinstance(text, str):
             raise InputError(f"{where}: row {row} has no text ({text!r}); leave such rows out")
         if label not in index:
             raise InputError(f"{where}: row {row} has the label {label!r}, which the train table does not have")
-    return TextSet(tuple(texts), torch.tensor([index[label] for label in labels], dtype=torch.int64), classes)
+    numbers = torch.tensor([index[label] for label in labels], dtype=torch.int64)
+    ids = tuple(str(value) for value in table.get(ID, ()))
+    further = {name: list(values) for name, values in table.items() if name != column and _is_plain(values)}
+    return TextSet(tuple(texts), numbers, classes, ids if len(set(ids)) == len(ids) else (), further)
 
 
 def _read_all(files: Sequence[Path], read: Callable[[Path], Table], endings: Sequence[str]) -> Table:
@@ -215,6 +220,10 @@ def _sample(rows: torch.Tensor, most: int | None) -> torch.Tensor:
 
 def _is_text(values: Sequence[Any]) -> bool:
     return len(values) > 0 and all(isinstance(value, str) for value in values)
+
+
+def _is_plain(values: Sequence[Any]) -> bool:
+    return all(value is None or isinstance(value, str | int | float | bool) for value in values)
 
 
 def _by_value(name: str) -> tuple[bool, int, str]:

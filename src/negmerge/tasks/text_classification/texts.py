@@ -1,8 +1,10 @@
 """Texts and labels in memory."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,11 +19,15 @@ class TextSet:
     >>> texts = TextSet(("good", "bad"), torch.tensor([1, 0]), ("no", "yes"))
     >>> len(texts), texts.counted_as(("maybe", "yes", "no")).labels.tolist()
     (2, [1, 2])
+
+    `ids` are the rows' own names, empty where a row goes by its number; `columns` holds what else is known of each.
     """
 
     texts: tuple[str, ...]
     labels: Tensor
     classes: tuple[str, ...]
+    ids: tuple[str, ...] = ()
+    columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -38,12 +44,19 @@ class TextSet:
 
     def take(self, rows: Tensor) -> "TextSet":
         """Return the texts of these rows (int64 [m]), in their order."""
-        return TextSet(tuple(self.texts[row] for row in rows.tolist()), self.labels[rows], self.classes)
+        numbers = rows.tolist()
+        texts, ids = (tuple(of[row] for row in numbers) if of else () for of in (self.texts, self.ids))
+        columns = {name: [values[row] for row in numbers] for name, values in self.columns.items()}
+        return TextSet(texts, self.labels[rows], self.classes, ids, columns)
+
+    def row_hash(self, row: int) -> str:
+        """Return the hash of a row's text, with the name of its algorithm."""
+        return f"sha256:{hashlib.sha256(self.texts[row].encode('utf-8', 'surrogatepass')).hexdigest()}"
 
     def counted_as(self, classes: tuple[str, ...]) -> "TextSet":
         """Return the same texts with labels that count other names, among which are the own."""
         place = torch.tensor([classes.index(name) for name in self.classes], dtype=torch.int64)
-        return self if classes == self.classes else TextSet(self.texts, place[self.labels], classes)
+        return self if classes == self.classes else replace(self, labels=place[self.labels], classes=classes)
 
     def fingerprint(self) -> str:
         """Return the sha256 of texts, labels and class names, in hexadecimal; computed once."""
@@ -91,7 +104,9 @@ def join_texts(first: TextSource, other: TextSource) -> JoinedTexts:
     first, other = first.counted_as(classes), other.counted_as(classes)
 
     def join(a: TextSet, b: TextSet) -> TextSet:
-        return TextSet(a.texts + b.texts, torch.cat([a.labels, b.labels]), classes)
+        named = a.ids or b.ids
+        ids = tuple(name for t in (a, b) for name in (t.ids or map(str, range(len(t))))) if named else ()
+        return TextSet(a.texts + b.texts, torch.cat([a.labels, b.labels]), classes, ids)
 
     def is_other(a: TextSet, b: TextSet) -> Tensor:
         return torch.cat([torch.zeros(len(a), dtype=torch.bool), torch.ones(len(b), dtype=torch.bool)])
