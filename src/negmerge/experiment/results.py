@@ -159,7 +159,8 @@ def _warnings(config: RunConfig, rows: Mapping[str, int], finished: Finished, me
     projected = any(row.get("projection") for row in curves.values())
     for label, row in curves.items():
         limit, floor = rule.max_alpha, row["floor"]
-        moved = {} if projected else pool.get("statistics_moved") or {}
+        judged = rule.objective == "retain-floor" and not projected
+        moved = (pool.get("statistics_moved") or {}) if judged else {}
         blamed = statistics_warnings(label, row, finished.base, moved)
         own = curve_warnings(label, row["curve"], row["alpha"], row["open_end"], floor=floor, limit=limit)
         # The cause that is known speaks for the damage.

@@ -180,8 +180,8 @@ def statistics_warnings(
     """Return `moved-statistics` for a merge that lost retain accuracy while its members' statistics did not count.
 
     That is a row that keeps the base's running statistics, of a pool one of whose members moved them by more than 0.02
-    standard deviations, which lost more than 1 % of the base's retain accuracy. A row beside which there is a projected
-    one is not judged.
+    standard deviations, which lost more than 1 % of the base's retain accuracy. Rows of a run with
+    projected ones are not judged, nor those that are to become like unseen rows or a reference.
     """
     most = max(moved.values(), default=0.0)
     if row.get("buffers") != "keep" or most <= MOVED:
