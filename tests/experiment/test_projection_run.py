@@ -231,10 +231,11 @@ def test_moved_statistics_are_a_warning_where_keeping_the_bases_cost_something(f
     assert min(moved.values()) > 0.02
     assert not any(one["name"] == "moved-statistics" for one in results["warnings"])  # there is a projected row
     row, base = {"buffers": "keep", "retain": 80.0}, {"retain": 90.0}
-    (found,) = statistics_warnings("mean", row, base, moved)
-    assert found["name"] == "moved-statistics"
-    assert found["advice"] == "project the vector (projection: {rows: retain})"
+    (found,) = statistics_warnings({"mean": row, "other": {**row, "retain": 85.0}}, base, moved)
+    assert (found["name"], found["method"]) == ("moved-statistics", "pool")
+    assert "lost up to 11 % of its value (mean)" in found["text"]
+    assert found["advice"] == "project the vectors (projection: {rows: retain})"
     for changed in ({"buffers": "negate"}, {"retain": 89.9}):
-        assert not statistics_warnings("mean", {**row, **changed}, base, moved)
-    assert not statistics_warnings("mean", row, base, {"a": 0.0})
-    assert not statistics_warnings("mean", row, base, {})
+        assert not statistics_warnings({"mean": {**row, **changed}}, base, moved)
+    assert not statistics_warnings({"mean": row}, base, {"a": 0.0})
+    assert not statistics_warnings({"mean": row}, base, {})

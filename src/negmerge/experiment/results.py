@@ -156,13 +156,12 @@ def _warnings(config: RunConfig, rows: Mapping[str, int], finished: Finished, me
         distance = next(iter(curves.values()))["curve"][0].get("holdout")
         trained = config.base.train is not None
         found += unseen_warnings(distance, rows["forget"], rows["validation"], trained_here=trained)
-    projected = any(row.get("projection") for row in curves.values())
+    judged = rule.objective == "retain-floor" and not any(row.get("projection") for row in curves.values())
+    blamed = statistics_warnings(curves, finished.base, pool.get("statistics_moved") or {}) if judged else []
+    found += blamed
     for label, row in curves.items():
         limit, floor = rule.max_alpha, row["floor"]
-        judged = rule.objective == "retain-floor" and not projected
-        moved = (pool.get("statistics_moved") or {}) if judged else {}
-        blamed = statistics_warnings(label, row, finished.base, moved)
         own = curve_warnings(label, row["curve"], row["alpha"], row["open_end"], floor=floor, limit=limit)
         # The cause that is known speaks for the damage.
-        found += blamed + [one for one in own if not (blamed and one["name"] == "retain-damage")]
+        found += [one for one in own if not (blamed and one["name"] == "retain-damage")]
     return found

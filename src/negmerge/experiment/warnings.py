@@ -175,24 +175,24 @@ def _members(names: Sequence[str]) -> str:
 
 
 def statistics_warnings(
-    label: str, row: Mapping[str, Any], base: Mapping[str, Any], moved: Mapping[str, float]
+    rows: Mapping[str, Mapping[str, Any]], base: Mapping[str, Any], moved: Mapping[str, float]
 ) -> Warnings:
-    """Return `moved-statistics` for a merge that lost retain accuracy while its members' statistics did not count.
+    """Return `moved-statistics` where merges lost retain accuracy while their members' statistics did not count.
 
-    That is a row that keeps the base's running statistics, of a pool one of whose members moved them by more than 0.02
-    standard deviations, which lost more than 1 % of the base's retain accuracy. Rows of a run with
-    projected ones are not judged, nor those that are to become like unseen rows or a reference.
+    That is said of a pool one of whose members moved its running means by more than 0.02 standard deviations, where a
+    row that keeps the base's lost more than 1 % of the base's retain accuracy.
     """
-    most = max(moved.values(), default=0.0)
-    if row.get("buffers") != "keep" or most <= MOVED:
+    most, whole = max(moved.values(), default=0.0), base.get("retain")
+    if most <= MOVED or not whole:
         return []
-    if not base.get("retain") or row.get("retain") is None:
+    kept = {label: row["retain"] for label, row in rows.items() if row.get("buffers") == "keep" and row.get("retain")}
+    lost = {label: 1.0 - retain / whole for label, retain in kept.items()}
+    if max(lost.values(), default=0.0) <= COST:
         return []
-    lost = 1.0 - row["retain"] / base["retain"]
-    if lost <= COST:
-        return []
+    worst = max(lost, key=lost.__getitem__)
     text = (
         f"the members were trained with running statistics of the forget rows ({most:.2f} standard deviations from the "
-        f"base's), the merge keeps the base's, and retain accuracy lost {100 * lost:.0f} % of its value"
+        f"base's), merges keep the base's, and retain accuracy lost up to {100 * lost[worst]:.0f} % of its value "
+        f"({worst})"
     )
-    return [_warning("moved-statistics", label, text, "project the vector (projection: {rows: retain})")]
+    return [_warning("moved-statistics", "pool", text, "project the vectors (projection: {rows: retain})")]
