@@ -60,6 +60,7 @@ if __name__ == "__main__":
     config = {
         "name": "own-architecture",
         "threads": 1,
+        "workers": 1,  # so small a network trains fastest in one process
         "model": {"family": {"file": __file__}, "width": 48},
         "data": {"source": "digits", "forget": {"classes": ["3"]}},
         "base": {"train": {"epochs": 15, "lr": 3e-3}},  # or {checkpoint: FILE}: the model you have

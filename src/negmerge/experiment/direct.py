@@ -88,9 +88,9 @@ class Request:
         """Return the model and base parts of the config, and the task."""
         if earlier is not None and previous is not None:
             row = _shipped_row(earlier)
-            weights = previous / "methods" / row / "model.safetensors"
+            weights = _whole(previous) / "methods" / row / "model.safetensors"
             self.assumed.append(f"model: what the run in {previous} left ({row}), of its family {_family(earlier)}")
-            return earlier["model"], {"checkpoint": str(weights), "previous": str(previous)}, earlier["task"]
+            return earlier["model"], {"checkpoint": str(weights), "previous": str(_whole(previous))}, earlier["task"]
         if self.family is None:
             found = TransformersModel(str(self.model))
             if self.model.is_file():
@@ -98,13 +98,18 @@ class Request:
             kind = "image" if found.architecture.endswith(CLASSIFIERS["image"]) else "text"
             found.check("image" if kind == "image" else "text")
             self.assumed.append(f"model: {found.architecture or 'a classifier'} of transformers, for {kind}s")
-            return {"family": "hf", "path": str(self.model)}, {"pretrained": True}, f"{kind}-classification"
+            path = _whole(self.model)
+            return {"family": "hf", "path": str(path)}, {"pretrained": True}, f"{kind}-classification"
         texts = self.family in names("text-families") and self.family != "hf"
         if self.family.endswith(FILE) or self.family == "hf":
             texts = not (self.retain is not None and self.retain.is_dir())
-        family: Any = {"file": self.family} if self.family.endswith(FILE) else self.family
+        family: Any = {"file": str(_whole(Path(self.family)))} if self.family.endswith(FILE) else self.family
         self.assumed.append(f"model: the weights in {self.model}, of the family {self.family}")
-        return {"family": family}, {"checkpoint": str(self.model)}, f"{'text' if texts else 'image'}-classification"
+        return (
+            {"family": family},
+            {"checkpoint": str(_whole(self.model))},
+            f"{'text' if texts else 'image'}-classification",
+        )
 
     def _texts(self, directory: Path, earlier: Mapping[str, Any] | None) -> dict[str, Any]:
         """Return the data part for rows in tables: those to forget come first, and all of them are forgotten."""
@@ -126,7 +131,7 @@ class Request:
         rows = _count(table)
         data: dict[str, Any] = {
             "source": source_of(retain[0]),
-            "path": [str(self.forget), *map(str, retain)],
+            "path": [str(_whole(path)) for path in (self.forget, *retain)],
             "columns": {"text": text, "label": label},
             "distinct_first": rows,
             "test_fraction": TEST,
@@ -145,7 +150,7 @@ class Request:
             )
             return data
         if not labels <= kept:
-            return {**data, "test": str(self.unseen)}
+            return {**data, "test": str(_whole(self.unseen))}
         self.assumed.append("the forgotten classes stay: α is chosen so that forgotten rows look like unseen ones")
         return {**data, **self._with_unseen(data, retain)}
 
@@ -163,7 +168,7 @@ class Request:
         seen = data["rows"] + sum(key not in gone for path in retain for key in keys(path))
         unseen = sum(key not in gone for key in keys(self.unseen))
         return {
-            "path": [*data["path"], str(self.unseen)],
+            "path": [*data["path"], str(_whole(self.unseen))],
             "train_rows": [0, seen],
             "train_first": seen,
             "test_fraction": 0.5,
@@ -179,7 +184,7 @@ class Request:
             raise InputError(
                 f"unlearn: {root or 'nothing'} is no folder of images; give --retain FOLDER, a folder a class"
             )
-        data: dict[str, Any] = {"source": "image-folder", "path": str(root), "objective": "retain-floor"}
+        data: dict[str, Any] = {"source": "image-folder", "path": str(_whole(root)), "objective": "retain-floor"}
         if self.forget.is_dir():
             if not self.forget.resolve().is_relative_to(root.resolve()):
                 raise InputError(
@@ -192,7 +197,7 @@ class Request:
             raise InputError(f"unlearn: {self.forget} is no list; give file names, one a line, in a {LIST} file")
         listed = [line for line in self.forget.read_text().splitlines() if line.strip()]
         self.assumed.append(f"{self.forget} names {len(listed)} images of {root}; the others are kept")
-        return {**data, "forget": {"files": str(self.forget)}, "rows": max(1, len(listed))}
+        return {**data, "forget": {"files": str(_whole(self.forget))}, "rows": max(1, len(listed))}
 
     def _parameters(self, model: Mapping[str, Any], base: Mapping[str, Any]) -> int:
         checkpoint = open_checkpoint(Path(base.get("checkpoint") or model["path"]))
@@ -230,6 +235,11 @@ def export(config: Config, place: RunDir) -> Path:
     family.export(family.Settings(**config.model.settings), prepare(place, config).task.open(weights), partial)
     partial.replace(target)
     return target
+
+
+def _whole(path: Path) -> Path:
+    """Return a path that holds wherever the next command is called; a hub id as it is."""
+    return path.resolve() if path.exists() else path
 
 
 def _config_of(run: Path) -> dict[str, Any]:
