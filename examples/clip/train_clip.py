@@ -26,8 +26,8 @@ from negmerge.requests.splits import hold_out
 from negmerge.seeding import derive_seed
 from negmerge.tasks.image_classification.augmentation import augment
 from negmerge.tasks.image_classification.images import ImageSet
-from negmerge.training import TrainSettings, fit
-from negmerge.training.loop import Epoch
+from negmerge.training import TrainSettings
+from negmerge.training.loop import Epoch, fit
 
 AUGMENT = {"cifar10": "crop+flip", "mnist": "crop2"}  # a digit in the mirror is another sign
 CAPTIONS = {

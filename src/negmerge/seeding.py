@@ -1,10 +1,13 @@
 """Seeds of the parts of a run, each independent of the others, and modules made from a seed."""
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import torch
-from torch import nn
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def derive_seed(seed: int, *parts: int | str) -> int:
@@ -19,6 +22,8 @@ def derive_seed(seed: int, *parts: int | str) -> int:
 
 def seeded(make: Callable[[], nn.Module], seed: int) -> nn.Module:
     """Return the module that `make` makes on the CPU under a seed; all global generators are as before."""
+    import torch
+
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the accelerators too
         return make()

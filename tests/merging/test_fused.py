@@ -91,7 +91,6 @@ def cut_into(monkeypatch, chunk):
     """Make every job as large as `chunk` elements."""
     for module in (fused, fused_ranks, plain):
         monkeypatch.setattr(module, "CHUNK", chunk)
-    monkeypatch.setattr(fused, "HELD", 4 * chunk)
 
 
 def same(a, b):

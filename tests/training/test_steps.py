@@ -7,7 +7,8 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from negmerge.training import TrainSettings, fit
+from negmerge.training import TrainSettings
+from negmerge.training.loop import fit
 
 DATA = torch.randn(24, 3, generator=torch.Generator().manual_seed(0))
 

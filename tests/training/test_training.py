@@ -15,10 +15,10 @@ from negmerge.tasks.image_classification.classifier import Classifier
 from negmerge.tasks.image_classification.sources import digits
 from negmerge.tasks.image_classification.store import Store
 from negmerge.tasks.image_classification.task import ImageClassification
-from negmerge.training import TrainSettings, fit
+from negmerge.training import TrainSettings
 from negmerge.training import job as job_module
 from negmerge.training.job import TrainingJob, train
-from negmerge.training.loop import Epoch
+from negmerge.training.loop import Epoch, fit
 from negmerge.training.pool import expand_grid
 from negmerge.training.progress import Progress
 

@@ -12,7 +12,6 @@ from negmerge.experiment.contexts import facts_of
 from negmerge.experiment.methods import check_settings, describe, needs_of
 from negmerge.selection.negated_model import apply_vector
 from negmerge.training.progress import Progress
-from negmerge.unlearning import fitting
 from negmerge.unlearning.method import method_of
 from negmerge.unlearning.methods import influence
 from negmerge.unlearning.search import search_ranges
@@ -95,10 +94,10 @@ def test_a_finished_method_is_read_back(name, make_context, monkeypatch):
     def never(*_, **__):
         raise AssertionError("trained, judged or merged again")
 
-    monkeypatch.setattr(fitting, "fit", never)
+    monkeypatch.setattr("negmerge.training.loop.fit", never)
     monkeypatch.setattr("negmerge.training.fitting.fit", never)
     monkeypatch.setattr("negmerge.unlearning.methods.influence.newton_step", never)
-    monkeypatch.setattr("negmerge.unlearning.negation.merge_vector", never)
+    monkeypatch.setattr("negmerge.merging.engine.merge_vector", never)
     monkeypatch.setattr("negmerge.tasks.image_classification.task.observe_parts", never)
     assert facts_of(run(name, context)) == facts_of(outcome)
 

@@ -12,7 +12,8 @@ from negmerge.errors import InputError
 from negmerge.tasks.image_classification.boundary import nearest_classes
 from negmerge.tasks.image_classification.classifier import Classifier
 from negmerge.tasks.image_classification.task import ImageClassification
-from negmerge.training import TrainSettings, fit
+from negmerge.training import TrainSettings
+from negmerge.training.loop import fit
 from negmerge.unlearning import relabelling
 from negmerge.unlearning.context import TrainingData
 from negmerge.unlearning.methods import random_labels

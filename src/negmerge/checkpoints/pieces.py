@@ -13,9 +13,10 @@ Source: BLAKE3, https://github.com/BLAKE3-team/BLAKE3-specs
 
 import os
 import threading
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ STRETCH = 2**18  # bytes of a piece that belongs to no tensor
 PREFIX = "blake3-tree:"
 
 Span = tuple[int, int, int]  # first byte, end, bytes of an element
+Array = np.ndarray[Any, Any]
 
 
 def placeholder(index: int) -> str:
@@ -47,9 +49,11 @@ class PieceHash:
         self._path, self._descriptor = path, descriptor
         self._parts = list(_parts(size, tensors, start))
         self._index = {begin: i for i, (begin, _, _) in enumerate(self._parts)}
-        self._digests: list[bytes | None] = [None] * len(self._parts)
-        self._begun: dict[int, _Begun] = {}
-        self._lock = threading.Lock()
+        self._spans = np.array(self._parts, np.int64).reshape(-1, 3).T  # begins, ends, bytes of a piece
+        counts = -(-(self._spans[1] - self._spans[0]) // self._spans[2])
+        self._firsts = [0, *np.cumsum(counts).tolist()]  # of the pieces of each part, among all of the file
+        self._digests = np.zeros((self._firsts[-1], 32), np.uint8)
+        self._there = np.zeros(self._firsts[-1], np.bool_)
 
     def put(self, begin: int, offset: int, data: Any) -> None:
         """Take bytes of the tensor that begins at byte `begin` of the file, from its byte `offset` on.
@@ -57,35 +61,43 @@ class PieceHash:
         Whole pieces count; any other bytes are left to `finish`. So are those that were put before.
         """
         i = self._index.get(begin)
-        if i is None or self._digests[i] is not None:
+        if i is None:
             return
         _, end, piece = self._parts[i]
         view, length = memoryview(data), end - begin
-        if length <= piece:
-            if offset == 0 and len(view) == length:
-                self._digests[i] = _digest(_digest(view))
-            return
-        for at in range(-offset % piece, len(view), piece):
-            first = offset + at
-            whole = at + piece <= len(view) or first + len(view) - at == length
-            if whole and not self._is_there(i, first // piece):
-                self._put_piece(i, first // piece, _digest(view[at : at + piece]), -(-length // piece))
+        for at in range(-offset % piece, min(len(view), length - offset), piece):
+            size, place = min(piece, length - offset - at), self._firsts[i] + (offset + at) // piece
+            if at + size <= len(view) and not self._there[place]:  # several terms of a merge may read the same tensor
+                self._digests[place] = np.frombuffer(_digest(view[at : at + size]), np.uint8)
+                self._there[place] = True
 
-    def _is_there(self, part: int, place: int) -> bool:
-        """Whether a piece was put before: several terms of a merge may read the same tensor."""
-        begun = self._begun.get(part)
-        return begun is not None and bool(begun.there[place])
+    def first_pieces(self, begins: Array, sizes: Array, widths: Array) -> Array:
+        """Return the number of the first piece of the tensors that begin at these bytes; −1 for one that is no part.
 
-    def _put_piece(self, part: int, place: int, digest: bytes, count: int) -> None:
-        with self._lock:
-            if self._digests[part] is not None:
-                return
-            begun = self._begun.setdefault(part, _Begun(bytearray(32 * count), bytearray(count)))
-            begun.digests[32 * place : 32 * place + 32] = digest
-            begun.there[place] = 1
-            if begun.there.find(0) < 0:
-                self._digests[part] = _digest(begun.digests)
-                del self._begun[part]
+        begins, sizes, widths: [n], in bytes; a width is that of an element.
+        """
+        if not self._parts:
+            return np.full(len(begins), -1, np.int64)
+        own = self._spans[:, np.minimum(np.searchsorted(self._spans[0], begins), len(self._parts) - 1)]
+        fits = (own[0] == begins) & (own[1] - begins == sizes) & (own[2] == widths * ELEMENTS)
+        firsts = np.array(self._firsts)[np.searchsorted(self._spans[0], begins) * fits]
+        return np.where(fits, firsts, -1)
+
+    def put_digests(self, pieces: Array, digests: Array) -> None:
+        """Take the digests [n, 32] of pieces, by their numbers in the file [n]."""
+        self._digests[pieces] = digests
+        self._there[pieces] = True
+
+    def put_run(self, begin: int, offset: int, size: int, digests: Array) -> None:
+        """Take the digests [n, 32] of the pieces of the tensor at byte `begin`, from its byte `offset`, where a piece
+        begins, over `size` bytes; the last counts if it is whole.
+        """
+        i = self._index[begin]
+        _, end, piece = self._parts[i]
+        count = len(digests) if begin + offset + size == end else size // piece
+        first = self._firsts[i] + offset // piece
+        self._digests[first : first + count] = digests[:count]
+        self._there[first : first + count] = True
 
     def finish(self, threads: int = 2) -> str:
         """Return the hash of the file, once the pieces that were not put are read.
@@ -106,24 +118,16 @@ class PieceHash:
             with ThreadPoolExecutor(threads) as pool:
                 for _ in pool.map(read, missing):
                     pass
-        sizes = (end - begin for begin, end, _ in self._parts)
-        return PREFIX + _joined(sizes, self._digests).hex()
+        digests = self._digests.tobytes()
+        parts = [_digest(digests[32 * first : 32 * last]) for first, last in pairwise(self._firsts)]
+        return PREFIX + _joined((end - begin for begin, end, _ in self._parts), parts).hex()
 
     def _missing(self) -> Iterator[tuple[int, int, int]]:
-        for i, (begin, end, piece) in enumerate(self._parts):
-            if self._digests[i] is None:
-                begun = self._begun.get(i)
-                for place, offset in enumerate(range(0, end - begin, piece)):
-                    if begun is None or not begun.there[place]:
-                        yield begin, offset, min(piece, end - begin - offset)
-
-
-@dataclass(frozen=True)
-class _Begun:
-    """A part of which some pieces are there: their digests, and a flag for each piece."""
-
-    digests: bytearray
-    there: bytearray
+        for place in np.flatnonzero(~self._there).tolist():
+            i = bisect_right(self._firsts, place) - 1
+            begin, end, piece = self._parts[i]
+            offset = (place - self._firsts[i]) * piece
+            yield begin, offset, min(piece, end - begin - offset)
 
 
 def hash_pieces(path: Path, tensors: Iterable[Span] = (), start: int = 0, threads: int = 2) -> str:
@@ -160,8 +164,8 @@ def _digest(data: Any) -> bytes:
     return found
 
 
-def _joined(sizes: Iterable[int], digests: Iterable[bytes | None]) -> bytes:
-    parts = [size.to_bytes(8, "little") + (digest or b"") for size, digest in zip(sizes, digests, strict=True)]
+def _joined(sizes: Iterable[int], digests: Iterable[bytes]) -> bytes:
+    parts = [size.to_bytes(8, "little") + digest for size, digest in zip(sizes, digests, strict=True)]
     return _digest(b"".join(parts))
 
 

@@ -12,7 +12,7 @@ from negmerge.checkpoints.atomic import atomic_write, begin_write_back
 from negmerge.checkpoints.base import elements
 from negmerge.checkpoints.dtypes import DType, Raw, of_torch
 from negmerge.checkpoints.memory import stored
-from negmerge.checkpoints.pieces import PieceHash, view_of
+from negmerge.checkpoints.pieces import ELEMENTS, PieceHash, view_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,12 +56,17 @@ class SafetensorsWriter:
             spans = [(places[name], places[name] + elements(s) * d.itemsize, d.itemsize) for name, d, s in ordered]
             self._hash = PieceHash(Path(str(file.name)), self._descriptor, size, spans, self.data_start)
 
-    def write(self, name: str, start: int, values: Raw) -> None:
-        """Write elements of the flattened tensor `name` as they are stored, a 1-D array, from element `start` on."""
+    def write(self, name: str, start: int, values: Raw, digests: Raw | None = None) -> None:
+        """Write elements of the flattened tensor `name` as they are stored, a 1-D array, from element `start` on.
+
+        `digests`, [pieces, 32], are those of their pieces of the hash, if they are known: else they are taken here.
+        """
         if len(values):
             begin, offset = self.data_start + self._offsets[name], start * values.itemsize
             data = view_of(np.ascontiguousarray(values))
-            if self._hash is not None:
+            if self._hash is not None and digests is not None and start % ELEMENTS == 0:
+                self._hash.put_run(begin, offset, len(data), digests)
+            elif self._hash is not None:
                 self._hash.put(begin, offset, data)
             self._write(data, begin + offset)
 

@@ -36,7 +36,7 @@ def list_names(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> N
 
 
 def _methods(names: Iterable[str]) -> Iterator[tuple[tuple[str, str], list[str]]]:
-    """Yield name and summary of each method, and the lines below them; torch is imported after those that merge."""
+    """Yield name and summary of each method, those that merge first, and the lines below them; without torch."""
     from negmerge import registry
     from negmerge.merging.method import MERGE_NEEDS, load_method
 

@@ -53,15 +53,17 @@ def range_error(name: str, dtype: DType, alpha: float) -> InputError:
 
 @dataclass(frozen=True)
 class Outlet:
-    """Where merged elements go: `write` takes them as they are stored in `dtype(name)`.
+    """Where merged elements go: `write(name, start, values)` takes them as they are stored in `dtype(name)`.
 
-    With `vector` they are τ itself, in the dtype of the arithmetic. `at_least` holds tensors above a number, such as
-    variances; `alpha` stands in messages.
+    Where OUT is `hashed`, `write` also takes the digests [pieces, 32] of the pieces of the hash of these values, where
+    they are known. With `vector` they are τ itself, in the dtype of the arithmetic. `at_least` holds tensors above a
+    number, such as variances; `alpha` stands in messages.
     """
 
     dtype: Callable[[str], DType]
-    write: Callable[[str, int, Raw], None]
+    write: Callable[..., None]
     vector: bool = False
+    hashed: bool = False
     at_least: Mapping[str, float] = field(default_factory=dict)
     alpha: float = 1.0
 

@@ -5,10 +5,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from negmerge.checkpoints import Checkpoint
 from negmerge.checkpoints.dtypes import Raw
 from negmerge.checkpoints.pieces import PieceHash, hash_list, hash_pieces, view_of
 from negmerge.errors import InputError
+
+Array = np.ndarray[Any, Any]
 
 
 class InputHashes:
@@ -31,6 +35,24 @@ class InputHashes:
         found = self._by_descriptor.get(descriptor)
         if found is not None:
             found.put(begin, offset, data)
+
+    def first_pieces(self, places: Array, sizes: Array, widths: Array) -> Array:
+        """Return where the digests of tensors begin, [tensors, checkpoints]: −1 where a tensor is no part of a hash.
+
+        places: [tensors, checkpoints, 2], an open file and where the tensor begins in it; sizes: [tensors], elements;
+        widths: [tensors, checkpoints], bytes of one.
+        """
+        found = np.full(places.shape[:2], -1, np.int64)
+        for descriptor, file in self._by_descriptor.items():
+            own = places[:, :, 0] == descriptor
+            found[own] = file.first_pieces(places[own][:, 1], (sizes[:, None] * widths)[own], widths[own])
+        return found
+
+    def put_digests(self, descriptors: Array, firsts: Array, places: Array, digests: Array) -> None:
+        """Take the digests [n, 32] of whole pieces: number `places` [n] of the tensors that begin at `firsts` [n]."""
+        for descriptor in np.unique(descriptors[firsts >= 0]).tolist():
+            own = (descriptors == descriptor) & (firsts >= 0)
+            self._by_descriptor[descriptor].put_digests((firsts + places)[own], digests[own])
 
     def read(self, checkpoint: Checkpoint, name: str, start: int, stop: int) -> Raw:
         """Return elements of a tensor as they are stored, and take their bytes."""

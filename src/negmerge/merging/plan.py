@@ -20,7 +20,7 @@ from negmerge.merging.pool.ties import groups
 if TYPE_CHECKING:
     from negmerge.merging.compiled.sources import Sources
 
-Write = Callable[[str, int, Raw], None]
+Write = Callable[..., None]  # see applying.Outlet
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ class Plan:
         """Return a `write` that writes each piece of a merged tensor under all names that are tied to it."""
         copies = groups([*self.merged, *self.tied], self.tied)
 
-        def write_all(name: str, start: int, values: Raw) -> None:
+        def write_all(name: str, start: int, values: Raw, *digests: Raw) -> None:
             for own in copies[name]:
-                write(own, start, values)
+                write(own, start, values, *digests)
 
         return write_all if self.tied else write
 

@@ -108,6 +108,7 @@ def write_merge(request: MergeRequest) -> MergeReport:
             outlet = Outlet(
                 of_out,
                 plan.under_all_names(weights.write),
+                hashed=True,
                 at_least=least_values(plan.merged),
                 alpha=request.terms[0].alpha,
             )

@@ -1,15 +1,19 @@
 """What a task is: everything that the rest of the package knows of rows, models, losses and scores."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 from negmerge.errors import InputError
-from negmerge.requests.rows import Rows
-from negmerge.scores import Columns, Score
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from negmerge.requests.rows import Rows
+    from negmerge.scores import Columns, Score
 
 Capability = TypeVar("Capability")
 
@@ -59,7 +63,7 @@ class Task(Protocol):
         not fit."""
         ...
 
-    def uncompiled(self) -> "Task":
+    def uncompiled(self) -> Task:
         """Return the task with nothing compiled, for a few steps that are timed; itself, where nothing is."""
         return self
 

@@ -1,6 +1,5 @@
 """One training loop, its settings, and the pool of fine-tuned members."""
 
-from negmerge.training.loop import fit
 from negmerge.training.settings import TrainSettings
 
-__all__ = ["TrainSettings", "fit"]
+__all__ = ["TrainSettings"]

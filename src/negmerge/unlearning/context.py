@@ -1,15 +1,18 @@
 """What a competing method is given, and what it returns."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Literal
 
 from negmerge.selection import Selection
 from negmerge.tasks.task import Task
 from negmerge.training import TrainSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Rank = tuple[float, ...]
 

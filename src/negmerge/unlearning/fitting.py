@@ -1,25 +1,29 @@
 """Train on from the base: what every method does that changes the weights epoch by epoch."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor, nn
 
 from negmerge.checkpoints import write_bytes_atomic, write_state_dict
 from negmerge.errors import NegmergeError
 from negmerge.seeding import derive_seed
 from negmerge.tasks.task import Batches
-from negmerge.training import TrainSettings, fit
-from negmerge.training.loop import Epoch
-from negmerge.training.progress import Progress
+from negmerge.training import TrainSettings
 from negmerge.unlearning.context import Context, Outcome, TrainingData
 
-Loss = Callable[[nn.Module, Any], Tensor]
-Hook = Callable[[nn.Module], None]
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from negmerge.training.loop import Epoch
+
+    Loss = Callable[[nn.Module, Any], Tensor]
+    Hook = Callable[[nn.Module], None]
 
 
 class SgdSettings(BaseModel):
@@ -80,6 +84,9 @@ def fit_base(context: Context, settings: SgdSettings, prepare: Callable[[], Fitt
 
     Raises NegmergeError where the loss of an epoch, or a weight, is not finite.
     """
+    from negmerge.training.loop import fit
+    from negmerge.training.progress import Progress
+
     directory = context.directory
     checkpoint, facts_file = directory / "model.safetensors", directory / "training.json"
     if not facts_file.exists():

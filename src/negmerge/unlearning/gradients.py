@@ -1,14 +1,17 @@
 """Gradients at fixed weights over many rows: the model in evaluation mode, rows as they are."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from negmerge.tasks.task import RowLosses, need
 from negmerge.unlearning.context import TrainingData
 
-LossesOf = Callable[[Tensor], Iterable[Tensor]]  # rows → their losses, [b] at a time
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    LossesOf = Callable[[Tensor], Iterable[Tensor]]  # rows → their losses, [b] at a time
 
 ROWS = 250  # rows in one pass; sums are taken in this order, so it is part of the result's last bits
 
@@ -28,6 +31,8 @@ def row_losses(data: TrainingData, model: nn.Module, rows: Tensor) -> Iterator[T
 
 def mean_gradient(losses: LossesOf, parameters: Sequence[nn.Parameter], rows: Tensor) -> list[Tensor]:
     """Return the gradient of the mean of `losses(rows)`, a tensor for each parameter."""
+    import torch
+
     total = [torch.zeros_like(parameter) for parameter in parameters]
     for part in losses(rows):
         gradients = torch.autograd.grad(part.sum(), parameters)

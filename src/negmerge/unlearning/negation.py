@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from negmerge.checkpoints import write_bytes_atomic
-from negmerge.merging.engine import merge_vector
 from negmerge.merging.merger import draws
 from negmerge.selection import Selection
 from negmerge.unlearning.context import Context, Outcome, Projecting
@@ -19,6 +18,8 @@ def negate(context: Context, method: str, settings: Mapping[str, Any], members: 
     A method that draws does so by the run's seed. What was done before an interruption is taken over: the vector, and
     each evaluated α.
     """
+    from negmerge.merging.engine import merge_vector
+
     context.directory.mkdir(parents=True, exist_ok=True)
     vector = context.directory / f"{name}.safetensors"
     facts_file = context.directory / f"{name}.json"

@@ -3,8 +3,6 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import torch
-
 from negmerge.seeding import derive_seed
 from negmerge.tasks.task import Classifies, need
 from negmerge.unlearning.context import TrainingData
@@ -19,6 +17,8 @@ def random_label_batches(
     First come all forget rows, each with a label drawn uniformly from all that it can have (its own included), anew
     in every epoch from (seed, epoch) alone; then, with `retain`, all retain rows with their own labels.
     """
+    import torch
+
     labelled = need(data.task, Classifies, "a method that draws labels")
     forget = batches_of(data, data.forget, settings, "forget")
     kept = batches_of(data, data.retain, settings, "retain") if retain else None

@@ -14,7 +14,8 @@ import numpy as np
 from negmerge.checkpoints.pieces import ELEMENTS
 from negmerge.merging.applying import Floats, Outlet
 from negmerge.merging.compiled import storing
-from negmerge.merging.compiled.loop import FETCHED, Found, Scratch, merge_pieces
+from negmerge.merging.compiled.hashing import Hashing
+from negmerge.merging.compiled.loop import Found, Scratch, merge_pieces
 from negmerge.merging.compiled.reading import FINE
 from negmerge.merging.compiled.rules import Rule, rule_of
 from negmerge.merging.compiled.sources import KINDS, Sources
@@ -22,19 +23,21 @@ from negmerge.merging.hashes import InputHashes
 from negmerge.merging.passes.jobs import Piece
 from negmerge.merging.plan import Statistics, Term
 
-CHUNK = 2**19  # elements of a tensor in one call: members are read in blocks, so only the result is held
-# With hashes, the bytes of a job are held: of each checkpoint so many, whole pieces of the hash, which stay in cache.
-HELD = 2 * 4 * ELEMENTS
-NO_BYTES = np.empty(64, np.uint8)
+CHUNK = 2**19  # elements of a tensor in one call, whole pieces of the hash: only the result is held
 Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
 class JobFound:
-    """What a job found: states of its pieces, elements kept, effects, and how the members agree."""
+    """What a job found: states of its pieces, elements kept, effects, and how the members agree.
+
+    `sealed` are the digests of OUT in pieces of the hash, those of piece i from `firsts[i]` on; empty where not wanted.
+    """
 
     states: np.ndarray[Any, Any]
     found: Found
+    sealed: Array
+    firsts: Sequence[int]
 
     def is_fine(self, index: int) -> bool:
         """Whether a piece was merged; the plain way says what is wrong with any other."""
@@ -44,6 +47,10 @@ class JobFound:
         """Return how many elements were kept of each piece that was merged, by the name of its tensor."""
         counts = zip(batch, self.found.kept.tolist(), self.states.tolist(), strict=True)
         return [(name, count) for (name, _, _), count, state in counts if state == FINE]
+
+    def digests(self, index: int) -> tuple[Array, ...]:
+        """Return what OUT's `write` takes beside a piece: its digests, where OUT is hashed."""
+        return (self.sealed[self.firsts[index] : self.firsts[index + 1]],) if len(self.sealed) else ()
 
     @property
     def agreement(self) -> tuple[Array, Array, Array]:
@@ -76,6 +83,7 @@ class FusedTerm:
         self._members = len(term.pool.members)
         self._sources = sources
         self._cutoffs = {name: value[:, 0].astype(np.float32) for name, value in statistics.items()}
+        self._firsts = hashes.first_pieces(sources.places, sources.sizes, sources.widths)
         self._scratch = threading.local()
         with np.errstate(over="ignore"):  # an α beyond float32 is found by what it makes of the weights
             self._alpha = np.float32(term.alpha)
@@ -83,9 +91,7 @@ class FusedTerm:
     @property
     def chunk(self) -> int:
         """How many elements a job should have."""
-        if not self._hashes:
-            return CHUNK
-        return HELD // int(self._sources.widths.max(initial=2))
+        return CHUNK
 
     def stored_names(self, outlet: Outlet) -> list[str]:
         """Return the names whose elements the loops can write as OUT stores them: float32, bfloat16 or float16."""
@@ -96,15 +102,16 @@ class FusedTerm:
 
         Without an outlet they are τ, float32, else θ₀ ∓ α·τ in the dtype of OUT.
         """
-        scratch, out = self._memory(pieces)
+        scratch, out, hashing = self._memory(pieces)
         rows = self._sources.rows(pieces)
         starts = np.fromiter((start for _, start, _ in pieces), np.int64, len(pieces))
         lengths = np.fromiter((stop for _, _, stop in pieces), np.int64, len(pieces)) - starts
         found = Found.of(self._sources.vectors[rows], self._members)
-        sources, fetched = self._sources.places[rows], NO_BYTES
-        if self._hashes and (there := self._fetch(rows, starts, lengths)) is not None:
-            sources, fetched = there
-            starts = np.zeros_like(starts)
+        firsts = np.concatenate([[0], np.cumsum(-(-lengths // ELEMENTS))])
+        if self._hashes:
+            hashing = hashing._replace(inputs=np.empty((firsts[-1], 1 + self._members, 32), np.uint8))
+        if outlet is not None and outlet.hashed:
+            hashing = hashing._replace(output=np.empty((firsts[-1], 32), np.uint8))
         if outlet is None or outlet.vector:
             operation, kinds = storing.DELTA, np.zeros(len(pieces), np.uint8)
         else:
@@ -114,11 +121,10 @@ class FusedTerm:
         if self._cutoffs:
             cutoffs[:] = [self._cutoffs[name] for name, _, _ in pieces]
         states = merge_pieces(
-            sources,
+            self._sources.places[rows],
             self._sources.kinds[rows],
             starts,
             lengths,
-            fetched,
             self._rule.kind,
             self._rule.need,
             cutoffs,
@@ -128,36 +134,35 @@ class FusedTerm:
             scratch,
             out,
             found,
+            hashing,
         )
-        return out, JobFound(states, found)
+        if self._hashes:
+            self._keep(rows, starts, lengths, states, hashing.inputs)
+        return out, JobFound(states, found, hashing.output, firsts.tolist())
 
-    def _fetch(self, rows: Array, starts: Array, lengths: Array) -> tuple[Array, Array] | None:
-        """Read the bytes of pieces into memory, hash them there, and return the sources of the loop, and the bytes."""
-        size = int((lengths * self._sources.widths[rows].sum(1)).sum()) + 64 * (1 + self._members) * len(rows)
-        if not hasattr(self._scratch, "fetched") or len(self._scratch.fetched) < size:
-            self._scratch.fetched = np.empty(-(-size // 64) * 64, np.uint8)
-        buffer = self._scratch.fetched
-        there = self._sources.fetch(rows, starts, lengths, buffer)
-        if there is None:
-            return None  # the loop itself will say where a file ends
-        places, counts = there
-        files = self._sources.places[rows].tolist()
-        offsets = (starts[:, None] * self._sources.widths[rows]).tolist()
-        view, put = memoryview(buffer), self._hashes.put
-        for own, before, at, count in zip(files, offsets, places.tolist(), counts.tolist(), strict=True):
-            for (descriptor, begin), offset, first, length in zip(own, before, at, count, strict=True):
-                put(descriptor, begin, offset, view[first : first + length])
-        sources = np.stack([np.full_like(places, FETCHED), places], axis=2)
-        return sources, buffer
+    def _keep(self, rows: Array, starts: Array, lengths: Array, states: Array, digests: Array) -> None:
+        """Hand over the digests [pieces of the hash, 1 + N, 32] of a job, where they are of whole pieces."""
+        counts = -(-lengths // ELEMENTS)
+        of = np.repeat(np.arange(len(rows)), counts)
+        inside = ELEMENTS * (np.arange(len(of)) - np.repeat(np.cumsum(counts) - counts, counts))
+        begins = starts[of] + inside
+        ends = np.minimum(begins + ELEMENTS, (starts + lengths)[of])
+        whole = (begins % ELEMENTS == 0) & ((ends - begins == ELEMENTS) | (ends == self._sources.sizes[rows[of]]))
+        fine = whole & (states[of] == FINE)
+        of, places = of[fine], begins[fine] // ELEMENTS
+        for i in range(1 + self._members):
+            firsts = self._firsts[rows[of], i]
+            self._hashes.put_digests(self._sources.places[rows[of], i, 0], firsts, places, digests[fine, i])
 
-    def _memory(self, pieces: Sequence[Piece]) -> tuple[Scratch, np.ndarray[Any, Any]]:
+    def _memory(self, pieces: Sequence[Piece]) -> tuple[Scratch, Array, Hashing]:
         if not hasattr(self._scratch, "blocks"):
             self._scratch.blocks = Scratch.of(self._members)
             self._scratch.out = np.empty(4 * CHUNK, np.uint8)
+            self._scratch.hashing = Hashing.of(1 + self._members, bool(self._hashes))
         total = 4 * sum(stop - start for _, start, stop in pieces)
         if len(self._scratch.out) < total:
             self._scratch.out = np.empty(total, np.uint8)
-        return self._scratch.blocks, self._scratch.out
+        return self._scratch.blocks, self._scratch.out, self._scratch.hashing
 
 
 def fused_terms(term: Term, sources: Sources | None, statistics: Statistics, hashes: InputHashes) -> list[FusedTerm]:

@@ -7,13 +7,16 @@ from typing import NamedTuple
 
 import numpy as np
 
+from negmerge.checkpoints.pieces import ELEMENTS
 from negmerge.execution.compiling import compiled
 from negmerge.merging.compiled.finishing import finish
 from negmerge.merging.compiled.folding import GROUP, STRICT, begin, fold_members
+from negmerge.merging.compiled.hashing import fetch_hashed, hash_piece
 from negmerge.merging.compiled.measuring import EFFECTS, SAMPLE, add_agreement, add_octaves, add_rounding
 from negmerge.merging.compiled.reading import (
     BFLOAT16,
     BLOCK,
+    FETCHED,
     FLOAT16,
     FLOAT32,
     NOT_FINITE,
@@ -24,8 +27,6 @@ from negmerge.merging.compiled.reading import (
     widen,
 )
 from negmerge.merging.compiled.storing import apply, write
-
-FETCHED = -2
 
 
 class Scratch(NamedTuple):
@@ -158,37 +159,46 @@ def put_halves(kind, base_kind, base, delta, values, out16, written, origin, eff
 
 @compiled
 def merge_pieces(  # type: ignore[no-untyped-def]
-    sources, kinds, starts, lengths, fetched, rule, need, cutoffs, operation, alpha, out_kinds, scratch, out, found
+    sources, kinds, starts, lengths, rule, need, cutoffs, operation, alpha, out_kinds, scratch, out, found, hashing
 ):  # fmt: skip
     """Merge pieces of tensors, and return the state of each: fine, unreadable, or not finite.
 
-    Checkpoint 0 is the base. sources: [pieces, 1 + N, 2], an open file and where the tensor begins in it, −1 and where
-    it begins in memory, or FETCHED and where the piece begins in `fetched` (uint8); kinds: [pieces, 1 + N], how they
-    are stored; starts, lengths: [pieces]; need: [N + 1], votes; cutoffs: [pieces, N], magnitudes to trim below;
-    out_kinds: [pieces], how OUT is stored; out: uint8, the pieces one after the other, each as long as in float32.
+    Checkpoint 0 is the base. sources: [pieces, 1 + N, 2], an open file and where the tensor begins in it, or −1 and
+    where it begins in memory; kinds: [pieces, 1 + N], how they are stored; starts, lengths: [pieces]; need: [N + 1],
+    votes; cutoffs: [pieces, N], magnitudes to trim below; out_kinds: [pieces], how OUT is stored; out: uint8, the
+    pieces one after the other, each as long as in float32; hashing: what is hashed on the way, in pieces of the hash
+    that begin where a piece does. The digests of a piece that is not fine are of no use.
     """
     states = np.zeros(len(lengths), np.uint8)
     members = kinds.shape[1] - 1
     out32, out16 = out.view(np.float32), out.view(np.uint16)
+    fetched = hashing.fetched
     fetched32, fetched16 = fetched.view(np.float32), fetched.view(np.uint16)
+    hashed, sealed = len(hashing.inputs) > 0, len(hashing.output) > 0
     floats, sample = scratch.floats, scratch.sample
     places = np.empty(GROUP, np.int64)
-    at = 0
+    at, before = 0, 0
     for p in range(len(lengths)):
         kind, effect = out_kinds[p], found.effects[p]
         for first in range(0, lengths[p], BLOCK):
             n = min(BLOCK, lengths[p] - first)
             total, low, high = floats[1, :n], floats[2, :n], floats[3, :n]
             up, down = scratch.counts[0, :n], scratch.counts[1, :n]
-            start = starts[p] + first
-            base, whole = _base(sources[p, 0], kinds[p, 0], start, fetched, n, scratch)
+            piece, inside = before + first // ELEMENTS, first % ELEMENTS
+            if hashed and inside == 0:
+                size = min(ELEMENTS, lengths[p] - first)
+                if not fetch_hashed(sources[p], kinds[p], starts[p] + first, size, hashing, piece):
+                    states[p] = UNREADABLE
+                    break
+            places_of, start = (hashing.held, inside) if hashed else (sources[p], starts[p] + first)
+            base, whole = _base(places_of[0], kinds[p, 0], start, fetched, n, scratch)
             sample[0, : min(n, SAMPLE)] = base[:SAMPLE]
             begin(rule, total, low, high, up, down)
             for i in range(0, members, GROUP):
                 count = min(GROUP, members - i)
                 some = slice(1 + i, 1 + i + count)
                 trims, rows, differs = cutoffs[p, i : i + count], sample[some], found.differs[i : i + count]
-                way = _gather(sources[p, some], kinds[p, some], start, fetched, n, scratch, places) if whole else 0
+                way = _gather(places_of[some], kinds[p, some], start, fetched, n, scratch, places) if whole else 0
                 if way == 0:
                     whole = False
                     break
@@ -215,5 +225,10 @@ def merge_pieces(  # type: ignore[no-untyped-def]
             products = found.products[found.vectors[p]]
             add_agreement(sample, 0, min(n, SAMPLE), rule == STRICT, low, high, products, found.agreement)
             found.kept[p] += keeps
+            if sealed and (inside + n == ELEMENTS or first + n == lengths[p]):
+                width = 4 if kind == FLOAT32 else 2
+                where = 4 * at + width * (first - inside)
+                hash_piece(out[where : where + width * (inside + n)], hashing.scratch, hashing.output[piece])
         at += lengths[p]
+        before += -(-lengths[p] // ELEMENTS)
     return states

@@ -14,6 +14,7 @@ if AVAILABLE:
 BLOCK = 2**14  # elements: nine float32 blocks of this length fit the second-level cache
 FLOAT32, BFLOAT16, FLOAT16 = 0, 1, 2
 FINE, UNREADABLE, NOT_FINITE = 0, 1, 2
+FETCHED = -2  # in the place of an open file: bytes that were read before
 
 if AVAILABLE:
     _pread: Any = types.ExternalFunction("pread", types.intp(types.int32, types.intp, types.intp, types.int64))
@@ -39,8 +40,8 @@ if AVAILABLE:
 
 
 @compiled
-def _fetch(descriptor, offset, address, count):  # type: ignore[no-untyped-def]
-    # Bytes of an open file, or (descriptor −1) of this process's memory at address `offset`, to `address`.
+def fetch(descriptor, offset, address, count):  # type: ignore[no-untyped-def]
+    """Copy bytes of an open file, or (descriptor −1) of this process's memory at address `offset`, to `address`."""
     if descriptor < 0:
         _memcpy(address, offset, count)
         return True
@@ -57,7 +58,7 @@ def _fetch(descriptor, offset, address, count):  # type: ignore[no-untyped-def]
 def read_raw(descriptor, offset, first, out):  # type: ignore[no-untyped-def]
     """Read elements of one checkpoint, from element `first` on, as they are stored; False where they end."""
     width = out.itemsize
-    return _fetch(descriptor, offset + width * first, out.ctypes.data, width * len(out))
+    return fetch(descriptor, offset + width * first, out.ctypes.data, width * len(out))
 
 
 @compiled
@@ -86,19 +87,6 @@ def load(descriptor, offset, kind, first, raw, values):  # type: ignore[no-untyp
     if not read_raw(descriptor, offset, first, raw[: len(values)]):
         return False
     widen(kind, raw[: len(values)], values)
-    return True
-
-
-@compiled
-def fetch_pieces(descriptors, offsets, counts, addresses):  # type: ignore[no-untyped-def]
-    """Read the bytes of pieces [pieces, 1 + N] to addresses of memory; False where a file ends before.
-
-    descriptors, offsets, counts, addresses: [pieces, 1 + N], in bytes.
-    """
-    for p in range(len(descriptors)):
-        for i in range(descriptors.shape[1]):
-            if not _fetch(descriptors[p, i], offsets[p, i], addresses[p, i], counts[p, i]):
-                return False
     return True
 
 

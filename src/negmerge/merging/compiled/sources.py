@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from negmerge.checkpoints import Checkpoint
+from negmerge.checkpoints.base import elements
 from negmerge.checkpoints.dtypes import BFLOAT16, FLOAT16, FLOAT32
 from negmerge.merging.compiled import reading
-from negmerge.merging.compiled.reading import fetch_pieces
 from negmerge.merging.passes.jobs import Piece
 from negmerge.merging.pool.fitted import Pool
 
@@ -21,7 +21,8 @@ class Sources:
     """The merged tensors of a pool that the loops can read: arrays [tensors, 1 + N], checkpoint 0 is the base.
 
     A tensor is readable where every checkpoint can point at its plain bytes, in a dtype that the loops know.
-    `places` is [tensors, 1 + N, 2]: an open file, or −1 for memory, and where the tensor begins there.
+    `places` is [tensors, 1 + N, 2]: an open file, or −1 for memory, and where the tensor begins there; `sizes` are
+    elements, `widths` the bytes of one.
     """
 
     def __init__(self, pool: Pool) -> None:
@@ -37,22 +38,9 @@ class Sources:
         self.names = tuple(name for name, fine in zip(names, readable.tolist(), strict=True) if fine)
         self.index = {name: i for i, name in enumerate(self.names)}
         self.widths = np.where(self.kinds == reading.FLOAT32, 4, 2)
+        self.sizes = np.array([elements(pool.base.shape(name)) for name in self.names], np.int64)
         self.vectors = np.array([len(pool.base.shape(name)) < 2 for name in self.names], np.uint8)
 
     def rows(self, pieces: Sequence[Piece]) -> Array:
         """Return the rows of the arrays where the tensors of pieces stand."""
         return np.fromiter((self.index[name] for name, _, _ in pieces), np.int64, len(pieces))
-
-    def fetch(self, rows: Array, starts: Array, lengths: Array, buffer: Array) -> tuple[Array, Array] | None:
-        """Read the bytes of pieces of every checkpoint into a buffer (uint8), each aligned to 64 bytes.
-
-        Returned are their places in the buffer and their lengths, [pieces, 1 + N]; None where a file ends before.
-        """
-        widths = self.widths[rows]
-        counts = lengths[:, None] * widths
-        ends = np.cumsum((counts + 63) // 64 * 64).reshape(counts.shape)
-        places = ends - (counts + 63) // 64 * 64
-        found = self.places[rows]
-        offsets = found[:, :, 1] + starts[:, None] * widths
-        whole = fetch_pieces(found[:, :, 0].copy(), offsets, counts, places + buffer.ctypes.data)
-        return (places, counts) if whole else None

@@ -36,9 +36,12 @@ class WeightsWriter:
     def __init__(self, files: Mapping[str, SafetensorsWriter]) -> None:
         self._files = files
 
-    def write(self, name: str, start: int, values: Raw) -> None:
-        """Write elements of the flattened tensor `name` as they are stored, from element `start` on."""
-        self._files[name].write(name, start, values)
+    def write(self, name: str, start: int, values: Raw, digests: Raw | None = None) -> None:
+        """Write elements of the flattened tensor `name` as they are stored, from element `start` on.
+
+        `digests`, [pieces, 32], are those of their pieces of the hash, if they are known.
+        """
+        self._files[name].write(name, start, values, digests)
 
 
 @contextmanager

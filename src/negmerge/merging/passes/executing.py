@@ -166,7 +166,8 @@ class _Run:
             if job.is_fine(i):
                 dtype = exact(self.plan.base.dtype(name)) if self.outlet.vector else self.outlet.dtype(name)
                 size = (stop - start) * dtype.itemsize
-                self.outlet.write(name, start, out[4 * at : 4 * at + size].view(dtype.stored))
+                values = out[4 * at : 4 * at + size].view(dtype.stored)
+                self.outlet.write(name, start, values, *job.digests(i))
             else:
                 effect = effect + self._sum_piece(piece, found, plainly=True)
             self._tell(piece)

@@ -1,16 +1,19 @@
 """Boundary expanding: a class that does not exist takes the forget rows, and is removed with them."""
 
-from typing import Any
+from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING, Any
+
 from pydantic import Field
-from torch import Tensor, nn
 
 from negmerge.errors import InputError
 from negmerge.seeding import derive_seed, seeded
 from negmerge.tasks.task import Classifies, need
 from negmerge.unlearning.context import Context, Outcome
 from negmerge.unlearning.fitting import Fitting, SgdSettings, batches_of, fit_base
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 KIND = "train"
 NEEDS = ("forget",)
@@ -38,6 +41,8 @@ def unlearn(context: Context, settings: Settings) -> Outcome:
     Source: arXiv 2303.11570, section 3.3.
     """
 
+    import torch
+
     def prepare() -> Fitting:
         data = context.data
         labelled = need(data.task, Classifies, "boundary-expanding")
@@ -64,6 +69,9 @@ def widen_head(model: nn.Module, classes: int, seed: int) -> str:
 
     Raises InputError where the model has no such layer.
     """
+    import torch
+    from torch import nn
+
     found = [
         name
         for name, module in model.named_modules()

@@ -1,13 +1,17 @@
 """Boundary shrink: each forget row is given to the class across its nearest boundary."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
-from torch import Tensor, nn
 
 from negmerge.tasks.task import Classifies, Pixels, need
 from negmerge.unlearning.context import Context, Outcome
 from negmerge.unlearning.fitting import Fitting, SgdSettings, batches_of, fit_base
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 KIND = "train"
 NEEDS = ("forget",)

@@ -1,12 +1,16 @@
 """Gradient ascent: raise the loss on what is to be forgotten."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
-from torch import Tensor, nn
 
 from negmerge.unlearning.context import Context, Outcome
 from negmerge.unlearning.fitting import Fitting, SgdSettings, batches_of, fit_base
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 KIND = "train"
 NEEDS = ("forget",)

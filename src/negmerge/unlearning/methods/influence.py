@@ -1,22 +1,27 @@
 """Influence unlearning: one Newton step from the optimum with the forget rows to the one without them."""
 
+from __future__ import annotations
+
 import json
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor, nn
 
 from negmerge.checkpoints import read_state_dict, write_bytes_atomic, write_state_dict
 from negmerge.seeding import derive_seed
 from negmerge.tasks.task import RowLosses
 from negmerge.unlearning.context import SHARED, Context, Outcome
 from negmerge.unlearning.fitting import write_weights
-from negmerge.unlearning.gradients import LossesOf, mean_gradient, row_losses, trained_parameters
-from negmerge.unlearning.woodfisher import Solved, inverse_hessian_vector
+from negmerge.unlearning.gradients import mean_gradient, row_losses, trained_parameters
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from negmerge.unlearning.gradients import LossesOf
+    from negmerge.unlearning.woodfisher import Solved
 
 KIND = "train"
 NEEDS = ("forget", "retain")
@@ -49,6 +54,8 @@ def unlearn(context: Context, settings: Settings) -> Outcome:
 
     Source: arXiv 2304.04934, section 3 (IU); Singh & Alistarh, WoodFisher, NeurIPS 2020 (arXiv 2004.14340).
     """
+    import torch
+
     checkpoint, facts_file = context.directory / "model.safetensors", context.directory / "influence.json"
     if not facts_file.exists():
         context.directory.mkdir(parents=True, exist_ok=True)
@@ -67,6 +74,8 @@ def unlearn(context: Context, settings: Settings) -> Outcome:
 
 def _direction(context: Context, settings: Settings, model: nn.Module) -> dict[str, Any]:
     """Return the Newton step at the base, with how it was solved for; from the shared folder, where it is there."""
+    import torch
+
     data, parameters = context.data, trained_parameters(model)
     folder = context.shared / f"influence-{settings.samples}-{settings.damping:g}"
     vector_file, facts_file = folder / "direction.safetensors", folder / "direction.json"
@@ -102,6 +111,8 @@ def newton_step(
     Exact where the loss is quadratic with H its Hessian and the parameters minimise the damped mean over all rows: then
     parameters plus step minimise the damped mean over the retain rows.
     """
+    from negmerge.unlearning.woodfisher import inverse_hessian_vector
+
     of_forget, of_retain = (mean_gradient(losses, parameters, rows) for rows in (forget, retain))
     share = len(forget) / (len(forget) + len(retain))
     difference = [share * (f - r) for f, r in zip(of_forget, of_retain, strict=True)]

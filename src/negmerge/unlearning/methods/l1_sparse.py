@@ -1,13 +1,17 @@
 """ℓ1-sparse: fine-tuning on the retain rows with a penalty that makes weights small."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
-from torch import Tensor, nn
 
 from negmerge.unlearning.context import Context, Outcome
 from negmerge.unlearning.fitting import Fitting, SgdSettings, batches_of, fit_base
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 KIND = "train"
 NEEDS = ("retain",)

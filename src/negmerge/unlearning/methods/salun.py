@@ -1,18 +1,22 @@
 """SalUn: random labels, learned by the salient half of the weights alone."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
 
 from negmerge.tasks.task import Classifies, RowLosses
 from negmerge.unlearning.context import Context, Outcome
 from negmerge.unlearning.fitting import Fitting, SgdSettings, fit_base
 from negmerge.unlearning.gradients import mean_gradient, row_losses, trained_parameters
 from negmerge.unlearning.relabelling import random_label_batches
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 KIND = "train"
 NEEDS = ("forget", "retain")
@@ -67,11 +71,14 @@ def salience_mask(gradients: Sequence[Tensor], share: float) -> list[Tensor]:
     gradients: tensors of any shapes; the masks are boolean, of the same shapes. Ties at the threshold are all in the
     mask, so it may hold more than k; where γ = 0 it holds everything. The k-th value is selected, not sorted for.
 
+    >>> import torch
     >>> salience_mask([torch.tensor([3.0, -1.0]), torch.tensor([-2.0, 0.5])], 0.5)
     [tensor([ True, False]), tensor([ True, False])]
 
     Source: arXiv 2310.12508, equation 3.
     """
+    import torch
+
     # On the CPU, where the k-th value of tens of millions takes a moment on any machine.
     magnitudes = torch.cat([gradient.abs().flatten().cpu() for gradient in gradients])
     keep = math.ceil(share * len(magnitudes) - 1e-9)
@@ -87,6 +94,8 @@ def holding(
     Before a step the gradients outside are set to zero, so that they neither count in clipping nor enter the momentum;
     after it the weights outside are put back, against weight decay.
     """
+    import torch
+
     original = [parameter.detach().clone() for parameter in parameters]
 
     def before_step(model: nn.Module) -> None:

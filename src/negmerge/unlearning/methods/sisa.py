@@ -1,8 +1,10 @@
 """SISA: train in shards and slices from the start, so that only what a row has touched is trained again."""
 
-import torch
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
 
 from negmerge.checkpoints import read_state_dict, write_state_dict
 from negmerge.errors import InputError
@@ -10,6 +12,9 @@ from negmerge.seeding import derive_seed
 from negmerge.tasks.task import Ensembles, Starts, need
 from negmerge.training import TrainSettings
 from negmerge.unlearning.context import Context, Outcome, TrainingTask
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 KIND = "train"
 NEEDS = ("forget", "retain")
@@ -47,6 +52,8 @@ def unlearn(context: Context, settings: Settings) -> Outcome:
 
     Source: arXiv 1912.03817, sections IV and V.
     """
+    import torch
+
     data, together = context.data, need(context.data.task, Ensembles, "sisa")
     everything = torch.cat([data.retain, data.forget]).sort().values
     parts = deal(everything, settings.shards, settings.slices, derive_seed(data.seed, "shards"))
@@ -84,5 +91,7 @@ def deal(rows: Tensor, shards: int, slices: int, seed: int) -> list[list[Tensor]
 
     The order is a permutation drawn from the seed; every row is in exactly one part.
     """
+    import torch
+
     order = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))]
     return [list(shard.tensor_split(slices)) for shard in order.tensor_split(shards)]
