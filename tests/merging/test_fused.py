@@ -14,8 +14,9 @@ from negmerge.merging.engine import merge_checkpoints, merge_state_dicts, merge_
 from negmerge.merging.merger import Merger
 from negmerge.merging.passes import plain
 from negmerge.merging.passes.executing import execute
-from negmerge.merging.plan import Term, plan_merge
+from negmerge.merging.plan import plan_merge
 from negmerge.merging.pool.opening import open_pool
+from negmerge.merging.term import Term
 
 pytestmark = pytest.mark.skipif(not compiling.AVAILABLE, reason="needs numba")
 

@@ -11,8 +11,9 @@ from negmerge.merging.hashes import InputHashes
 from negmerge.merging.merger import Merger
 from negmerge.merging.passes.executing import execute
 from negmerge.merging.passes.on_device import DeviceTerm
-from negmerge.merging.plan import Term, plan_merge
+from negmerge.merging.plan import plan_merge
 from negmerge.merging.pool.opening import open_pool
+from negmerge.merging.term import Term
 from pools import drift, make_state
 
 METHODS = [

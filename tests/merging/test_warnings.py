@@ -15,9 +15,10 @@ from negmerge.merging.inspecting import inspect_checkpoints
 from negmerge.merging.merger import Merger
 from negmerge.merging.output.reports import merge_report
 from negmerge.merging.passes.executing import execute
-from negmerge.merging.plan import Term, plan_merge
+from negmerge.merging.plan import plan_merge
 from negmerge.merging.pool.opening import open_pool
 from negmerge.merging.resolution import HELD, rounded_up
+from negmerge.merging.term import Term
 
 SHAPES = {"embed": (40, 24), "layers.0.w": (24, 24), "layers.1.w": (24, 24), "norm": (24,)}
 

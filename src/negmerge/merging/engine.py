@@ -12,10 +12,11 @@ from negmerge.merging.buffers import Policy, least_values
 from negmerge.merging.output.reports import MergeReport, OnEvent, VectorReport
 from negmerge.merging.output.weights import FilePlan, written_weights
 from negmerge.merging.passes.executing import execute
-from negmerge.merging.plan import Term, plan_merge
+from negmerge.merging.plan import plan_merge
 from negmerge.merging.pool.fitting import fit_pool
 from negmerge.merging.pool.opening import open_terms, term_files
 from negmerge.merging.request import check_request
+from negmerge.merging.term import Term
 from negmerge.merging.writing import MergeRequest, TermRequest, plan_terms, write_merge
 
 if TYPE_CHECKING:

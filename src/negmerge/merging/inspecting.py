@@ -11,11 +11,12 @@ from negmerge.merging.agreement import Agreement, Effect
 from negmerge.merging.applying import Floats, no_effect
 from negmerge.merging.passes.jobs import Piece, cut, in_threads
 from negmerge.merging.passes.plain import CHUNK, NOTHING, PieceFound, inspect_piece
-from negmerge.merging.plan import Plan, Term, plan_merge
+from negmerge.merging.plan import Plan, plan_merge
 from negmerge.merging.pool.opening import open_pool
 from negmerge.merging.request import check_request
 from negmerge.merging.resolution import effect_warnings
 from negmerge.merging.tally import Tally, TensorCount
+from negmerge.merging.term import Term
 from negmerge.merging.warnings import chance_level, term_warnings
 
 

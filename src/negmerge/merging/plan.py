@@ -2,39 +2,23 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from negmerge.checkpoints import Checkpoint
 from negmerge.checkpoints.base import elements
 from negmerge.checkpoints.dtypes import Raw
 from negmerge.errors import InputError, listing
 from negmerge.execution import compiling
-from negmerge.merging.merger import Merger
 from negmerge.merging.passes.collecting import first_reads, ranked
 from negmerge.merging.passes.plain import chunk_of
 from negmerge.merging.pool.fitted import Pool
 from negmerge.merging.pool.ties import groups
+from negmerge.merging.term import Term
 
 if TYPE_CHECKING:
     from negmerge.merging.compiled.sources import Sources
 
 Write = Callable[..., None]  # see applying.Outlet
-
-
-@dataclass(frozen=True)
-class Term:
-    """One summand of a merge: ±α · w ⊙ method(members − origin), the origin being the base of the pool.
-
-    `weights` has a tensor w for every merged name, of the same shape; without it w is 1.
-    """
-
-    pool: Pool
-    merger: Merger
-    alpha: float = 1.0
-    add: bool = False
-    weights: Checkpoint | None = None
 
 
 @dataclass(frozen=True)
@@ -150,6 +134,3 @@ def _check_weights(weights: Checkpoint, pool: Pool) -> None:
     if problems:
         headline = f"{weights.path} does not fit as weights of {pool.base.path} in {len(problems)} tensors"
         raise InputError(listing(f"{headline} (--exclude leaves tensors out of the merge):", problems))
-
-
-Statistics = dict[str, np.ndarray[Any, Any]]

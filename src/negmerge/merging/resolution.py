@@ -10,8 +10,8 @@ from negmerge.checkpoints.dtypes import BFLOAT16, FLOAT16, FLOAT32, DType
 from negmerge.merging.agreement import Effect
 
 if TYPE_CHECKING:
-    from negmerge.merging.plan import Term
     from negmerge.merging.tally import TensorCount
+    from negmerge.merging.term import Term
 
 MOSTLY_LOST = 0.5  # relative error of the written change
 HELD = 0.1  # relative error that is called exact enough

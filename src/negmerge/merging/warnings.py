@@ -12,8 +12,8 @@ from negmerge.merging.agreement import Agreement
 from negmerge.merging.methods.consensus import votes_needed
 
 if TYPE_CHECKING:
-    from negmerge.merging.plan import Term
     from negmerge.merging.tally import TensorCount
+    from negmerge.merging.term import Term
 
 NEAR_CHANCE = 1.5
 MOSTLY_ZERO = 0.5

@@ -26,9 +26,10 @@ from negmerge.merging.output.reports import MergeReport, OnEvent, byte_counter, 
 from negmerge.merging.output.weights import WeightsWriter, parse_size
 from negmerge.merging.passes.executing import execute
 from negmerge.merging.passes.plain import CHUNK
-from negmerge.merging.plan import Plan, Term, plan_merge
+from negmerge.merging.plan import Plan, plan_merge
 from negmerge.merging.pool.opening import OpenTerms, TermFiles, open_terms
 from negmerge.merging.tally import Merged
+from negmerge.merging.term import Term
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from negmerge.merging.compiled.rules import Rule, rule_of
 from negmerge.merging.compiled.sources import KINDS, Sources
 from negmerge.merging.hashes import InputHashes
 from negmerge.merging.passes.jobs import Piece
-from negmerge.merging.plan import Statistics, Term
+from negmerge.merging.term import Statistics, Term
 
 CHUNK = 2**19  # elements of a tensor in one call, whole pieces of the hash: only the result is held
 Array = np.ndarray[Any, Any]

@@ -14,7 +14,8 @@ from negmerge.merging.buffers import Policy
 from negmerge.merging.hashes import InputHashes, Stamps
 from negmerge.merging.merger import Merger
 from negmerge.merging.output.weights import FilePlan
-from negmerge.merging.plan import Plan, Term
+from negmerge.merging.plan import Plan
+from negmerge.merging.term import Term
 from negmerge.version import __version__
 
 KEY = "negmerge"

@@ -15,8 +15,9 @@ from negmerge.merging.importance import read_importance
 from negmerge.merging.passes.collecting import collect
 from negmerge.merging.passes.jobs import OnBytes, Piece, cut, in_threads
 from negmerge.merging.passes.plain import NO_HASHES, Array, PieceFound, merge_piece
-from negmerge.merging.plan import Plan, Statistics, Term
+from negmerge.merging.plan import Plan
 from negmerge.merging.tally import Merged, Tally
+from negmerge.merging.term import Statistics, Term
 
 if TYPE_CHECKING:
     from negmerge.merging.compiled.fused import FusedTerm

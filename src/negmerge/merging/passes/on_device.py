@@ -24,7 +24,7 @@ from negmerge.merging.passes.jobs import Piece
 from negmerge.merging.passes.plain import EVERY, NOTHING, SAMPLED, PieceFound, refuse_infinite
 
 if TYPE_CHECKING:
-    from negmerge.merging.plan import Statistics, Term
+    from negmerge.merging.term import Statistics, Term
 
 
 @dataclass

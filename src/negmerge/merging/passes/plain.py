@@ -18,7 +18,7 @@ from negmerge.merging.passes.jobs import OnBytes, Piece, cut, in_threads
 from negmerge.merging.pool.fitted import Pool
 
 if TYPE_CHECKING:
-    from negmerge.merging.plan import Statistics, Term
+    from negmerge.merging.term import Statistics, Term
 
 CHUNK = 2**18  # elements of one member in a job: 1 MiB of float32
 CHUNK_ON_DEVICE = 2**20
