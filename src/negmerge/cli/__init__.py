@@ -12,6 +12,7 @@ from negmerge.cli.listing import list_names
 from negmerge.cli.merge import merge
 from negmerge.cli.moments import moments
 from negmerge.cli.report import report
+from negmerge.cli.rows import rows
 from negmerge.cli.run import run
 from negmerge.cli.schema import schema
 from negmerge.cli.unlearn import unlearn
@@ -33,6 +34,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "unlearn": unlearn,
     "moments": moments,
     "run": run,
+    "rows": rows,
     "report": report,
     "verify": verify,
     "list": list_names,

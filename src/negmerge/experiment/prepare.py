@@ -36,7 +36,8 @@ class About:
 class Material:
     """What all seeds of a run share; `parts` are the rows of the split, by their numbers in the task's table.
 
-    `inputs` are path, bytes and hash of every file that the run reads, and of its rows.
+    `inputs` are path, bytes and hash of every file that the run reads, and of its rows; `notes` say what should be
+    known of how the rows were found.
     """
 
     task: Task
@@ -47,6 +48,7 @@ class Material:
     compute: Compute
     bytes: int
     inputs: tuple[dict[str, Any], ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def prepare(place: RunDir, config: Config) -> Material:
@@ -60,7 +62,7 @@ def prepare(place: RunDir, config: Config) -> Material:
     files = [file_entry(path, shown) for shown, path in preparing.model_files(config.model).items()]
     if not (store.exists and split_file.exists()):
         loaded = preparing.load_data(config.data, config.model)
-        save_split(split_file, loaded.split)
+        save_split(split_file, loaded.split, loaded.source.train)
         loaded.write(store, model_files=files)
     facts = store.facts
     _check_same_files(facts.get("model_files", files), files, place)
@@ -69,9 +71,9 @@ def prepare(place: RunDir, config: Config) -> Material:
     compute = config.compute.on(device)
     task = preparing.make_task(config.data, config.model, compute, store, facts)
     parts = split.parts(len(store.table("train")))
-    about = _about(config, split, task.rows())
+    about = describe_request(config, split, task.rows())
     inputs = _inputs(config, files, facts)
-    return Material(task, split, parts, about, device, compute, facts["bytes"], inputs)
+    return Material(task, split, parts, about, device, compute, facts["bytes"], inputs, _notes(facts, split))
 
 
 def load_unwritten(config: Config) -> Material:
@@ -85,8 +87,14 @@ def load_unwritten(config: Config) -> Material:
     compute = config.compute.on(device)
     task = preparing.make_task(config.data, config.model, compute, loaded.tables, loaded.described)
     parts = loaded.split.parts(len(loaded.source.train))
-    about = _about(config, loaded.split, task.rows())
-    return Material(task, loaded.split, parts, about, device, compute, loaded.described["bytes"])
+    about = describe_request(config, loaded.split, task.rows())
+    described, split = loaded.described, loaded.split
+    return Material(task, split, parts, about, device, compute, described["bytes"], notes=_notes(described, split))
+
+
+def _notes(facts: Mapping[str, Any], split: Split) -> tuple[str, ...]:
+    """Return what should be known of how rows were read and found, a line each."""
+    return (*facts.get("notes", ()), *split.notes)
 
 
 def _inputs(config: Config, files: Sequence[dict[str, Any]], facts: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
@@ -105,13 +113,19 @@ def _plug_ins(config: Config) -> list[str]:
     return [*source_names(config.data), *methods, *config.evaluation.scores]
 
 
-def _about(config: Config, split: Split, rows: Rows) -> About:
+def describe_request(config: Config, split: Split, rows: Rows) -> About:
+    """Return what is said of the request and the model of a config whose split was drawn."""
     forgotten: tuple[str, ...] = ()
     rule, source = config.data.forget, _source_name(config.data.source, config.data.source_settings)
     text = f"forget {len(split.forget):,} rows of {source}"
     if split.kind == "class":
         forgotten = tuple(rows.groups[number] for number in rows.group_of[split.forget].unique().tolist())
         text = f"forget class {', '.join(forgotten)} of {source}"
+    elif rule is not None and (rule.files or rule.rows):
+        text = f"{text} that {(rule.files or rule.rows or Path()).name} lists"
+    elif rule is not None and rule.where:
+        asked = " and ".join(f"{name} is {' or '.join(map(str, values))}" for name, values in rule.where.items())
+        text = f"{text} where {asked}"
     elif rule is not None and rule.source is not None:
         text = f"forget {_source_name(rule.source, rule.source_settings)}, keep {source}"
     return About(text, source, short_name(config.model.family), config.model.settings, forgotten)

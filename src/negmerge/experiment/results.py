@@ -11,6 +11,7 @@ from negmerge.experiment.stages import Finished
 from negmerge.experiment.warnings import (
     Warnings,
     curve_warnings,
+    data_warnings,
     leave_one_out_warnings,
     pool_warnings,
     statistics_warnings,
@@ -76,7 +77,10 @@ def collect(config: RunConfig, material: Material, finished: Finished) -> dict[s
             "members": [_member(m, finished.pool["health"]) for m in finished.members],
         },
         "statistics_moved": finished.pool.get("statistics_moved") or {},
-        "warnings": _warnings(config, material.split.describe(), finished, methods),
+        "warnings": [
+            *data_warnings(material.notes),
+            *_warnings(config, material.split.describe(), finished, methods),
+        ],
     }
 
 
