@@ -1,6 +1,6 @@
 """The data stage: rows decoded once, the split drawn once, the task made for both."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,14 @@ from torch import Tensor
 
 from negmerge.errors import InputError
 from negmerge.experiment.config import Config
-from negmerge.experiment.record import file_entry
+from negmerge.experiment.inputs import DATA, FREE, REFERENCE, Inputs, data_files, named_files, refuse
+from negmerge.experiment.keys import state_of
+from negmerge.experiment.renewing import check_identity
 from negmerge.experiment.rundir import RunDir
-from negmerge.plug_in import file_of, short_name
+from negmerge.plug_in import short_name
 from negmerge.requests.rows import Rows
 from negmerge.requests.splits import Split, load_split, save_split
 from negmerge.tasks.compute import Compute
-from negmerge.tasks.image_classification.settings import source_names
 from negmerge.tasks.opening import preparing_of
 from negmerge.tasks.task import Task
 
@@ -54,26 +55,74 @@ class Material:
 def prepare(place: RunDir, config: Config) -> Material:
     """Decode the rows and draw the split, or take both from the run directory.
 
-    Raises InputError where the family's files are not those that the run was begun with.
+    Every file that is read is hashed, and must not change meanwhile. Raises InputError where the rows are not those
+    that the run was begun with.
     """
     preparing = preparing_of(config.model, config.task)
     store = preparing.open_store(place.private / "data")
     split_file = place.path / "split.json"
-    files = [file_entry(path, shown) for shown, path in preparing.model_files(config.model).items()]
-    if not (store.exists and split_file.exists()):
+    inputs = Inputs(place.path)
+    if not (store.exists and split_file.exists() and inputs.entries):
+        files = [*named_files(config), *data_files(config)]
+        states = [state_of(file.path) for file in files]
         loaded = preparing.load_data(config.data, config.model)
+        entries = [file.entry() for file in files]
+        for file, state, entry in zip(files, states, entries, strict=True):
+            if entry["state"] != state:
+                raise InputError(f"{file.path} changed while it was read; try again when nothing writes to it")
+        if split_file.exists() and load_split(split_file).source != loaded.split.source:
+            raise InputError(f"{place.path} was begun with other rows than the data now hold; begin anew with --fresh")
+        inputs.write(entries)
         save_split(split_file, loaded.split, loaded.source.train)
-        loaded.write(store, model_files=files)
+        loaded.write(store)
+    else:
+        _take_new_files(inputs, config)
     facts = store.facts
-    _check_same_files(facts.get("model_files", files), files, place)
     split = load_split(split_file)
     device = choose_device(config.device)
     compute = config.compute.on(device)
     task = preparing.make_task(config.data, config.model, compute, store, facts)
     parts = split.parts(len(store.table("train")))
     about = describe_request(config, split, task.rows())
-    inputs = _inputs(config, files, facts)
-    return Material(task, split, parts, about, device, compute, facts["bytes"], inputs, _notes(facts, split))
+    kind = "texts" if config.task == "text-classification" else "images"
+    rows = {"path": f"{kind}:{config.data.source}", "bytes": facts["bytes"], "hash": facts["fingerprint"]}
+    named = [{k: entry[k] for k in ("path", "bytes", "hash")} for entry in inputs.entries if entry["role"] != DATA]
+    notes = _notes(facts, split)
+    return Material(task, split, parts, about, device, compute, facts["bytes"], (*named, rows), notes)
+
+
+def check_inputs(place: RunDir, config: Config) -> None:
+    """Compare the files that a config names with those that the run was begun with.
+
+    Where the base is not there yet, nothing hangs on them, and what was begun is removed. Raises InputError that names
+    what changed; a file that is gone, or a folder, is no change, for the run has what it read.
+    """
+    inputs = Inputs(place.path)
+    if not inputs.entries:
+        return
+    try:
+        now = [*named_files(config), *data_files(config)]
+    except InputError:  # the data are gone, or no longer what they were
+        now = named_files(config)
+    now = [file for file in now if file.path.is_file()]
+    found = inputs.differences(now)
+    if not place.has("reference/model.safetensors"):
+        found = [one for one in found if one[0] != REFERENCE]
+    if found and place.has("base/model.safetensors"):
+        refuse(place.path, found)
+    if found:
+        place.clear()
+        check_identity(place, config)
+
+
+def _take_new_files(inputs: Inputs, config: Config) -> None:
+    """Add to the inputs of a run the files that a changed config names for the first time, or under a free role."""
+    named = [file for file in named_files(config) if file.role in (REFERENCE, FREE)]
+    kept = [entry for entry in inputs.entries if entry["role"] not in (REFERENCE, FREE)]
+    known = {(entry["role"], entry["path"]): entry for entry in inputs.entries}
+    entries = [*kept, *(file.entry(known.get((file.role, file.shown))) for file in named)]
+    if entries != inputs.entries:
+        inputs.write(entries)
 
 
 def load_unwritten(config: Config) -> Material:
@@ -95,22 +144,6 @@ def load_unwritten(config: Config) -> Material:
 def _notes(facts: Mapping[str, Any], split: Split) -> tuple[str, ...]:
     """Return what should be known of how rows were read and found, a line each."""
     return (*facts.get("notes", ()), *split.notes)
-
-
-def _inputs(config: Config, files: Sequence[dict[str, Any]], facts: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
-    """Return the files that the config names, those of the family's model, and the hash of the decoded rows."""
-    paths = [config.base.checkpoint, config.data.split, config.reference.checkpoint if config.reference else None]
-    paths += [file_of(name) for name in _plug_ins(config)]
-    paths += [config.base.previous / "record.json"] if config.base.previous else []
-    named = [file_entry(path, str(path)) for path in paths if path is not None]
-    kind = "texts" if config.task == "text-classification" else "images"
-    rows = {"path": f"{kind}:{config.data.source}", "bytes": facts["bytes"], "hash": facts["fingerprint"]}
-    return (*named, *files, rows)
-
-
-def _plug_ins(config: Config) -> list[str]:
-    methods = [method.name for method in config.methods]
-    return [*source_names(config.data), *methods, *config.evaluation.scores]
 
 
 def describe_request(config: Config, split: Split, rows: Rows) -> About:
@@ -138,18 +171,6 @@ def _source_name(source: str, settings: Mapping[str, Any]) -> str:
     if path is None:
         return short_name(source)
     return str(path) if source == "hub" else Path(path).resolve().name
-
-
-def _check_same_files(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]], place: RunDir) -> None:
-    """Raise InputError unless the files are the same by name and content; a model of the hub may have a new commit."""
-    ours, theirs = ({Path(file["path"]).name: file for file in files} for files in (before, now))
-    changed = [n for n in {**ours, **theirs} if ours.get(n, {}).get("hash") != theirs.get(n, {}).get("hash")]
-    if changed:
-        first = ours.get(changed[0]) or theirs[changed[0]]
-        raise InputError(
-            f"{place.path} was begun with another model: {', '.join(changed)} in {Path(first['path']).parent} changed "
-            "since; put back what was there, or give another directory with -o"
-        )
 
 
 def choose_device(wanted: str) -> str:

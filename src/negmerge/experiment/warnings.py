@@ -45,6 +45,14 @@ def data_warnings(notes: Sequence[str]) -> list[dict[str, str]]:
     return [_warning("data", "data", note, "look at the rows with `negmerge rows CONFIG`") for note in notes]
 
 
+def diverged_warnings(diverged: Mapping[str, str]) -> list[dict[str, str]]:
+    """Return `diverged-member` for every member whose training diverged, by its name and what happened."""
+    return [
+        _warning("diverged-member", "pool", f"member {name} is left out: {text}", "take its settings out of the grid")
+        for name, text in diverged.items()
+    ]
+
+
 def pool_warnings(
     consensus: float, chance: float, cosine: Sequence[Sequence[float]], names: Sequence[str], health: Health
 ) -> Warnings:
