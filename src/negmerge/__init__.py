@@ -4,9 +4,12 @@
 """
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 from negmerge.version import __version__
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # what is logged is shown where one asks for it
 
 _PLACES = {
     "merge": ("negmerge.merging.engine", "merge_checkpoints"),

@@ -16,7 +16,13 @@ class InputError(NegmergeError):
 
 
 class DivergedError(NegmergeError):
-    """A model answers with NaN or Inf."""
+    """A model answers with NaN or Inf, or its training went there."""
+
+
+class InterruptedRunError(NegmergeError):
+    """The user stopped a run; the command line exits with 130, as a shell says of Ctrl-C."""
+
+    exit_code = 130
 
 
 def listing(headline: str, names: Iterable[str], most: int = 10) -> str:

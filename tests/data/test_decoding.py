@@ -77,7 +77,7 @@ def test_resizing_is_bilinear():
             "image 1 is coloured, the first image is grey; set mode: rgb or mode: gray",
         ),
         ([Image.new("RGB", (3, 2)), grey(1)], "image 1 is grey, the first image is coloured; set mode"),
-        ([grey(1), b"nothing"], r"image 1 is not an image that can be decoded \(UnidentifiedImageError"),
+        ([grey(1), b"nothing"], r"image 1 is not an image that can be decoded \(no known format"),
         ([grey(1), encoded(Image.effect_noise((64, 64), 9))[:-900]], "image 1 is not an image that can be decoded"),
         ([None], r"image 0 is not an image that can be decoded \(TypeError"),
         ([{"path": "/nowhere/1.png"}], r"image 0 is not an image .*\(FileNotFoundError"),
@@ -94,13 +94,14 @@ def test_large_images_keep_their_order_on_threads():
 
 
 @pytest.mark.parametrize("size", [(3, 2), (150, 140)], ids=["one thread", "threads"])
-def test_the_first_bad_image_is_named_whatever_thread_meets_one(size):
+def test_all_bad_images_are_listed_in_order_whatever_thread_meets_them(size):
     items = [grey(0, size)] * 2000
     for bad in (700, 1900):
         items[bad] = b"nothing"
     for _ in range(5):
-        with pytest.raises(InputError, match="image 700 is"):
+        with pytest.raises(InputError, match="2 images cannot be decoded; remove or replace them:") as caught:
             run(items)
+        assert str(caught.value).splitlines()[1:] == [f"  pictures: image {n} (no known format)" for n in (700, 1900)]
 
 
 def test_decoded_images_are_converted_only_where_needed():
@@ -136,3 +137,50 @@ def test_what_is_too_large_for_memory_lies_in_a_file(monkeypatch):
     again = join_sources(Source(first, first), Source(first, first)).source.train
     assert again.images.equal(joined.images) and again.fingerprint() == joined.fingerprint()
     assert len(files) == 3
+
+
+def test_images_are_turned_as_exif_says():
+    wide = Image.fromarray(np.arange(6, dtype=np.uint8).reshape(2, 3))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees clockwise to be shown
+    buffer = io.BytesIO()
+    wide.save(buffer, "PNG", exif=exif)
+    assert run([buffer.getvalue()])[0, 0].tolist() == [[3, 0], [4, 1], [5, 2]]
+    damaged = io.BytesIO()
+    wide.save(damaged, "PNG", exif=b"Exif\0\0no such thing")
+    assert run([damaged.getvalue()])[0, 0].tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (np.array([[0.0, 0.5, 1.0]], np.float32), [0, 128, 255]),
+        (np.array([[0.0, 7.4, 255.0]], np.float32), [0, 7, 255]),
+        (np.array([[0.0, 257.0, 65535.0]], np.float32), [0, 1, 255]),
+        (np.array([[0, 257 * 9, 65535]], np.int32), [0, 9, 255]),
+        (np.array([[0, 257 * 9, 65535]], np.uint16), [0, 9, 255]),
+    ],
+    ids=["unit", "bytes", "16 bits in floats", "32 bits", "16 bits"],
+)
+def test_whole_numbers_beyond_bytes_and_floats(values, expected):
+    made = encoded(Image.fromarray(values), "TIFF")
+    assert run([made])[0, 0, 0].tolist() == expected and run([made], mode="rgb").shape == (1, 3, 1, 3)
+
+
+@pytest.mark.parametrize(("value", "reason"), [(np.nan, "NaN"), (-1.0, "from -1 to 0"), (1e6, r"to 1e\+06")])
+def test_floats_that_are_no_image(value, reason):
+    with pytest.raises(InputError, match=reason):
+        run([encoded(Image.fromarray(np.array([[0.0, value]], np.float32)), "TIFF")])
+
+
+def test_cmyk():
+    ink = Image.new("CMYK", (8, 8), (255, 0, 0, 0))
+    for kind in ("TIFF", "JPEG"):
+        red, green, blue = run([encoded(ink, kind)])[0, :, 0, 0].tolist()
+        assert red < 10 and green > 200 and blue > 200, kind
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5), (7,), (2, 2, 2, 3)])
+def test_arrays_that_are_no_image(shape):
+    with pytest.raises(InputError, match=r"an image is \[H, W\], \[H, W, C\] or \[C, H, W\]"):
+        run([np.zeros(shape, np.uint8)])

@@ -77,7 +77,7 @@ def test_columns(tmp_path):
         InputError, match=r"has no column 'pictur' \(did you mean 'picture'\?\); there are picture, kind"
     ):
         load("parquet", path=tmp_path, columns={"image": "pictur"})
-    with pytest.raises(InputError, match="'images' is not one of image and label"):
+    with pytest.raises(InputError, match="'images' is not one of image, label and id"):
         load("parquet", path=tmp_path, columns={"images": "picture"})
 
 
@@ -147,8 +147,8 @@ def test_a_sample_of_a_folder_is_drawn_before_images_are_decoded(tmp_path, monke
             picture(i, mode="L").save(tmp_path / part / "cat" / f"{i:02}.png")
     whole = load("image-folder", path=tmp_path).train
     decoded = []
-    decode = image_folder.decode
-    monkeypatch.setattr(image_folder, "decode", lambda files, *a: decoded.extend(files) or decode(files, *a))
+    decode = image_folder.decode_hashed
+    monkeypatch.setattr(image_folder, "decode_hashed", lambda files, *a: decoded.extend(files) or decode(files, *a))
     source = load("image-folder", path=tmp_path, most=5)
     rows = torch.randperm(len(whole), generator=torch.Generator().manual_seed(0))[:5].sort().values
     assert torch.equal(source.train.images, whole.images[rows]) and len(source.train) == 5

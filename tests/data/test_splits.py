@@ -7,7 +7,7 @@ import torch
 from pydantic import ValidationError
 
 from negmerge.errors import InputError
-from negmerge.requests.rules import ForgetRule, RetainRule, ValidationRule, class_indices
+from negmerge.requests.rules import ForgetRule, RetainRule, ValidationRule, group_numbers
 from negmerge.requests.splits import draw_split, load_split, save_split, split_from_file
 from negmerge.tasks.image_classification.images import ImageSet, Source, join_sources
 
@@ -114,7 +114,7 @@ def test_forgetting_another_source():
 
 
 def test_a_name_of_two_classes_stands_for_both():
-    assert class_indices(["b", 2], ("b", "a", "c", "b")) == [0, 2, 3]
+    assert group_numbers(["b", 2], ("b", "a", "c", "b")) == [0, 2, 3]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from negmerge.errors import InputError
 from negmerge.experiment.config import check_config, load_config
 from negmerge.experiment.pipeline import run
 from negmerge.experiment.plan import plan
-from negmerge.experiment.prepare import prepare
+from negmerge.experiment.prepare import check_inputs, prepare
 from negmerge.experiment.record import verify_run
 from negmerge.experiment.rundir import RunDir
 from negmerge.requests.rules import ValidationRule
@@ -129,9 +129,17 @@ def test_a_run_goes_on_with_the_model_that_it_was_begun_with(finished, places, t
     assert prepare(begun, own).inputs == first.inputs
     (tmp_path / "clip" / "merges.txt").write_text("")
     save_tiny_clip(tmp_path / "clip", seed=1)
-    message = r"another model: model\.safetensors, merges\.txt in .*clip changed since; put back .* another directory"
-    with pytest.raises(InputError, match=message):
-        prepare(begun, own)
+    base = begun.path / "base" / "model.safetensors"
+    base.parent.mkdir()
+    base.touch()
+    with pytest.raises(InputError, match=r"was begun with other files; put back .* another directory") as caught:
+        check_inputs(begun, own)
+    assert {line.rsplit("/")[-1] for line in str(caught.value).splitlines()[1:]} == {
+        "model.safetensors changed (model)", "merges.txt is new (model)",
+    }  # fmt: skip
+    base.unlink()  # nothing hangs on them yet
+    check_inputs(begun, own)
+    assert prepare(begun, own).inputs != first.inputs
 
 
 @pytest.mark.parametrize(("model", "precision", "towers"), [

@@ -64,7 +64,10 @@ def change(**changes):
         ({"data__source": "digit"}, r"unknown source 'digit' \(did you mean 'digits'\?\)"),
         ({"data__sed": 3}, r"data \(digits\): sed: unknown key"),
         ({"data__forget": ...}, "give either forget .a rule. or split .a file."),
-        ({"data__forget": {"fraction": 0.1, "classes": ["3"]}}, "give exactly one of classes, fraction, rows, source"),
+        (
+            {"data__forget": {"fraction": 0.1, "classes": ["3"]}},
+            "give exactly one of classes, groups, files, where, fraction, rows, source",
+        ),
         ({"data__forget": {"clases": ["3"]}}, r"'clases' is not known here \(did you mean 'classes'\?\)"),
         ({"base": {}}, "give either train or checkpoint"),
         ({"base": {"checkpoint": "x"}, "reference": {"train": "base"}}, "reference: train: base needs base.train"),

@@ -245,7 +245,7 @@ def test_workers_change_nothing(finished, tmp_path):
 
 
 def test_several_seeds_are_averaged(tmp_path):
-    results = run(config(seeds=[0, 1], methods=["consensus"], reference="none"), tmp_path / "seeds", purge_pool=True)
+    results = run(config(seeds=[0, 1], methods=["consensus"], reference="none"), tmp_path / "seeds", purge=True)
     row = results["methods"]["consensus"]
     assert [set(p.name for p in tmp_path.joinpath("seeds").glob("seed-*"))] == [{"seed-0", "seed-1"}]
     first, second = row["seeds"]

@@ -9,9 +9,11 @@ import typer
 from negmerge.cli.demo import demo
 from negmerge.cli.inspect import inspect
 from negmerge.cli.listing import list_names
+from negmerge.cli.logs import set_up, taken_out
 from negmerge.cli.merge import merge
 from negmerge.cli.moments import moments
 from negmerge.cli.report import report
+from negmerge.cli.rows import rows
 from negmerge.cli.run import run
 from negmerge.cli.schema import schema
 from negmerge.cli.unlearn import unlearn
@@ -22,7 +24,7 @@ from negmerge.version import __version__
 app = typer.Typer(
     help="Make a trained model forget, by merging what fine-tunings on the forget set agree on.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -33,6 +35,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "unlearn": unlearn,
     "moments": moments,
     "run": run,
+    "rows": rows,
     "report": report,
     "verify": verify,
     "list": list_names,
@@ -51,6 +54,10 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing on stderr but errors.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("-v", "--verbose", help="Log what is done on stderr; twice: every event.")
+    ] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
@@ -62,8 +69,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and exit: 0 done, 1 failed while running, 2 the request or an input was wrong."""
     words = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in words
-    # The option may stand anywhere: it belongs to no command.
-    words = [word for word in words if word != "--debug"]
+    # These options may stand anywhere: they belong to no command.
+    words, level = taken_out([word for word in words if word != "--debug"])
+    set_up(level)
     try:
         app(words, standalone_mode=True)
     except Exception as error:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from functools import partial
 from types import ModuleType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -58,7 +58,7 @@ def _methods(names: Iterable[str]) -> Iterator[tuple[tuple[str, str], list[str]]
 
 
 def _places(kind: str, names: Iterable[str]) -> Iterator[tuple[tuple[str, str], Iterable[str]]]:
-    """Yield name and summary of each source or family, and the lines below them."""
+    """Yield name and summary of each source or family, and the lines below them: what is known, and its settings."""
     from negmerge.tasks.image_classification import preparing as images
     from negmerge.tasks.image_classification.source_file import SourceFile
     from negmerge.tasks.text_classification import preparing as texts
@@ -66,7 +66,16 @@ def _places(kind: str, names: Iterable[str]) -> Iterator[tuple[tuple[str, str], 
     preparing: ModuleType = texts if kind.startswith("text-") else images
     for name in names:
         found = preparing.source_file(name) if kind.endswith("sources") else preparing.family_of(name)
-        yield (name, found.SUMMARY), found.FACTS.details if isinstance(found, SourceFile) and found.FACTS else ()
+        known = found.FACTS.details if isinstance(found, SourceFile) and found.FACTS else ()
+        yield (name, found.SUMMARY), (*known, *_settings(found.Settings))
+
+
+def _settings(schema: Any) -> Iterator[str]:
+    """Yield a line for each setting: its name, its default or that it is needed, and what it is."""
+    for name, field in schema.model_fields.items():
+        default = "needed" if field.is_required() else field.get_default(call_default_factory=True)
+        about = f": {field.description}" if field.description else ""
+        yield f"{name} ({default}){about}"
 
 
 def _scores(names: Iterable[str]) -> Iterator[tuple[tuple[str, str], Iterable[str]]]:

@@ -6,6 +6,14 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from negmerge.cli.logs import is_quiet
+
+BECAUSE = {
+    "made": "its settings, the pool or the plug-in changed",
+    "judged": "what it is judged by changed",
+    "chosen": "how α is chosen changed; what was measured is kept",
+}
+
 
 class RunProgress:
     """A context whose `listen` takes the events of a run and shows them."""
@@ -19,6 +27,7 @@ class RunProgress:
             TimeRemainingColumn(),
             console=Console(stderr=True),
             transient=True,
+            disable=is_quiet(),
         )
         self._task: Any = None
 
@@ -34,7 +43,12 @@ class RunProgress:
     def listen(self, event: dict[str, Any]) -> None:
         """Show one event."""
         name = event["event"]
-        if name == "estimate":
+        if is_quiet():
+            return
+        told = _line(event)
+        if told:
+            self._progress.console.print(f"  {told}", highlight=False)
+        elif name == "estimate":
             trained = event["training_rows"] + event["pool_rows"]
             self._progress.console.print(
                 f"  about {event['minutes']:.1f} minutes from the start: {trained:,} {event['noun']}s trained on, "
@@ -65,3 +79,17 @@ class RunProgress:
         if self._task is not None:
             self._progress.remove_task(self._task)
             self._task = None
+
+
+def _line(event: dict[str, Any]) -> str:
+    """Return what an event says once and for all, "" for one that only moves the bars."""
+    match event["event"]:
+        case "renewed":
+            return f"{event['stage']} is made anew: {BECAUSE[event['because']]}"
+        case "diverged":
+            return f"{event['name']} is left out: {event['text']}"
+        case "note":
+            return str(event["text"])
+        case "purged":
+            return f"removed: {', '.join(event['removed']) or 'nothing'}; the report says what is left"
+    return ""

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from negmerge.cli.printing import print_json
+from negmerge.errors import InputError, InterruptedRunError
 
 
 def run(
@@ -17,14 +18,18 @@ def run(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the config; repeatable.")
     ] = None,
     executor: Annotated[str, typer.Option(help="Where members are trained: local.")] = "local",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
-    purge_pool: Annotated[
-        bool, typer.Option("--purge-pool", help="Remove the members and the decoded images at the end.")
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Open everything, print the plan, and stop.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Remove what is there of an earlier run first.")] = False,
+    purge: Annotated[
+        bool, typer.Option("--purge", help="At the end remove what knows the forget set: members, vectors, images.")
     ] = False,
+    purge_base: Annotated[bool, typer.Option("--purge-base", help="As --purge, and the base too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Run an experiment: split, base, pool, merge, choose α, evaluate, report. The same command again resumes."""
-    from negmerge.errors import InputError
+    """Run an experiment: split, base, pool, merge, choose α, evaluate, report. The same command again resumes.
+
+    A changed floor, objective, grid or method goes on with what is there.
+    """
     from negmerge.experiment.config import load_config
 
     if executor != "local":
@@ -36,19 +41,26 @@ def run(
         made = plan(checked).as_json()
         print_json(made) if as_json else print(plan_text(checked.name, made))
         return
-    results, place = run_shown(checked, output, purge_pool=purge_pool)
+    results, place = run_shown(checked, output, fresh=fresh, purge=purge, purge_base=purge_base)
     print_json(results) if as_json else print(result_text(results, place))
 
 
-def run_shown(config: Any, output: Path | None, *, purge_pool: bool = False) -> tuple[dict[str, Any], Path]:
-    """Run with progress on stderr; return the results and the run directory."""
+def run_shown(config: Any, output: Path | None, **options: bool) -> tuple[dict[str, Any], Path]:
+    """Run with progress on stderr; return the results and the run directory. `options` are those of `run`.
+
+    Where it is interrupted, how to go on is said on stderr.
+    """
     from negmerge.cli.progress import RunProgress
     from negmerge.experiment.pipeline import run as run_experiment
 
     place = output or Path("runs") / config.name
-    command = shlex.join(["negmerge", *sys.argv[1:]])
-    with RunProgress() as progress:
-        results = run_experiment(config, place, on_event=progress.listen, purge_pool=purge_pool, command=command)
+    words = ["negmerge", *sys.argv[1:]]
+    again = shlex.join(word for word in words if word != "--fresh")
+    try:
+        with RunProgress() as progress:
+            results = run_experiment(config, place, on_event=progress.listen, command=shlex.join(words), **options)
+    except KeyboardInterrupt:
+        raise InterruptedRunError(f"interrupted; what is done lies in {place}. To go on: {again}") from None
     return results, place
 
 

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +32,7 @@ def run_jobs(
     if workers <= 1 or len(specs) <= 1:
         with torch_threads(threads):
             return [_run_here(job, spec, on_done) for spec in specs]
+    others = set(multiprocessing.active_children())
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(
         min(workers, len(specs)), mp_context=context, initializer=_start_worker, initargs=(os.getpid(), threads)
@@ -45,6 +47,11 @@ def run_jobs(
                     result = future.result()
                     if on_done:
                         on_done(specs[futures[future]], result)
+        except KeyboardInterrupt:  # nobody waits for jobs that were stopped: they go on from what they wrote
+            pool.shutdown(wait=False, cancel_futures=True)
+            for worker in set(multiprocessing.active_children()) - others:
+                worker.terminate()
+            raise
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -75,6 +82,7 @@ def _start_worker(parent: int, threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent as well, which ends its workers
 
     def end_with_parent() -> None:
         while os.getppid() == parent:

@@ -35,8 +35,7 @@ class Contexts:
             members=tuple(job.checkpoint for job in members),
             pool_seconds=pool_seconds,
             directory=run.place.private / "methods" / row,
-            # The curves of single members hang on the policy and the projection.
-            shared=run.place.private / "shared" / self._shared(method),
+            shared=self.shared(method),
             seed=run.seed,
             data=self._data(method.name),
             choose=partial(self._choose, row, buffers),
@@ -49,13 +48,13 @@ class Contexts:
             projecting=None if projection is None else run.projector.projecting(projection),
         )
 
-    def _shared(self, method: MethodConfig) -> str:
-        """Return the name of the folder that rows with the same buffers and the same projection share."""
+    def shared(self, method: MethodConfig) -> Path:
+        """Return the folder that rows with the same buffers and the same projection share: curves hang on both."""
         policy = describe_buffers(self.run.config.buffers_of(method)).replace(" ", "-")
         projection = method.projected
-        if projection is None:
-            return policy
-        return f"{policy}-{sha256(projection.model_dump_json().encode()).hexdigest()[:12]}"
+        if projection is not None:
+            policy = f"{policy}-{sha256(projection.model_dump_json().encode()).hexdigest()[:12]}"
+        return self.run.place.private / "shared" / policy
 
     @cached_property
     def _judge(self) -> Judge:

@@ -1,7 +1,6 @@
 """A run: split → base → reference → pool → methods → results → record → report."""
 
 import os
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +10,12 @@ from negmerge.errors import InputError
 from negmerge.execution import torch_threads
 from negmerge.experiment.aggregate import aggregate
 from negmerge.experiment.config import Config, RunConfig
+from negmerge.experiment.keys import Keys
 from negmerge.experiment.plan import estimate
-from negmerge.experiment.prepare import Material, prepare
+from negmerge.experiment.prepare import Material, check_inputs, prepare
+from negmerge.experiment.purging import remove_private, write_on_disk
 from negmerge.experiment.record import machine, peak_rss, verify_run, versions, write_record
+from negmerge.experiment.renewing import IDENTITY, check_identity, identity_of, results_key
 from negmerge.experiment.results import collect
 from negmerge.experiment.rundir import OnEvent, RunDir, read_json, seed_place, write_json
 from negmerge.experiment.stages import SeedRun
@@ -26,31 +28,42 @@ def run(
     directory: Path | str | None = None,
     *,
     on_event: OnEvent | None = None,
-    purge_pool: bool = False,
+    fresh: bool = False,
+    purge: bool = False,
+    purge_base: bool = False,
     command: str = "",
 ) -> dict[str, Any]:
     """Run an experiment in `directory` (runs/NAME unless given) and return its results, as in `results.json`.
 
     The same call again goes on where an interrupted one stopped and gives the same numbers; a finished run is read
-    back. With `purge_pool` the private folder (images, members, vectors) is removed at the end. Members are trained in
-    processes of their own, so a script that calls this needs the usual `if __name__ == "__main__":`.
+    back. A changed floor, objective, grid, method, evaluation or policy for buffers goes on with the base, the members
+    and whatever else does not hang on it. With `fresh` what is there is removed first. With `purge` everything that
+    knows the forget set is removed at the end (images, members, vectors; see `negmerge.experiment.purging`), with
+    `purge_base` the base too. Members are trained in processes of their own, so a script that calls this needs the
+    usual `if __name__ == "__main__":`.
 
-    Raises InputError for wrong input and for a directory that holds another run, NegmergeError where training diverges
-    or another process is at work in the directory.
+    Raises InputError for wrong input, for a directory that holds a run of other data, another model, base or reference,
+    and, by name, for files that changed under the run; NegmergeError where training diverges or another process is at
+    work in the directory.
     """
     place = RunDir(Path(directory) if directory is not None else Path("runs") / config.name, on_event)
 
     def prepared() -> Material:
         with place.stage("data"):
             material = prepare(place, config)
+        for note in material.notes:
+            place.emit("note", text=note)
         place.emit("estimate", **estimate(config, material).as_json())
         return material
 
     with place.lock():
-        results = run_stages(place, config, prepared, command)
-        if purge_pool:
-            for private in (place.path / "private", *place.path.glob("seed-*/private")):
-                shutil.rmtree(private, ignore_errors=True)
+        if fresh and place.is_run:
+            place.clear()
+            Keys(place.path).put(IDENTITY, identity_of(config))
+        results = run_stages(place, config, prepared, command, check=lambda: check_inputs(place, config))
+        if purge or purge_base:
+            place.emit("purged", **remove_private(place, base=purge_base))
+        write_on_disk(place, config)
         from negmerge.report import write_report
 
         write_report(place.path)
@@ -58,13 +71,28 @@ def run(
         return results
 
 
-def run_stages(place: RunDir, config: RunConfig, prepared: Callable[[], Material], command: str = "") -> dict[str, Any]:
+def run_stages(
+    place: RunDir,
+    config: RunConfig,
+    prepared: Callable[[], Material],
+    command: str = "",
+    check: Callable[[], None] | None = None,
+) -> dict[str, Any]:
     """Do what is not done of a run in its directory, which is locked, and return its results.
 
-    `prepared` makes what the stages work on, if any is to be done. Raises InputError for a directory of another run.
+    `prepared` makes what the stages work on, if any is to be done; `check` raises InputError where files changed that
+    the run was begun with. Raises InputError for a directory of another run.
     """
+    check_identity(place, config)
+    if check is not None:
+        check()
+    results_file, key = place.path / "results.json", results_key(config)
+    keys = Keys(place.path)
+    if keys.get("results") != key:
+        for name in ("results.json", "record.json", "report.html"):
+            (place.path / name).unlink(missing_ok=True)
+        keys.put("results", key)
     place.keep_config(config)
-    results_file = place.path / "results.json"
     if not results_file.exists() or not (place.path / "record.json").exists():
         with torch_threads(config.threads or os.cpu_count() or 1):
             started = time.perf_counter()
@@ -104,7 +132,7 @@ def _all_seeds(place: RunDir, config: RunConfig, material: Material) -> list[dic
 
 
 def _outputs(directory: Path) -> list[Path]:
-    names = {"results.json", "split.json", "scores.json", "model.safetensors", "config.yaml"}
+    names = {"results.json", "split.json", "inputs.json", "scores.json", "model.safetensors", "config.yaml"}
     found = [p for p in directory.rglob("*") if p.name in names and p.is_file()]
     return [p for p in found if "private" not in p.relative_to(directory).parts]
 

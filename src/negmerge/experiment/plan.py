@@ -14,6 +14,7 @@ from negmerge.experiment.choices import SelectionConfig
 from negmerge.experiment.config import Config, RunConfig
 from negmerge.experiment.prepare import Material, load_unwritten
 from negmerge.experiment.workload import workload
+from negmerge.tasks.task import Pretrained, need
 from negmerge.training import TrainSettings
 from negmerge.training.fitting import fit_rows
 from negmerge.training.pool import expand_grid
@@ -47,13 +48,19 @@ class Plan:
 
 
 def plan(config: Config) -> Plan:
-    """Load the data, time a few steps of training and inference, and return what the run will take.
+    """Load the data, open every checkpoint, time a few steps, and return what the run will take.
 
     Nothing is written. The estimate supposes that nothing of the run is there yet, that every worker is as fast as this
     process is on one thread, and that the machine does nothing else, now and then. Raises InputError as loading the
-    data does.
+    data does, and for a checkpoint that does not fit.
     """
-    return estimate(config, load_unwritten(config))
+    material = load_unwritten(config)
+    for given in (config.base.checkpoint, config.reference.checkpoint if config.reference else None):
+        if given is not None:
+            material.task.open(given)
+    if config.base.pretrained:
+        need(material.task, Pretrained, "base.pretrained").pretrained()
+    return estimate(config, material)
 
 
 def estimate(config: RunConfig, material: Material) -> Plan:

@@ -17,8 +17,9 @@ from negmerge.checkpoints import atomic_write, hash_file
 from negmerge.errors import InputError
 from negmerge.execution import torch_threads
 from negmerge.experiment.config import Config
-from negmerge.experiment.prepare import prepare
+from negmerge.experiment.prepare import check_inputs, prepare
 from negmerge.experiment.projection_config import ProjectionConfig
+from negmerge.experiment.renewing import check_identity
 from negmerge.experiment.rundir import OnEvent, RunDir, read_json, seed_place, write_json
 from negmerge.projection import MomentRows, Moments, Projection, is_current, project_vector, write_moments
 from negmerge.requests.rules import read_rows
@@ -136,7 +137,10 @@ def take_moments(
     place = RunDir(directory if directory is not None else Path("runs") / config.name, on_event)
     chosen = config.projection if isinstance(config.projection, ProjectionConfig) else ProjectionConfig()
     with place.lock():
-        place.keep_config(config)
+        check_identity(place, config)
+        check_inputs(place, config)
+        if not (place.path / "config.yaml").exists():
+            place.keep_config(config)
         with torch_threads(config.threads or os.cpu_count() or 1):
             with place.stage("data"):
                 material = prepare(place, config)

@@ -60,10 +60,23 @@ def write_record(directory: Path, record: Mapping[str, Any], outputs: Iterable[P
     write_bytes_atomic(directory / "record.json", json.dumps(whole, indent=1).encode())
 
 
+def rewrite_record(directory: Path, *, purged: list[str] | None = None, **facts: Any) -> None:
+    """Add facts to the record of a finished run; outputs that are `purged` are no longer among its outputs."""
+    file = directory / "record.json"
+    record = json.loads(file.read_text())
+    changed = {**record, **facts}
+    if purged is not None:
+        kept = [entry for entry in record["outputs"] if entry["path"] not in purged]
+        changed |= {"purged": purged, "outputs": kept}
+    if changed != record:
+        write_bytes_atomic(file, json.dumps(changed, indent=1).encode())
+
+
 def verify_run(directory: Path) -> int:
     """Compare every file that a run's record names with its recorded hash, and return how many were compared.
 
-    Outputs must be there; of the inputs, those that are still there must be unchanged. Raises InputError that lists
+    Outputs must be there; of the inputs, the data files in `inputs.json` among them, those that are still there must be
+    unchanged. Raises InputError that lists
     each file that differs or is gone.
     """
     file = directory / "record.json"
@@ -78,7 +91,7 @@ def verify_run(directory: Path) -> int:
     compared = 0
     for entry, path, needed in [
         *((entry, directory / entry["path"], True) for entry in outputs),
-        *((entry, Path(entry["path"]), False) for entry in inputs),
+        *((entry, Path(entry["path"]), False) for entry in [*inputs, *_data_files(directory)]),
     ]:
         if not path.is_file():
             if needed:
@@ -91,6 +104,12 @@ def verify_run(directory: Path) -> int:
     if wrong:
         raise InputError(listing(f"{directory}: {len(wrong)} files are not what the record says:", wrong))
     return compared
+
+
+def _data_files(directory: Path) -> list[dict[str, Any]]:
+    file = directory / "inputs.json"
+    found = json.loads(file.read_text())["files"] if file.exists() else []
+    return [entry for entry in found if entry["role"] == "data"]
 
 
 def _cpu_name() -> str:

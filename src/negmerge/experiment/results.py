@@ -11,6 +11,8 @@ from negmerge.experiment.stages import Finished
 from negmerge.experiment.warnings import (
     Warnings,
     curve_warnings,
+    data_warnings,
+    diverged_warnings,
     leave_one_out_warnings,
     pool_warnings,
     statistics_warnings,
@@ -76,7 +78,10 @@ def collect(config: RunConfig, material: Material, finished: Finished) -> dict[s
             "members": [_member(m, finished.pool["health"]) for m in finished.members],
         },
         "statistics_moved": finished.pool.get("statistics_moved") or {},
-        "warnings": _warnings(config, material.split.describe(), finished, methods),
+        "warnings": [
+            *data_warnings(material.notes),
+            *_warnings(config, material.split.describe(), finished, methods),
+        ],
     }
 
 
@@ -147,7 +152,8 @@ def _member(facts: dict[str, Any], health: Mapping[str, Mapping[str, float]]) ->
 def _warnings(config: RunConfig, rows: Mapping[str, int], finished: Finished, methods: dict[str, Any]) -> Warnings:
     pool, rule = finished.pool, config.selection
     names = [facts["name"].removeprefix("member ") for facts in finished.members]
-    found = pool_warnings(pool["consensus"], pool["chance"], pool["cosine"], names, pool["health"])
+    found = diverged_warnings(pool.get("diverged") or {})
+    found += pool_warnings(pool["consensus"], pool["chance"], pool["cosine"], names, pool["health"])
     if finished.leave_one_out:
         whole = next(row["alpha"] for row in methods.values() if row["method"] == "consensus")
         found += leave_one_out_warnings(whole, finished.leave_one_out)

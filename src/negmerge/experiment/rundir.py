@@ -1,19 +1,29 @@
 """The run directory: its files, its lock, its config, its events."""
 
-import difflib
 import fcntl
 import json
+import logging
+import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from negmerge.checkpoints import write_bytes_atomic
-from negmerge.errors import InputError, NegmergeError, listing
+from negmerge.errors import InputError, NegmergeError
 from negmerge.experiment.config import RunConfig
-from negmerge.parsing import dump_yaml, parse_yaml
+from negmerge.parsing import dump_yaml
+
+LOG = logging.getLogger(__name__)
+LEVELS = {"stage-started": logging.INFO, "stage-done": logging.INFO, "renewed": logging.INFO, "finished": logging.INFO}
+LEVELS |= {"diverged": logging.WARNING, "note": logging.WARNING, "trained": logging.INFO}
+FOLDERS = ("base", "reference", "methods", "private")
+FILES = (
+    "split.json", "inputs.json", "pool.json", "leave-one-out.json", "results.json", "record.json", "report.html",
+    "config.yaml", "keys.json",
+)  # fmt: skip
 
 Event = dict[str, Any]
 OnEvent = Callable[[Event], None]
@@ -43,6 +53,7 @@ class RunDir:
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / "events.jsonl").open("a") as file:
             file.write(json.dumps(item) + "\n")
+        LOG.log(LEVELS.get(event, logging.DEBUG), "%s", _line(event, facts))
         if self.on_event:
             self.on_event(item)
 
@@ -67,32 +78,51 @@ class RunDir:
                 raise NegmergeError(f"{self.path}: another process is running here; wait for it to end") from None
             yield
 
-    def keep_config(self, config: RunConfig) -> None:
-        """Write the resolved config, or compare it with the one that is there.
-
-        Raises InputError that shows the difference, or for a folder with other content and no config.
-        """
-        file = self.path / "config.yaml"
-        asked = config.resolved()
-        if not file.exists():
-            strangers = sorted(p.name for p in self.path.iterdir() if p.name not in {".lock", "events.jsonl"})
-            strangers = [name for name in strangers if not name.endswith(".partial")]
-            if strangers:
-                raise InputError(f"{self.path} is not empty and no run of negmerge; give another directory with -o")
-            write_bytes_atomic(file, dump_yaml(asked).encode())
-            return
-        there = parse_yaml(file.read_text())
-        if there != asked:
-            before, after = (dump_yaml(side).splitlines() for side in (there, asked))
-            lines = difflib.unified_diff(before, after, n=0, lineterm="")
-            changes = [line for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---")]
+    def check_empty(self) -> None:
+        """Raise InputError for a folder with content that no run of this version made."""
+        strangers = [p.name for p in self.path.iterdir() if p.name not in {".lock", "events.jsonl"}]
+        if any(not name.endswith(".partial") for name in strangers):
             raise InputError(
-                listing(
-                    f"{self.path} holds a run of another config; give another directory with -o, or the same config. "
-                    "It has (-), asked is (+):",
-                    changes,
-                )
+                f"{self.path} is not empty and no run of negmerge (or of an older version); give another directory "
+                "with -o"
             )
+
+    def keep_config(self, config: RunConfig) -> None:
+        """Write the resolved config, the one that the run goes on with."""
+        write_bytes_atomic(self.path / "config.yaml", dump_yaml(config.resolved()).encode())
+
+    def has(self, name: str) -> bool:
+        """Whether a file is there, of any seed."""
+        return any(True for pattern in (name, f"seed-*/{name}") for _ in self.path.glob(pattern))
+
+    @property
+    def has_trained(self) -> bool:
+        """Whether anything was trained to its end: what would be lost if the run were begun anew."""
+        models = ("base/training.json", "reference/training.json", "private/pool/*/model.safetensors")
+        places = (*models, "results.json")
+        return any(self.has(name) for name in places)
+
+    @property
+    def is_run(self) -> bool:
+        """Whether a run of negmerge was begun in the folder."""
+        return (self.path / "keys.json").exists()
+
+    def clear(self) -> None:
+        """Remove everything that runs write into their folder, and nothing else; the lock and the events stay.
+
+        What says that it is a run goes last: an interrupted removal can be repeated.
+        """
+        for name in ("seed-*", *FOLDERS, *FILES):
+            for found in self.path.glob(name):
+                if found.is_dir() and not found.is_symlink():
+                    shutil.rmtree(found)
+                else:
+                    found.unlink()
+
+
+def _line(event: str, facts: Mapping[str, Any]) -> str:
+    """Return an event as a log shows it."""
+    return " ".join([event, *(f"{key}={value}" for key, value in facts.items() if not isinstance(value, dict | list))])
 
 
 def seed_place(place: RunDir, config: RunConfig, seed: int) -> RunDir:

@@ -1,37 +1,44 @@
 """The stages of one seed: base, reference, pool, methods; each reads and writes files, and is skipped when done."""
 
 import os
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from negmerge.checkpoints import read_state_dict, write_state_dict
-from negmerge.errors import InputError
+from negmerge.checkpoints import hash_file, read_state_dict, write_state_dict
+from negmerge.errors import InputError, NegmergeError
 from negmerge.execution import run_jobs
 from negmerge.experiment.choices import Buffers, Recalibrate
 from negmerge.experiment.config import BaseConfig, MethodConfig, ReferenceConfig, RunConfig
 from negmerge.experiment.contexts import Contexts, facts_of
 from negmerge.experiment.health import mean_cosine, moved_statistics, pool_health
+from negmerge.experiment.keys import Keys, digest
 from negmerge.experiment.measure import Bench
 from negmerge.experiment.methods import check_task, run_method
 from negmerge.experiment.prepare import Material
 from negmerge.experiment.projecting import Projector
+from negmerge.experiment.renewing import method_parts, renew
 from negmerge.experiment.rundir import RunDir, read_json, write_json
 from negmerge.experiment.selecting import Selector
 from negmerge.merging.inspecting import inspect_checkpoints
+from negmerge.plug_in import file_of
 from negmerge.scores.plugged import further_scores
 from negmerge.seeding import derive_seed
 from negmerge.selection.buffers import has_statistics
 from negmerge.selection.negated_model import apply_vector
 from negmerge.tasks.task import Pretrained, need
 from negmerge.training import TrainSettings
-from negmerge.training.job import TrainingJob
+from negmerge.training.job import TrainingJob, begun_with
 from negmerge.training.job import train as train_job
 from negmerge.training.pool import expand_grid
 from negmerge.unlearning.context import Outcome
+
+HOW = ("task", "model", "inputs", "compute", "device")  # of a config: how models are computed
+SHARED_BY = "best-single"  # what is shared are members negated one by one
 
 
 @dataclass
@@ -54,6 +61,7 @@ class SeedRun:
     ) -> None:
         self.place, self.config, self.material, self.seed, self.first = place, config, material, seed, first
         self.contexts, self.projector = Contexts(self), Projector(self)
+        self.keys = Keys(place.path)
         self.cores = os.cpu_count() or 1
         self.threads = config.threads or self.cores
         self.bench = Bench(
@@ -83,6 +91,7 @@ class SeedRun:
         """Do whatever is not done, in order, and return all results."""
         with self.place.stage("base"):
             self.make_originals()
+            self.ground = self._ground()
         with self.place.stage("pool"):
             members, pool = self._make_pool()
         methods = {}
@@ -101,7 +110,8 @@ class SeedRun:
             reference = None
             if self.reference:
                 reference = {**self._scores("reference", self.reference), **self._seconds("reference")}
-        return Finished(base, reference, pool, [job.facts() for job in members], methods, left_out)
+        facts = [{**job.facts(), "name": job.name} for job in members]
+        return Finished(base, reference, pool, facts, methods, left_out)
 
     # base and reference
 
@@ -149,6 +159,7 @@ class SeedRun:
         """Write the weights that the family comes with."""
         target = directory / "model.safetensors"
         if not target.exists():
+            self.keys.forget(target)
             directory.mkdir(parents=True, exist_ok=True)
             write_state_dict(target, need(self.material.task, Pretrained, "base.pretrained").pretrained())
 
@@ -157,9 +168,23 @@ class SeedRun:
         target = directory / "model.safetensors"
         if target.exists():
             return
+        self.keys.forget(target)
         state = self.material.task.trained(self.material.task.open(checkpoint))
-        directory.mkdir(parents=True, exist_ok=True)
+        known = {entry["path"]: entry["hash"] for entry in self.material.inputs}
+        if str(checkpoint) in known and hash_file(checkpoint) != known[str(checkpoint)]:
+            raise InputError(f"{checkpoint} changed since the run was begun; put back what was there, or use --fresh")
+        shutil.rmtree(directory, ignore_errors=True)  # what was measured of another one
+        directory.mkdir(parents=True)
         write_state_dict(target, state)
+
+    def _ground(self) -> dict[str, Any]:
+        """Return what every model and number of this seed hangs on: base, rows, data and seed, as hashes."""
+        config, base = self.config.resolved(), self.keys.content(self.base)
+        reference = self.reference
+        if reference is not None:
+            self.keys.content(reference)
+        how = {key: config[key] for key in HOW if key in config}
+        return {"base": base, "split": self.material.split.hash(), "seed": self.seed, **how}
 
     def job(
         self,
@@ -175,27 +200,40 @@ class SeedRun:
         if part is None:
             # Base and reference differ in their rows alone, so they share the seed of weights and batches.
             part = f"member {name}" if start else "from scratch"
+        wanted = settings.model_dump(mode="json")
+        config = self.config.resolved()
+        how = {key: config[key] for key in HOW if key in config}
+        # From scratch a model hangs on rows and settings; a fine-tuned one on the weights that it began with, too.
+        begun = None if start is None else self.keys.content(start) if start == self.base else hash_file(start)
+        key = digest([how, wanted, rows.tolist(), begun, self.material.split.source])
         return TrainingJob(
             name=name,
             directory=directory,
             task=self.material.task,
             rows=tuple(rows.tolist()),
-            settings=settings.model_dump(mode="json"),
+            settings=wanted,
             seed=derive_seed(self.seed, part),
             device=self.material.device,
             start=start,
             resumable=start is None if resumable is None else resumable,
+            key=key,
         )
 
     def member_job(self, name: str, directory: Path, settings: TrainSettings) -> TrainingJob:
         """Return the job of a member: the base fine-tuned on the forget rows; adapters share one draw of A."""
         job = self.job(name, directory, self.material.parts["forget"], settings, start=self.base)
         adapter, seed = self.config.pool.adapter, derive_seed(self.seed, "adapter")
-        return job if adapter is None else replace(job, adapter=adapter, adapter_seed=seed)
+        if adapter is None:
+            return job
+        key = digest([job.key, adapter.model_dump(mode="json"), seed])
+        return replace(job, adapter=adapter, adapter_seed=seed, key=key)
 
     def train(self, jobs: Sequence[TrainingJob], *, workers: int, threads: int) -> None:
         """Do the jobs that are not done."""
         open_jobs = [job for job in jobs if not job.is_done]
+        for job in open_jobs:
+            if job.directory.is_relative_to(self.place.path):
+                self.keys.forget(job.checkpoint)
         if self.material.device != "cpu" or not self.material.task.SENT:
             workers = 1
         self.place.emit("training", jobs=len(jobs), done=len(jobs) - len(open_jobs))
@@ -206,34 +244,55 @@ class SeedRun:
             open_jobs,
             workers=workers,
             threads=threads,
-            on_done=lambda job, facts: self.place.emit(
-                "trained", name=job.name, loss=facts["losses"][-1], seconds=round(facts["seconds"], 3)
-            ),
+            on_done=self._tell_trained,
         )
+
+    def _tell_trained(self, job: TrainingJob, facts: dict[str, Any]) -> None:
+        loss, seconds = (facts["losses"] or [None])[-1], round(facts["seconds"], 3)
+        self.place.emit("trained", name=job.name, loss=loss, seconds=seconds)
+        if "diverged" in facts:
+            self.place.emit("diverged", name=job.name, text=facts["diverged"])
 
     # pool
 
     def _make_pool(self) -> tuple[list[TrainingJob], dict[str, Any]]:
         folder = self.place.private / "pool"
         members = expand_grid(self.config.pool.train, self.config.pool.grid)
-        jobs = [self.member_job(m.name, folder / m.name, m.settings) for m in members]
+        wanted = [self.member_job(m.name, folder / m.name, m.settings) for m in members]
+        begun = {place: begun_with(place) for place in sorted(folder.glob("*/"))}
+        jobs = [_taken_over(replace(job, spare=True), begun) for job in wanted]
         sent = self.material.task.SENT
         at_once = self.material.device == "cpu" and sent  # elsewhere one after the other: so are the seconds
         workers = min(self.config.workers or self.cores, len(jobs)) if at_once else 1
         self.train(jobs, workers=workers, threads=1 if sent else self.threads)
+        diverged = {job.name: job.facts()["diverged"] for job in jobs if "diverged" in job.facts()}
+        standing = [job for job in jobs if job.name not in diverged]
+        if not standing:
+            name, text = next(iter(diverged.items()))
+            raise NegmergeError(f"every member of the pool diverged; the first, {name}: {text}")
+        self.members = {job.name: self.keys.content(job.checkpoint) for job in standing}
         facts_file = self.place.path / "pool.json"
+        self._keep("pool", {"members": self.members, "diverged": diverged, **self.ground}, facts_file)
         if not facts_file.exists():
-            found = inspect_checkpoints(self.base, [job.checkpoint for job in jobs]).as_json()
+            found = inspect_checkpoints(self.base, [job.checkpoint for job in standing]).as_json()
             facts = {key: found[key] for key in ("consensus", "chance", "zero_share", "cosine")}
             facts["mean_cosine"] = mean_cosine(found["cosine"])
-            checkpoints = {m.name: job.checkpoint for m, job in zip(members, jobs, strict=True)}
+            checkpoints = {job.name: job.checkpoint for job in standing}
             facts["health"] = pool_health(
                 self.material.task, self.material.parts["forget"], self.base, checkpoints, self.material.device
             )
             facts["statistics_moved"] = moved_statistics(self.base, checkpoints)
             spent = sum(job.facts()["seconds"] for job in jobs)
+            facts |= {"diverged": diverged} if diverged else {}
             write_json(facts_file, {**facts, "workers": workers, "seconds": spent / workers})
-        return jobs, read_json(facts_file)
+        return standing, read_json(facts_file)
+
+    def _keep(self, name: str, key: Any, *files: Path) -> None:
+        """Remove files that were not made of what the key stands for, and keep the key."""
+        if self.keys.get(name) != digest(key):
+            for file in files:
+                file.unlink(missing_ok=True)
+            self.keys.put(name, digest(key))
 
     # methods
 
@@ -241,13 +300,36 @@ class SeedRun:
         folder = self.place.path / "methods" / method.row
         outcome_file = folder / "outcome.json"
         checkpoint = folder / "model.safetensors"
-        if not outcome_file.exists():
+        self._renew(method, self._earlier_search(method))
+        if not outcome_file.exists() or not checkpoint.exists():
+            self.keys.forget(checkpoint)
             context = self.contexts.make(method, members, pool_seconds)
             outcome = run_method(method.name, method.settings, context, self._earlier_search(method))
             folder.mkdir(parents=True, exist_ok=True)
             self._write_model(outcome, checkpoint, self.config.buffers_of(method))
             write_json(outcome_file, {**facts_of(outcome), "oracle": self.contexts.oracle(method, outcome)})
         return {**read_json(outcome_file), **self._scores(f"methods/{method.row}", checkpoint)}
+
+    def _renew(
+        self, method: MethodConfig, earlier: dict[str, Any] | None = None, left: TrainingJob | None = None
+    ) -> None:
+        """Remove of a row, or of the row without a member, what no longer hangs on what is there."""
+        members = {name: found for name, found in self.members.items() if left is None or name != left.name}
+        reference = None if self.reference is None else self.keys.content(self.reference)
+        parts = method_parts(self.config, method, self.ground, members, reference, earlier)
+        row = method.row if left is None else self._without(method, left)
+        private = self.place.private
+        result = self.place.path / "methods" / method.row if left is None else None
+        renew(self.place, row, parts, private / "methods" / row, result)
+        shared = self.contexts.shared(method)
+        own = method_parts(
+            self.config, method.model_copy(update={"name": SHARED_BY}), self.ground, members, reference, None
+        )
+        if left is None:
+            renew(self.place, f"shared {shared.name}", {**own, "made": digest([self.ground, members])}, shared, None)
+
+    def _without(self, method: MethodConfig, left: TrainingJob) -> str:
+        return f"{method.row}-without-{left.name}"
 
     def _earlier_search(self, method: MethodConfig) -> dict[str, Any] | None:
         """Return the record of the search for the method's settings on the run's first seed, on any other seed."""
@@ -259,15 +341,17 @@ class SeedRun:
     def _leave_one_out(self, members: list[TrainingJob]) -> dict[str, float]:
         """Return the α chosen for the consensus without each member, by the member's name."""
         file = self.place.path / "leave-one-out.json"
+        method = next(m for m in self.config.methods if m.name == "consensus")
+        self._keep("leave one out", self.keys.get(f"method {method.row}"), file)
         if not file.exists():
-            method = next(m for m in self.config.methods if m.name == "consensus")
             chosen = {}
-            for left in members:
+            for left in members if len(members) > 1 else ():
                 others = [job for job in members if job is not left]
-                context = self.contexts.make(method, others, 0.0, f"{method.row}-without-{left.directory.name}")
+                self._renew(method, left=left)
+                context = self.contexts.make(method, others, 0.0, self._without(method, left))
                 outcome = run_method(method.name, method.settings, context)
                 assert outcome.selection is not None
-                chosen[left.directory.name] = outcome.selection.alpha
+                chosen[left.name] = outcome.selection.alpha
             write_json(file, chosen)
         found: dict[str, float] = read_json(file)
         return found
@@ -286,7 +370,24 @@ class SeedRun:
 
     def _scores(self, name: str, checkpoint: Path) -> dict[str, Any]:
         file = self.place.path / name / "scores.json"
+        files = [file for file in map(file_of, self.config.evaluation.scores) if file is not None]
+        of = [self.config.evaluation.model_dump(mode="json"), [hash_file(file) for file in files]]
+        self._keep(f"scores {name}", [of, self.keys.content(checkpoint), self.ground], file)
         if not file.exists():
             write_json(file, self.bench.full_scores(checkpoint))
         scores: dict[str, Any] = read_json(file)
         return scores
+
+
+def _taken_over(job: TrainingJob, begun: Mapping[Path, tuple[str, int] | None]) -> TrainingJob:
+    """Return the job of a member in the folder where the run has it already, if from another place in its grid.
+
+    Its seed is then the one that it was first trained with.
+    """
+    own = begun.get(job.directory)
+    if own is not None and own[0] == job.key:
+        return replace(job, seed=own[1])
+    for place, found in begun.items():
+        if found is not None and found[0] == job.key and (place / "training.json").exists():
+            return replace(job, directory=place, seed=found[1])
+    return job

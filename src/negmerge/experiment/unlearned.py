@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from negmerge.checkpoints import write_state_dict
-from negmerge.report import write_report
+from negmerge.report import html_table, write_report
 from negmerge.selection import Point, Selection
 from negmerge.tasks.user.task import UserTask
 
@@ -37,6 +37,10 @@ class Unlearned:
         chosen = "" if self.selection is None else f"α = {self.alpha:g}, "
         warned = f", {len(self.warnings)} warnings" if self.warnings else ""
         return f"Unlearned({self.method}: {chosen}{scores} %, {len(self.members)} members{warned})"
+
+    def _repr_html_(self) -> str:
+        """Return the table of results, with the warnings below it, as notebooks show it."""
+        return html_table(self.results)
 
     @property
     def alpha(self) -> float:

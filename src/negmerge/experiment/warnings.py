@@ -40,6 +40,19 @@ def unlearned_members(health: Health) -> list[str]:
     return [name for name, one in health.items() if name != "base" and base is not None and one["loss"] >= base]
 
 
+def data_warnings(notes: Sequence[str]) -> list[dict[str, str]]:
+    """Return `data` for everything that should be known of how rows were read and found."""
+    return [_warning("data", "data", note, "look at the rows with `negmerge rows CONFIG`") for note in notes]
+
+
+def diverged_warnings(diverged: Mapping[str, str]) -> list[dict[str, str]]:
+    """Return `diverged-member` for every member whose training diverged, by its name and what happened."""
+    return [
+        _warning("diverged-member", "pool", f"member {name} is left out: {text}", "take its settings out of the grid")
+        for name, text in diverged.items()
+    ]
+
+
 def pool_warnings(
     consensus: float, chance: float, cosine: Sequence[Sequence[float]], names: Sequence[str], health: Health
 ) -> Warnings:

@@ -38,6 +38,7 @@ def results_document(results: Json, record: Json) -> str:
         _searches(results),
         _pool(results),
         _warnings(results),
+        _on_disk(record),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -200,6 +201,15 @@ def _warnings(results: Json) -> str:
         for one in found
     ]
     return "\n".join(["## Warnings", "", *lines]) if lines else ""
+
+
+def _on_disk(record: Json) -> str:
+    """What was removed of a purged run, and what is left: a run that was not purged says nothing here."""
+    if not record.get("purged"):
+        return ""
+    lines = [f"* `{FOLDERS.sub('…/', one['path'])}`: {escape(one['what'])}" for one in record.get("on_disk") or []]
+    removed = ", ".join(f"`{path}`" for path in record["purged"])
+    return "\n".join(["## On disk", "", f"Removed: {removed}. Left:", "", *lines])
 
 
 def _table(head: tuple[str, ...], rows: list[list[str]], text: int = 1) -> str:

@@ -7,6 +7,8 @@ from negmerge.report.scores import noun, nouns, scores_of
 from negmerge.report.tables import oracle_text
 
 MEANING = {
+    "data": "How the rows were read and found: what was passed over, or was so few that it may not be what was meant.",
+    "diverged-member": "The training of a member ran off to numbers that are none. It has no part in any merge.",
     "retain-damage": "What should be kept falls together with what should be forgotten: the merged direction is not "
     "specific to the forget set.",
     "weak-forgetting": "The model could have gone further without hurting the rest, or nothing that was tried lowered "

@@ -145,7 +145,10 @@ _RECORD: Json = {
     "outputs": [_FILE],
     "stages": [{"name": str, "seconds": float}],
     "peak_rss": float,
+    "on_disk": [{"path": str, "what": str}],
+    "purged": [str],
 }
+_ROW_LISTED = {"row": float, "id": str, "group": str, "hash": str}
 
 _WORDS = {str: "a text", float: "a number", dict: "an object", list: "a list"}
 
@@ -160,6 +163,18 @@ def read_run(run_dir: Path) -> tuple[Json, Json]:
     check_results(results, str(run_dir / "results.json"))
     _check(record, _RECORD, str(run_dir / "record.json"), "")
     return _complete(results, _RESULTS), _complete(record, _RECORD)
+
+
+def read_forgotten(run_dir: Path) -> list[Json]:
+    """Return what `split.json` of a run says of every forgotten row: row, id, group, hash; nothing without the file.
+
+    Raises InputError when the list does not have this shape.
+    """
+    file = run_dir / "split.json"
+    found = (_read(file).get("forgotten") or []) if file.is_file() else []
+    _check(found, [_ROW_LISTED], str(file), "forgotten")
+    rows: list[Json] = _complete(found, [_ROW_LISTED])
+    return rows
 
 
 def check_results(results: Any, where: str = "results") -> None:

@@ -1,6 +1,7 @@
 """The page: everything that a run found, in one HTML file that asks nothing of anywhere."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ from negmerge.report.comparison import erases, gap_to, label, main_method, seeds
 from negmerge.report.document import results_document
 from negmerge.report.figures import classes, cosine, cost, curve, layers
 from negmerge.report.figures import projected as projected_layers
-from negmerge.report.inputs import Json, read_run
+from negmerge.report.inputs import Json, read_forgotten, read_run
 from negmerge.report.scores import gap_names, noun, nouns, scores_of
 from negmerge.report.searches import search_table
 from negmerge.report.tables import gap_table, method_table
 from negmerge.report.verdict import judge
 
+MOST_LISTED = 10_000  # rows by id and hash, on the page: more would not open in a browser
 TEMPLATES = Path(__file__).parent / "templates"
 FILTERS = (
     "percent", "percent_sign", "share", "alpha", "number", "times", "count", "seconds", "size", "setting",
@@ -26,12 +28,12 @@ FILTERS = (
 def write_report(run_dir: Path) -> Path:
     """Write `report.html` of a finished run and return its path.
 
-    Reads `results.json` and `record.json` of `run_dir`. Equal inputs give equal bytes. The page appears whole
-    or not at all. Raises InputError when one of the two files is missing or not as expected.
+    Reads `results.json`, `record.json` and the list in `split.json` of `run_dir`. Equal inputs give equal bytes. The
+    page appears whole or not at all. Raises InputError when one of the two files is missing or not as expected.
     """
     run_dir = Path(run_dir)
     results, record = read_run(run_dir)
-    page = render(results, record)
+    page = render(results, record, read_forgotten(run_dir))
     target, partial = run_dir / "report.html", run_dir / ".report.html.partial"
     try:
         partial.write_text(page, encoding="utf-8", newline="\n")
@@ -55,8 +57,8 @@ def write_document(run_dir: Path, target: Path) -> Path:
     return target
 
 
-def render(results: Json, record: Json) -> str:
-    """Return the page as HTML."""
+def render(results: Json, record: Json, forgotten: Sequence[Json] = ()) -> str:
+    """Return the page as HTML; `forgotten` are the rows to forget, one by one."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -69,10 +71,10 @@ def render(results: Json, record: Json) -> str:
     )
     for name in FILTERS:
         environment.filters[name] = getattr(numbers, name)
-    return environment.get_template("page.html.j2").render(context(results, record)) + "\n"
+    return environment.get_template("page.html.j2").render(context(results, record, forgotten)) + "\n"
 
 
-def context(results: Json, record: Json) -> dict[str, Any]:
+def context(results: Json, record: Json, forgotten: Sequence[Json] = ()) -> dict[str, Any]:
     """Return what the templates show."""
     main = main_method(results)
     row = results["methods"].get(main) if main is not None else None
@@ -86,6 +88,7 @@ def context(results: Json, record: Json) -> dict[str, Any]:
         "main": label(results, main) if main is not None else "",
         "tiles": _tiles(results, row),
         "asked": explain.asked(results),
+        "forgotten": {"rows": forgotten[:MOST_LISTED], "all": len(forgotten)},
         "warnings": explain.warnings(results),
         "curves": _curves(results, main),
         "classes": _classes(results, row),

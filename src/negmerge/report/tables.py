@@ -1,5 +1,6 @@
 """The result table: for the terminal, for the docs, and for the page."""
 
+import html
 from dataclasses import dataclass, field
 from statistics import stdev
 
@@ -50,6 +51,21 @@ def summary_table(results: Json) -> list[list[str]]:
         cells["seconds"] = numbers.MISSING if row.get("seconds") is None else f"{row['seconds']:.1f}"
         rows.append([cells[key] for key in columns])
     return [columns, *rows]
+
+
+def html_table(results: Json) -> str:
+    """Return the rows of `summary_table`, and the warnings, in HTML, as notebooks show them."""
+    head, *rows = summary_table(results)
+    cells = ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows]
+    lines = [f"<tr>{''.join(f'<th>{html.escape(name)}</th>' for name in head)}</tr>"]
+    lines += [f"<tr>{row}</tr>" for row in cells]
+    title = html.escape(f"{results['name']}: {results['task'].get('text') or ''}".rstrip(": "))
+    warned = "".join(
+        f"<li>{html.escape(one['name'])} ({html.escape(one['method'])}): {html.escape(one['text'])}</li>"
+        for one in results.get("warnings") or []
+    )
+    below = f"<ul>{warned}</ul>" if warned else ""
+    return f"<table><caption>{title}</caption>{''.join(lines)}</table>{below}"
 
 
 def markdown_table(results: Json, *, minutes: bool = False) -> str:

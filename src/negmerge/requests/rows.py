@@ -1,6 +1,7 @@
 """What a rule may ask of rows, whatever they are rows of."""
 
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -41,3 +42,49 @@ class Joined(Protocol):
     def test_is_other(self) -> Tensor:
         """Whether each row of the test table came from the second source."""
         ...
+
+
+@runtime_checkable
+class Named(Protocol):
+    """Rows that have names of their own: paths of files, or ids."""
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """The name of each row; empty where rows go by their numbers alone."""
+        ...
+
+
+@runtime_checkable
+class Described(Protocol):
+    """Rows of which more is known than their group."""
+
+    @property
+    def columns(self) -> Mapping[str, Sequence[Any]]:
+        """Values of each row, by the name of their column: texts, numbers, booleans or None."""
+        ...
+
+
+@runtime_checkable
+class Hashed(Protocol):
+    """Rows whose content has a hash, each by itself."""
+
+    def row_hash(self, row: int) -> str:
+        """Return the hash of one row's content, with the name of its algorithm: `sha256:…`."""
+        ...
+
+
+def ids_of(rows: Rows) -> Sequence[str]:
+    """Return the name of each row: its own, or else its number in the table."""
+    found = rows.ids if isinstance(rows, Named) else ()
+    return found or [str(number) for number in range(len(rows))]
+
+
+def columns_of(rows: Rows) -> Mapping[str, Sequence[Any]]:
+    """Return the columns that a rule may ask for; none where nothing but groups is known."""
+    return rows.columns if isinstance(rows, Described) else {}
+
+
+def describe_row(rows: Rows, row: int, ids: Sequence[str]) -> dict[str, Any]:
+    """Return what is written down of a row: its number, its id, its group, and the hash of its content."""
+    found: dict[str, Any] = {"row": row, "id": ids[row], "group": rows.groups[int(rows.group_of[row])]}
+    return {**found, "hash": rows.row_hash(row)} if isinstance(rows, Hashed) else found

@@ -3,22 +3,50 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from negmerge.errors import InputError, nearest
 from negmerge.plug_in import PlugIn
+from negmerge.requests.naming import yaml_word
+
+
+def _exact_names(value: Any) -> Any:
+    """Return a list of names. Raises ValueError for what YAML has made something else of, with how to write it."""
+    for item in value if isinstance(value, list) else ():
+        if item is None or isinstance(item, bool | float):
+            word = yaml_word(item)
+            raise ValueError(f"{word} without quotes is no name; write '{word}' (in quotes), as it stands in the data")
+    return value
+
+
+def _lists(value: Any) -> Any:
+    """Return conditions with a list of values for each column; a value alone is a list of one."""
+    if not isinstance(value, dict):
+        return value
+    return {name: one if isinstance(one, list) else [one] for name, one in value.items()}
+
+
+Names = Annotated[list[str | int], BeforeValidator(_exact_names)]
+Conditions = Annotated[dict[str, list[bool | int | float | str | None]], BeforeValidator(_lists)]
 
 
 class RowRule(BaseModel):
-    """Some rows of the training data: exactly one of classes, fraction and rows."""
+    """Some rows of the training data: exactly one of the ways to name them."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    classes: list[str | int] | None = Field(None, min_length=1, description="class names, or their numbers from 0")
+    classes: Names | None = Field(
+        None, min_length=1, description="class names, exactly as they stand in the data, or numbers from 0"
+    )
+    groups: Names | None = Field(None, min_length=1, description="names of groups: of classes, authors, documents")
+    files: Path | None = Field(None, description="a file with paths or ids of rows, one a line")
+    where: Conditions | None = Field(
+        None, min_length=1, description="{column: [values]}: rows that have one of the values in every column"
+    )
     fraction: float | None = Field(None, gt=0, lt=1, description="a seeded share of the training rows")
     rows: Path | None = Field(None, description="a file with row numbers of the train table, from 0")
 
@@ -32,7 +60,12 @@ class RowRule(BaseModel):
         return self
 
     def _alternatives(self) -> tuple[str, ...]:
-        return ("classes", "fraction", "rows")
+        return ("classes", "groups", "files", "where", "fraction", "rows")
+
+    @property
+    def whole_groups(self) -> list[str | int] | None:
+        """The groups that are named as a whole, by `classes` or by `groups`."""
+        return self.classes if self.groups is None else self.groups
 
 
 class RetainRule(RowRule):
@@ -61,7 +94,8 @@ class ForgetRule(RowRule):
     @property
     def kind(self) -> str:
         """The kind of split that the rule makes."""
-        kinds = {"classes": "class", "fraction": "random", "rows": "rows", "source": "source"}
+        kinds = {"classes": "class", "groups": "class", "fraction": "random", "source": "source"}
+        kinds |= dict.fromkeys(("rows", "files", "where"), "rows")
         return next(kind for key, kind in kinds.items() if getattr(self, key) is not None)
 
     @property
@@ -80,22 +114,40 @@ class ValidationRule(BaseModel):
     rows: tuple[int, int] | None = Field(None, description="[start, stop] instead of a share")
 
 
-def class_indices(wanted: Sequence[str | int], classes: Sequence[str]) -> list[int]:
-    """Return the indices of classes given by name or by number; a text that is a class's name is a name.
+def group_numbers(wanted: Sequence[str | int], groups: Sequence[str], noun: str = "class") -> list[int]:
+    """Return the numbers of groups given by their exact name, or by number where no group is called by a number.
 
-    A name that several classes have stands for all of them. Raises InputError for an unknown class, with the nearest
-    name.
+    A name that several groups have stands for all of them. Raises InputError for an unknown name, with the nearest one,
+    and for a number that is no name where names are numbers: 1 is not 001.
     """
     found = []
     for item in wanted:
-        if str(item) in classes:
-            found += [number for number, name in enumerate(classes) if name == str(item)]
-        elif isinstance(item, int) and 0 <= item < len(classes):
+        if str(item) in groups:
+            found += [number for number, name in enumerate(groups) if name == str(item)]
+        elif isinstance(item, int) and 0 <= item < len(groups) and not any(_reads_as_number(name) for name in groups):
             found.append(item)
         else:
-            known = ", ".join(classes[:12]) + (", …" if len(classes) > 12 else "")
-            raise InputError(f"unknown class {item!r}{nearest(str(item), classes)}; the classes are {known}")
+            known = ", ".join(groups[:12]) + (", …" if len(groups) > 12 else "")
+            same = [name for name in groups if _same_number(name, item)]
+            hint = f"; write '{same[0]}' (in quotes) if that is meant" if same else nearest(str(item), groups)
+            raise InputError(f"unknown {noun} {item!r}{hint}; the {_plural(noun)} are {known}")
     return sorted(dict.fromkeys(found))
+
+
+def _plural(noun: str) -> str:
+    return f"{noun}es" if noun.endswith("s") else f"{noun}s"
+
+
+def _reads_as_number(name: str) -> bool:
+    try:
+        float(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _same_number(name: str, item: str | int) -> bool:
+    return _reads_as_number(name) and _reads_as_number(str(item)) and float(name) == float(item)
 
 
 def read_rows(path: Path, size: int) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from negmerge.checkpoints import write_bytes_atomic
 from negmerge.errors import InputError
-from negmerge.requests.rows import Rows
+from negmerge.requests.rows import Rows, describe_row, ids_of
 from negmerge.requests.rules import check_inside, checked_range, checked_rows, without
 
 KINDS = ("class", "random", "rows", "source")
@@ -24,7 +24,8 @@ class Split:
 
     `kind` is what is forgotten: "class", "random" (a seeded share), "rows" (a file) or "source". Where it is a class or
     a source, `validation_forget` and `test_forget` are held-out rows of it, and `validation` and `test` those of the
-    rest; for random and given rows the two are empty. `source` is the fingerprint of the tables that the rows count in.
+    rest; for random and given rows the two are empty. `source` is the fingerprint of the tables that the rows count in,
+    `notes` is what should be said of how the rows were found.
     """
 
     kind: str
@@ -35,6 +36,7 @@ class Split:
     test: Tensor
     test_forget: Tensor
     source: str = ""
+    notes: tuple[str, ...] = ()
 
     def describe(self) -> dict[str, int]:
         """Return the number of rows of each part."""
@@ -98,11 +100,21 @@ def kind_in_file(path: Path) -> str:
     return str(_read(path).get("kind", "rows"))
 
 
-def save_split(path: Path, split: Split) -> None:
-    """Write a split as JSON: kind, hash, fingerprint of the tables, and every row number."""
+def save_split(path: Path, split: Split, train: Rows | None = None) -> None:
+    """Write a split as JSON: kind, hash, fingerprint of the tables, and every row number.
+
+    With the train table, `forgotten` lists every row to forget by number, id, group and hash; never its content.
+    """
     rows = {name: values.tolist() for name, values in split._parts().items()}
-    text = json.dumps({"kind": split.kind, "hash": split.hash(), "source": split.source, **rows})
-    write_bytes_atomic(path, text.encode())
+    head = {"kind": split.kind, "hash": split.hash(), "source": split.source, "notes": list(split.notes)}
+    listed = {} if train is None else {"forgotten": forgotten_rows(split, train)}
+    write_bytes_atomic(path, json.dumps({**head, **rows, **listed}).encode())
+
+
+def forgotten_rows(split: Split, train: Rows) -> list[dict[str, Any]]:
+    """Return number, id, group and hash of every row to forget, in the order of the table."""
+    ids = ids_of(train)
+    return [describe_row(train, row, ids) for row in split.forget.tolist()]
 
 
 def load_split(path: Path) -> Split:
@@ -110,7 +122,7 @@ def load_split(path: Path) -> Split:
     raw = _read(path)
     try:
         rows = {name: torch.tensor(raw[name], dtype=torch.int64) for name in PARTS}
-        split = Split(kind=raw["kind"], **rows, source=raw.get("source", ""))
+        split = Split(kind=raw["kind"], **rows, source=raw.get("source", ""), notes=tuple(raw.get("notes", ())))
     except (KeyError, TypeError, ValueError, RuntimeError):
         raise InputError(f"{path} is damaged; take the split.json of a run as it is") from None
     if split.kind not in KINDS or split.hash() != raw.get("hash"):
@@ -136,8 +148,8 @@ def fingerprint(train: Rows, test: Rows) -> str:
 def checked(split: Split) -> Split:
     """Return the split, once it has rows to forget, to retain, to validate and to test."""
     advice = {
-        "forget": "data.forget matches no training row",
-        "retain": "everything is forgotten, or data.retain leaves nothing",
+        "forget": "data.forget finds no training row",
+        "retain": "everything is forgotten, or data.retain leaves nothing; `negmerge rows` shows what is found",
         "validation": "change data.validation",
         "test": "the test table holds only what is to be forgotten",
     }

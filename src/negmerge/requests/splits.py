@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from negmerge.errors import InputError
+from negmerge.requests.naming import rows_in_list, rows_where
 from negmerge.requests.rows import Joined, Rows
 from negmerge.requests.rules import (
     ForgetRule,
@@ -14,7 +15,7 @@ from negmerge.requests.rules import (
     ValidationRule,
     check_inside,
     checked_range,
-    class_indices,
+    group_numbers,
     read_rows,
     without,
 )
@@ -48,9 +49,10 @@ def draw_split(
 
     Every row of `train` inside `train_rows` (all, unless given) counts as training data. Validation rows are those of
     the rule's range, or else a seeded share of the table, from outside `train_rows` where that leaves any (a base that
-    was trained on those rows has not seen the others), otherwise from the training rows, but never rows that a row
-    file lists. With `other`, `train` and `test` are the joined tables: ranges count in the first source, all rows of
-    the second one are to be forgotten, and a share of each is held out, drawn for each by itself.
+    was trained on those rows has not seen the others), otherwise from the training rows, but never rows that are
+    named one by one (`rows`, `files`, and `where` of the forget rule). With `other`, `train` and `test` are the joined
+    tables: ranges count in the first source, all rows of the second one are to be forgotten, and a share of each is
+    held out, drawn for each by itself.
 
     Raises InputError for ranges that overlap or leave the table, unknown classes, rows that are no training rows, and
     for a split without forget, retain, validation or test rows.
@@ -71,13 +73,16 @@ def draw_split(
         parts = hold_out(len(train) - first, share, seed=seed)
         held_out, trained = (torch.cat([a, first + b]) for a, b in zip((held_out, trained), parts, strict=True))
     else:
-        listed = [read_rows(r.rows, len(train)) for r in (forget, retain) if r is not None and r.rows is not None]
+        listed = [_named(r, train, test) for r in (forget, retain) if r is not None]
+        if forget.where is not None:
+            listed.append(rows_where(forget.where, train))
         held_out, trained = hold_out(len(train), rule, train_rows, torch.cat([none, *listed]), generator=generator)
-    if forget.classes is not None or other is not None:
+    notes: list[str] = []
+    if forget.whole_groups is not None or other is not None:
         if other is not None:
             kind, in_train, in_test = "source", other.train_is_other, other.test_is_other
         else:
-            wanted = torch.tensor(class_indices(forget.classes or [], train.groups))
+            wanted = torch.tensor(_groups(forget, train))
             kind, in_train, in_test = "class", torch.isin(train.group_of, wanted), torch.isin(test.group_of, wanted)
         split = Split(
             kind,
@@ -91,12 +96,15 @@ def draw_split(
     elif forget.source is not None:
         raise InputError("data.forget.source: join the two sources first, and pass what join_sources returned as other")
     else:
-        chosen = _choose(forget, train, trained, generator, "forget")
+        chosen = _choose(forget, train, test, trained, generator, "forget")
         kind = "random" if forget.fraction is not None else "rows"
+        notes += _counted(forget, chosen, trained, "forget")
         split = Split(kind, without(trained, chosen), chosen, held_out, none, everything, none)
     if retain is not None:
-        split = dataclasses.replace(split, retain=_choose(retain, train, split.retain, generator, "retain"))
-    return checked(dataclasses.replace(split, source=fingerprint(train, test)))
+        kept = _choose(retain, train, test, split.retain, generator, "retain")
+        notes += _counted(retain, kept, split.retain, "retain")
+        split = dataclasses.replace(split, retain=kept)
+    return checked(dataclasses.replace(split, source=fingerprint(train, test), notes=tuple(notes)))
 
 
 def hold_out(
@@ -132,14 +140,32 @@ def hold_out(
     return held_out, without(allowed, held_out)
 
 
-def _choose(rule: RowRule, train: Rows, among: Tensor, generator: torch.Generator, key: str) -> Tensor:
-    if rule.classes is not None:
-        wanted = torch.tensor(class_indices(rule.classes, train.groups))
-        return among[torch.isin(train.group_of[among], wanted)]
+def _groups(rule: RowRule, train: Rows) -> list[int]:
+    return group_numbers(rule.whole_groups or [], train.groups, "class" if rule.groups is None else "group")
+
+
+def _named(rule: RowRule, train: Rows, test: Rows) -> Tensor:
+    """Return the rows that a rule names one by one, by number or by id; none where it is of another kind."""
     if rule.rows is not None:
-        rows = read_rows(rule.rows, len(train))
-        check_inside(rows, among, f"data.{key}.rows: {rule.rows}")
+        return read_rows(rule.rows, len(train))
+    return torch.empty(0, dtype=torch.int64) if rule.files is None else rows_in_list(rule.files, train, test)
+
+
+def _choose(rule: RowRule, train: Rows, test: Rows, among: Tensor, generator: torch.Generator, key: str) -> Tensor:
+    if rule.whole_groups is not None:
+        return among[torch.isin(train.group_of[among], torch.tensor(_groups(rule, train)))]
+    if rule.where is not None:
+        return among[torch.isin(among, rows_where(rule.where, train))]
+    if rule.fraction is None:
+        rows = _named(rule, train, test)
+        check_inside(rows, among, f"data.{key}: {rule.rows or rule.files}")
         return rows
-    assert rule.fraction is not None
     count = max(1, round(rule.fraction * len(among)))
     return among[torch.randperm(len(among), generator=generator)[:count]].sort().values
+
+
+def _counted(rule: RowRule, chosen: Tensor, among: Tensor, key: str) -> list[str]:
+    """Return what is to be said of how many rows a rule found, a line each."""
+    if rule.fraction is not None and len(chosen) == 1:
+        return [f"data.{key}: fraction {rule.fraction:g} of {len(among)} rows is a single row"]
+    return []

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from negmerge.errors import InputError, NegmergeError
+from negmerge.errors import DivergedError, InputError
 from negmerge.training.running_statistics import statistics_layers
 from negmerge.training.settings import TrainSettings
 
@@ -45,7 +45,7 @@ def fit(
     clipped; `after_step(model)` with the weights that the step made. torch's global random numbers, from which dropout
     draws, are the same after it as before.
 
-    Raises InputError for `freeze_statistics` on a model without running statistics, and NegmergeError where the
+    Raises InputError for `freeze_statistics` on a model without running statistics, and DivergedError where the
     loss of a step is not finite, naming the epoch.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -79,7 +79,7 @@ def fit(
             chosen = zip(range(count), batches(epoch), strict=False)
             mean = _pass_through(model, chosen, loss, step, first, count, passes)
             if not math.isfinite(mean):
-                raise NegmergeError(
+                raise DivergedError(
                     f"training diverged: the loss became {mean} in epoch {epoch + 1} of {epochs} at "
                     f"lr {settings.lr:g}; lower the learning rate or set clip"
                 )

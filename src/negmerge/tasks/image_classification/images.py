@@ -1,13 +1,16 @@
 """Images and labels in memory."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from negmerge.errors import InputError
+from negmerge.requests.rows import ids_of
 from negmerge.tasks.image_classification.room import make_room
 
 
@@ -18,11 +21,17 @@ class ImageSet:
     >>> images = ImageSet(torch.zeros(3, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 1]), ("cat", "dog"))
     >>> images.take(torch.tensor([2, 0])).labels
     tensor([1, 0])
+
+    `ids` are the rows' own names (paths, as a rule) and `hashes` of what each was decoded from, `sha256:…`; where
+    either is empty, a row goes by its number, and the hash is of its pixels. `columns` holds what else is known.
     """
 
     images: Tensor
     labels: Tensor
     classes: tuple[str, ...]
+    ids: tuple[str, ...] = ()
+    hashes: tuple[str, ...] = ()
+    columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.dim() != 4 or len(self.images) != len(self.labels):
@@ -50,14 +59,22 @@ class ImageSet:
 
     def take(self, rows: Tensor) -> "ImageSet":
         """Return the images of these rows (int64 [m]), in their order."""
-        return ImageSet(self.images[rows], self.labels[rows], self.classes)
+        numbers = rows.tolist()
+        ids, hashes = (tuple(of[row] for row in numbers) if of else () for of in (self.ids, self.hashes))
+        columns = {name: [values[row] for row in numbers] for name, values in self.columns.items()}
+        return ImageSet(self.images[rows], self.labels[rows], self.classes, ids, hashes, columns)
+
+    def row_hash(self, row: int) -> str:
+        """Return the hash of what a row was decoded from or, where that is not known, of its pixels [C, H, W]."""
+        known = self.hashes[row] if self.hashes else ""
+        return known or f"sha256:{hashlib.sha256(self.images[row].contiguous().numpy().tobytes()).hexdigest()}"
 
     def counted_as(self, classes: tuple[str, ...]) -> "ImageSet":
         """Return the same images with labels that count other names, among which are the own."""
         if classes == self.classes:
             return self
         place = torch.tensor([classes.index(name) for name in self.classes], dtype=torch.int64)
-        return ImageSet(self.images, place[self.labels], classes)
+        return replace(self, labels=place[self.labels], classes=classes)
 
     def fingerprint(self) -> str:
         """Return the sha256 of shape, pixels, labels and class names, in hexadecimal; computed once."""
@@ -75,11 +92,14 @@ class ImageSet:
 class Source:
     """The two tables of a source: `train` (also for validation) and `test`; same image shape, same classes.
 
+    `notes` say, a line each, what should be known of how they were read: files that were passed over, and the like.
+
     Raises InputError where the two differ in either.
     """
 
     train: ImageSet
     test: ImageSet
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         ours, theirs = self.train.images.shape[1:], self.test.images.shape[1:]
@@ -95,11 +115,9 @@ class Source:
 
     def counted_as(self, classes: tuple[str, ...]) -> "Source":
         """Return the same tables with labels that count other names, among which are the own."""
-        return self if classes == self.train.classes else Source(*(t.counted_as(classes) for t in self._tables))
-
-    @property
-    def _tables(self) -> tuple[ImageSet, ImageSet]:
-        return self.train, self.test
+        if classes == self.train.classes:
+            return self
+        return Source(self.train.counted_as(classes), self.test.counted_as(classes), self.notes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,13 +154,16 @@ def join_sources(first: Source, other: Source, *, unite: bool = True) -> JoinedS
     def join(a: ImageSet, b: ImageSet) -> ImageSet:
         images = make_room((len(a) + len(b), *a.images.shape[1:]))
         torch.cat([a.images, b.images], out=images)
-        return ImageSet(images, torch.cat([a.labels, place[b.labels]]), classes)
+        named, hashed = a.ids or b.ids, a.hashes or b.hashes
+        ids = (*ids_of(a), *ids_of(b)) if named else ()
+        hashes = (*(a.hashes or [""] * len(a)), *(b.hashes or [""] * len(b))) if hashed else ()
+        return ImageSet(images, torch.cat([a.labels, place[b.labels]]), classes, ids, hashes)
 
     def is_other(a: ImageSet, b: ImageSet) -> Tensor:
         return torch.cat([torch.zeros(len(a), dtype=torch.bool), torch.ones(len(b), dtype=torch.bool)])
 
     return JoinedSource(
-        Source(join(first.train, other.train), join(first.test, other.test)),
+        Source(join(first.train, other.train), join(first.test, other.test), (*first.notes, *other.notes)),
         is_other(first.train, other.train),
         is_other(first.test, other.test),
     )

@@ -7,14 +7,14 @@ Models From Natural Language Supervision, 2021, arXiv 2103.00020; the published 
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pydantic import Field, field_validator
 
 from negmerge.errors import InputError, listing
 from negmerge.requests.rules import ValidationRule
-from negmerge.tasks.image_classification.images import ImageSet, Source
+from negmerge.tasks.image_classification.images import Source
 from negmerge.tasks.image_classification.sources import hub, image_folder, parquet
 from negmerge.tasks.image_classification.split_names import SPLITS, Splits
 from negmerge.tasks.image_classification.tables import TableSettings
@@ -105,7 +105,7 @@ def load_named(facts: NamedSet, settings: NamedSettings) -> Source:
             f"{where} has {len(classes)} classes, {facts.title} has {facts.count}; is it another data set?"
         )
     words = _given(settings.class_names, classes, facts, where) or word_classes(classes, facts, where)
-    return Source(*(ImageSet(part.images, part.labels, words) for part in (source.train, source.test)))
+    return replace(source, **{part: replace(getattr(source, part), classes=words) for part in ("train", "test")})
 
 
 def word_classes(classes: Sequence[str], facts: NamedSet, where: str) -> tuple[str, ...]:

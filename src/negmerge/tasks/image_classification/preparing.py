@@ -45,6 +45,7 @@ class Loaded:
             "shape": list(train.images.shape[1:]),
             "fingerprint": self.tables.rows().fingerprint(),
             "bytes": train.images.numel() + test.images.numel(),
+            "notes": list(self.source.notes),
             **self.facts,
         }
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from negmerge import registry
@@ -14,7 +15,8 @@ class SourceFile:
     """The contents of a source's file: `load(settings)` returns the train and the test table.
 
     `Settings` is pydantic, unknown keys are errors. `TEMPLATES` are the prompts of its classes, {} standing for the
-    class; `FACTS` is what is known of a data set by name.
+    class; `FACTS` is what is known of a data set by name. `files(settings)` lists what is read of the disk, in a fixed
+    order: without it, everything that a path among the settings leads to.
     """
 
     SUMMARY: str
@@ -22,6 +24,7 @@ class SourceFile:
     load: Callable[[Any], Source]
     TEMPLATES: Sequence[str] | None = None
     FACTS: NamedSet | None = None
+    files: Callable[[Any], Sequence[Path]] | None = None
 
 
 def source_file(name: str) -> SourceFile:

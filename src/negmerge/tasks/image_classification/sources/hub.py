@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from negmerge.errors import InputError
+from negmerge.tasks.image_classification.folders import files_below
 from negmerge.tasks.image_classification.images import Source
 from negmerge.tasks.image_classification.split_names import SPLITS, Splits
 from negmerge.tasks.image_classification.tables import TableSettings, quiet, to_source
@@ -26,13 +27,22 @@ class Settings(TableSettings):
 def load(settings: Settings) -> Source:
     """Fetch (or read from the cache) the train and test splits and decode them.
 
+    Where the data set has a train split alone, and `splits` names no other, a share of it is the test table.
     Raises InputError for an id that cannot be reached or does not exist, and for a split that is not there.
     """
     with tempfile.TemporaryDirectory() as fresh:
         # The library's own cache may answer for a local folder from what another of that name held.
         cache = fresh if Path(settings.path).is_dir() else None
-        tables = {part: fetch(settings, settings.splits.get(part, part), cache) for part in ("train", "test")}
-        return to_source(tables["train"], tables["test"], settings, settings.path)
+        train = fetch(settings, settings.splits.get("train", "train"), cache)
+        alone = "test" not in settings.splits and tuple(train.info.splits or ()) == ("train",)
+        test = None if alone else fetch(settings, settings.splits.get("test", "test"), cache)
+        return to_source(train, test, settings, settings.path)
+
+
+def files(settings: Settings) -> list[Path]:
+    """Return the files of a local folder; a data set of the hub has none that are ours to watch."""
+    folder = Path(settings.path)
+    return sorted(files_below(folder)) if folder.is_dir() else []
 
 
 def fetch(settings: Any, split: str, cache: str | None) -> Any:

@@ -1,6 +1,5 @@
 """Image files in a folder for each class."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,13 +8,21 @@ from pydantic import Field
 from torch import Tensor
 
 from negmerge.errors import InputError
-from negmerge.tasks.image_classification.decoding import DecodingSettings, decode
+from negmerge.tasks.image_classification.decoding import DecodingSettings, decode_hashed
+from negmerge.tasks.image_classification.folder_columns import columns_of_files, metadata_files
+from negmerge.tasks.image_classification.folders import (
+    classes_in,
+    files_below,
+    is_image,
+    parts_of,
+    skipped_in,
+    split_folder,
+)
 from negmerge.tasks.image_classification.images import ImageSet, Source
-from negmerge.tasks.image_classification.split_names import SPLITS, VALIDATION, Splits, spellings
+from negmerge.tasks.image_classification.split_names import SPLITS, Splits
 from negmerge.tasks.image_classification.tables import sample_rows
 
 SUMMARY = "image files as train/CLASS/… and test/CLASS/…, or CLASS/… with a seeded test part"
-ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 
 
 class Settings(DecodingSettings):
@@ -42,28 +49,70 @@ class Listed:
         return Listed([self.files[row] for row in rows.tolist()], [self.labels[row] for row in rows.tolist()])
 
 
+@dataclass(frozen=True)
+class Listing:
+    """What is taken of a folder: `rows` are those of the train and of the test table in `table` where both lie in one,
+    else `test` is a table of its own. `roots` are the folders of both, `notes` what is not read."""
+
+    classes: tuple[str, ...]
+    table: Listed
+    rows: tuple[Tensor, Tensor] | None
+    test: Listed
+    roots: tuple[Path, ...]
+    notes: tuple[str, ...]
+
+
 def load(settings: Settings) -> Source:
     """Read all images, classes and files in the order of their names; what is not taken is not decoded.
+
+    Rows are named by the path of their file below `path`; `class`, `folder` and what `metadata.csv` or
+    `metadata.jsonl` says of a file are its columns. Hidden folders and files, and `__MACOSX`, are passed over.
 
     Raises InputError for a missing or empty folder, for a class that only the test part has, and for a folder that
     looks like a test part of another name.
     """
+    found = _look(settings)
+    whole = _decode(found.table, found, settings, found.roots[0])
+    if found.rows is None:
+        return Source(whole, _decode(found.test, found, settings, found.roots[1]), found.notes)
+    train, test = (whole.take(rows) for rows in found.rows)
+    return Source(train, test, found.notes)
+
+
+def files(settings: Settings) -> list[Path]:
+    """Return the files that `load` reads, in a fixed order."""
+    found = _look(settings)
+    return [*found.table.files, *found.test.files, *metadata_files((settings.path, *found.roots))]
+
+
+def has_split(folder: Path, split: str) -> bool:
+    """Whether a folder holds the class folders of a split."""
+    return split_folder(folder, split) is not None
+
+
+def _look(settings: Settings) -> Listing:
+    """List the folder and draw what is taken of it; nothing is decoded."""
     root = settings.path
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; give data.path")
-    first, second = _parts(root, settings.splits)
-    classes = _classes(first)
-    train = _list(first, classes)
-    if second is None:
-        return _split(train, classes, settings, first)
-    strangers = [name for name in _classes(second) if name not in classes]
+    parts = parts_of(root, settings.splits)
+    classes = classes_in(parts.train)
+    train = _list(parts.train, classes)
+    notes = (*parts.notes, *skipped_in(parts.train, classes))
+    if parts.test is None:
+        return _split(train, classes, settings, parts.train, notes)
+    in_test = classes_in(parts.test)
+    strangers = [name for name in in_test if name not in classes]
     if strangers:
-        raise InputError(f"{second} has the class {strangers[0]!r}, which {first.name}/ does not have")
+        raise InputError(f"{parts.test} has the class {strangers[0]!r}, which {parts.train.name}/ does not have")
     train = train.take(sample_rows(torch.arange(len(train.files)), settings.most))
-    return Source(_decode(train, classes, settings, first), _decode(_list(second, classes), classes, settings, second))
+    notes += skipped_in(parts.test, in_test)
+    return Listing(classes, train, None, _list(parts.test, classes), (parts.train, parts.test), notes)
 
 
-def _split(table: Listed, classes: tuple[str, ...], settings: Settings, folder: Path) -> Source:
+def _split(
+    table: Listed, classes: tuple[str, ...], settings: Settings, folder: Path, notes: tuple[str, ...]
+) -> Listing:
     """Return one table as two, a seeded share of its rows being the test table."""
     order = torch.randperm(len(table.files), generator=torch.Generator().manual_seed(settings.seed))
     cut = max(1, round(settings.test_fraction * len(order)))
@@ -73,52 +122,28 @@ def _split(table: Listed, classes: tuple[str, ...], settings: Settings, folder: 
             f"{settings.path} holds {len(order)} images, too few to take a test part from; give it a test/ folder"
         )
     kept = torch.cat([train, test]).sort().values
-    whole = _decode(table.take(kept), classes, settings, folder)
-    return Source(*(whole.take(torch.searchsorted(kept, rows)) for rows in (train, test)))
-
-
-def has_split(folder: Path, split: str) -> bool:
-    """Whether a folder holds the class folders of a split."""
-    return _folder(folder, split) is not None
-
-
-def _parts(root: Path, splits: Mapping[str, str]) -> tuple[Path, Path | None]:
-    """Return the folders of the train and the test table; without a train folder the classes lie in `root` itself."""
-    train, test = (_folder(root, splits.get(part, part)) for part in ("train", "test"))
-    if train is None or test is not None:
-        return (train or root), (test if train else None)
-    ignored = [name for name in ("test", *VALIDATION) if (root / name).is_dir()]
-    if ignored:
-        raise InputError(
-            f"{root} has no {splits.get('test', 'test')}/ but {ignored[0]}/, which would be ignored: "
-            f"write splits: {{test: {ignored[0]}}} to test on it, or give {train} to test on a share of its rows"
-        )
-    return train, None
-
-
-def _folder(root: Path, split: str) -> Path | None:
-    return next((root / name for name in spellings(split) if (root / name).is_dir()), None)
-
-
-def _classes(folder: Path) -> tuple[str, ...]:
-    names = tuple(sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")))
-    if not names:
-        raise InputError(f"{folder} holds no class folders; put each class's images into a folder of its name")
-    return names
+    rows = (torch.searchsorted(kept, train), torch.searchsorted(kept, test))
+    return Listing(classes, table.take(kept), rows, Listed([], []), (folder,), notes)
 
 
 def _list(folder: Path, classes: tuple[str, ...]) -> Listed:
     files: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        found = sorted(  # files like ._1.png are notes of a file system
-            p for p in (folder / name).rglob("*") if p.suffix.lower() in ENDINGS and not p.name.startswith(".")
-        )
+        found = sorted(file for file in files_below(folder / name) if is_image(file))
         files += found
         labels += [label] * len(found)
     return Listed(files, labels)
 
 
-def _decode(table: Listed, classes: tuple[str, ...], settings: Settings, folder: Path) -> ImageSet:
-    images = decode(table.files, settings, str(folder))
-    return ImageSet(images, torch.tensor(table.labels, dtype=torch.int64), classes)
+def _decode(table: Listed, found: Listing, settings: Settings, folder: Path) -> ImageSet:
+    decoded = decode_hashed(table.files, settings, str(folder))
+    names = [found.classes[label] for label in table.labels]
+    return ImageSet(
+        decoded.images,
+        torch.tensor(table.labels, dtype=torch.int64),
+        found.classes,
+        tuple(file.relative_to(settings.path).as_posix() for file in table.files),
+        decoded.hashes,
+        columns_of_files(table.files, names, (settings.path, folder)),
+    )
