@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 
 from negmerge.experiment.config import MethodConfig, check_config
-from negmerge.experiment.contexts import Contexts
 from negmerge.experiment.pipeline import run
 from negmerge.experiment.prepare import prepare
 from negmerge.experiment.rundir import RunDir
@@ -39,7 +38,7 @@ def make_context(seed_run, tmp_path):
     pool = tuple(sorted((seed_run.place.private / "pool").glob("*/model.safetensors")))
 
     def make(name, folder="a"):
-        context = Contexts(seed_run).make(MethodConfig(name=name), [], 1.0)
+        context = seed_run.contexts.make(MethodConfig(name=name), [], 1.0)
         place = tmp_path / folder
         return replace(context, members=pool, directory=place / "own", shared=place / "shared")
 

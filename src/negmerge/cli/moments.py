@@ -27,7 +27,7 @@ def moments(
     """
     from negmerge.cli.progress import RunProgress
     from negmerge.experiment.config import load_config
-    from negmerge.experiment.projecting import take_moments
+    from negmerge.experiment.moments import take_moments
 
     checked = load_config(config, changes or [])
     with RunProgress() as progress:

@@ -4,39 +4,39 @@ from collections.abc import Sequence
 from functools import cached_property, partial
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from negmerge.errors import InputError
 from negmerge.experiment.choices import Buffers, describe_buffers
 from negmerge.experiment.config import MethodConfig
 from negmerge.experiment.judging import Judge
+from negmerge.experiment.projecting import Projector
+from negmerge.experiment.selecting import Selector
+from negmerge.experiment.trainer import Trainer
 from negmerge.seeding import derive_seed
 from negmerge.selection import Selection
 from negmerge.training import TrainSettings
 from negmerge.training.job import TrainingJob
 from negmerge.unlearning.context import Context, Outcome, TrainingData, TrainingTask
 
-if TYPE_CHECKING:
-    from negmerge.experiment.stages import SeedRun
-
 
 class Contexts:
     """Makes the contexts of one seed's methods, each with a private folder of its own."""
 
-    def __init__(self, run: "SeedRun") -> None:
-        self.run = run
+    def __init__(self, trainer: Trainer, selector: Selector, projector: Projector) -> None:
+        self.trainer, self.selector, self.projector = trainer, selector, projector
 
     def make(self, method: MethodConfig, members: Sequence[TrainingJob], pool_seconds: float, row: str = "") -> Context:
         """Return the context of a method for these members of the pool; `row` stands in for the name of its row."""
-        run, row = self.run, row or method.row
-        buffers, projection = run.config.buffers_of(method), method.projected
+        trainer, row = self.trainer, row or method.row
+        buffers, projection = trainer.config.buffers_of(method), method.projected
         return Context(
-            base=run.base,
+            base=trainer.base,
             members=tuple(job.checkpoint for job in members),
             pool_seconds=pool_seconds,
-            directory=run.place.private / "methods" / row,
+            directory=trainer.place.private / "methods" / row,
             shared=self.shared(method),
-            seed=run.seed,
+            seed=trainer.seed,
             data=self._data(method.name),
             choose=partial(self._choose, row, buffers),
             judge=self._judge.scores,
@@ -45,56 +45,56 @@ class Contexts:
             retrain=self._retrain,
             tell=partial(self._tell, row),
             buffers="negate" if buffers == "negate" else "keep",
-            projecting=None if projection is None else run.projector.projecting(projection),
+            projecting=None if projection is None else self.projector.projecting(projection),
         )
 
     def shared(self, method: MethodConfig) -> Path:
         """Return the folder that rows with the same buffers and the same projection share: curves hang on both."""
-        policy = describe_buffers(self.run.config.buffers_of(method)).replace(" ", "-")
+        policy = describe_buffers(self.trainer.config.buffers_of(method)).replace(" ", "-")
         projection = method.projected
         if projection is not None:
             policy = f"{policy}-{sha256(projection.model_dump_json().encode()).hexdigest()[:12]}"
-        return self.run.place.private / "shared" / policy
+        return self.trainer.place.private / "shared" / policy
 
     @cached_property
     def _judge(self) -> Judge:
-        return Judge(self.run.selector, self.run.base)
+        return Judge(self.selector, self.trainer.base)
 
     def _data(self, name: str) -> TrainingData:
-        run, trained = self.run, self.run.config.base.train
+        trainer, trained = self.trainer, self.trainer.config.base.train
         return TrainingData(
-            task=run.material.task,
-            forget=run.material.parts["forget"],
-            retain=run.material.parts["retain"],
-            device=run.material.device,
-            seed=derive_seed(run.seed, f"method {name}"),
+            task=trainer.material.task,
+            forget=trainer.material.parts["forget"],
+            retain=trainer.material.parts["retain"],
+            device=trainer.material.device,
+            seed=derive_seed(trainer.seed, f"method {name}"),
             augment=trained.augment if trained else "none",
         )
 
     def _tell(self, row: str, event: str, **facts: Any) -> None:
-        self.run.place.emit(event, method=row, **facts)
+        self.trainer.place.emit(event, method=row, **facts)
 
     def _tell_point(self, row: str, alpha: float, scores: dict[str, float]) -> None:
         self._tell(row, "evaluated", alpha=alpha, **scores)
 
     def _choose(self, row: str, buffers: Buffers, vector: Path, curve_file: Path) -> Selection:
         tell = partial(self._tell_point, row)
-        return self.run.selector.choose(self.run.base, vector, curve_file, tell, buffers=buffers)
+        return self.selector.choose(self.trainer.base, vector, curve_file, tell, buffers=buffers)
 
     def oracle(self, method: MethodConfig, outcome: Outcome) -> dict[str, float] | None:
         """Return how far the α of match-holdout lands from the oracle's; None for other objectives, or without one."""
-        run = self.run
-        if run.config.selection.objective != "match-holdout" or run.reference is None or outcome.vector is None:
+        trainer = self.trainer
+        if trainer.config.selection.objective != "match-holdout" or trainer.reference is None or outcome.vector is None:
             return None
         assert outcome.selection is not None
-        curve_file = run.place.private / "methods" / method.row / "oracle.json"
-        tell, buffers = partial(self._tell_point, f"{method.row} (oracle)"), run.config.buffers_of(method)
-        return run.selector.oracle(run.base, outcome.vector, curve_file, outcome.selection.alpha, tell, buffers)
+        curve_file = trainer.place.private / "methods" / method.row / "oracle.json"
+        tell, buffers = partial(self._tell_point, f"{method.row} (oracle)"), trainer.config.buffers_of(method)
+        return self.selector.oracle(trainer.base, outcome.vector, curve_file, outcome.selection.alpha, tell, buffers)
 
     def _train(self, task: TrainingTask) -> tuple[Path, float]:
         settings = task.settings or self._scratch_settings()
         epochs = max(1, round(settings.epochs * task.epochs_factor))
-        job = self.run.job(
+        job = self.trainer.job(
             task.name,
             task.directory,
             task.rows,
@@ -103,23 +103,23 @@ class Contexts:
             part=task.name,
             resumable=True,
         )
-        self.run.train([job], workers=1, threads=self.run.threads)
+        self.trainer.train([job], workers=1, threads=self.trainer.threads)
         return job.checkpoint, job.facts()["seconds"]
 
     def _retrain(self, settings: TrainSettings | None, directory: Path, seed: int) -> tuple[Path, float]:
-        run, reference = self.run, self.run.config.reference
-        own = run.train_settings(reference) if reference and reference.train else None
+        trainer, reference = self.trainer, self.trainer.config.reference
+        own = trainer.train_settings(reference) if reference and reference.train else None
         wanted = settings or self._scratch_settings()
         same = wanted == own and seed == 0
-        name, place = ("reference", run.place.path / "reference") if same else ("retrain", directory)
+        name, place = ("reference", trainer.place.path / "reference") if same else ("retrain", directory)
         part = f"from scratch {seed}" if seed else None
-        job = run.job(name, place, run.material.parts["retain"], wanted, part=part)
-        run.train([job], workers=1, threads=run.threads)
+        job = trainer.job(name, place, trainer.material.parts["retain"], wanted, part=part)
+        trainer.train([job], workers=1, threads=trainer.threads)
         return job.checkpoint, job.facts()["seconds"]
 
     def _scratch_settings(self) -> TrainSettings:
         """Return the settings by which the run trains from scratch: those of the base, else of the reference."""
-        found = self.run.config.scratch_settings()
+        found = self.trainer.config.scratch_settings()
         if found is None:
             raise InputError("the base was not trained here; give the method settings of its own: train: …")
         return found

@@ -1,33 +1,25 @@
 """The retain projection in a run: moments taken once for each choice of rows, vectors projected for every strength."""
 
-import os
-import shutil
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from negmerge.checkpoints import atomic_write, hash_file
+from negmerge.checkpoints import hash_file
 from negmerge.errors import InputError
-from negmerge.execution import torch_threads
-from negmerge.experiment.config import Config
-from negmerge.experiment.prepare import check_inputs, prepare
 from negmerge.experiment.projection_config import ProjectionConfig
-from negmerge.experiment.renewing import check_identity
-from negmerge.experiment.rundir import OnEvent, RunDir, read_json, seed_place, write_json
+from negmerge.experiment.rundir import read_json, write_json
+from negmerge.experiment.trainer import Trainer
 from negmerge.projection import MomentRows, Moments, Projection, is_current, project_vector, write_moments
 from negmerge.requests.rules import read_rows
 from negmerge.seeding import derive_seed
 from negmerge.unlearning.context import Projecting
-
-if TYPE_CHECKING:
-    from negmerge.experiment.stages import SeedRun
 
 OTHER_ROWS = "other rows"
 BATCH = 50  # rows in a pass: fixed, as the order of sums hangs on it
@@ -37,31 +29,31 @@ BATCH = 50  # rows in a pass: fixed, as the order of sums hangs on it
 class Projector:
     """Takes the moments of one seed's base and projects vectors by them."""
 
-    run: "SeedRun"
+    trainer: Trainer
 
     def projecting(self, config: ProjectionConfig) -> Projecting:
         """Return how a method's vectors are projected; the moments are there then."""
         file = self.moments(config)
-        return Projecting(tuple(config.strength), partial(_project, file, self._need(config)), _seconds(file))
+        return Projecting(tuple(config.strength), partial(_project, file, self._need(config)), moments_seconds(file))
 
     def moments(self, config: ProjectionConfig) -> Path:
         """Return the file of moments for a choice of rows; it is made unless it is there."""
-        run, rows = self.run, self.rows(config)
-        about = {"forget": f"forget {run.material.task.NOUN}s", "retain": self._about(config)}
+        trainer, rows = self.trainer, self.rows(config)
+        about = {"forget": f"forget {trainer.material.task.NOUN}s", "retain": self._about(config)}
         digest = sha256()
-        digest.update(run.material.task.rows().fingerprint().encode())
+        digest.update(trainer.material.task.rows().fingerprint().encode())
         for part in ("forget", "retain"):
             digest.update(rows[part].numpy().tobytes() + part.encode())
-        key = {"model": hash_file(run.base), "drawn": digest.hexdigest()}
-        file = run.place.private / "moments" / f"{digest.hexdigest()[:16]}.safetensors"
+        key = {"model": hash_file(trainer.base), "drawn": digest.hexdigest()}
+        file = trainer.place.private / "moments" / f"{digest.hexdigest()[:16]}.safetensors"
         if not is_current(file, key):
-            with run.place.stage("moments"):
+            with trainer.place.stage("moments"):
                 self._write(file, rows, about, key)
         return file
 
     def _write(self, file: Path, rows: Mapping[str, Tensor], about: Mapping[str, str], key: Mapping[str, Any]) -> None:
         started = time.perf_counter()
-        task, device = self.run.material.task, self.run.material.device
+        task, device = self.trainer.material.task, self.trainer.material.device
 
         def batches(part: str) -> Iterator[Any]:
             return (task.batch(piece, device) for piece in rows[part].split(BATCH))
@@ -69,10 +61,10 @@ class Projector:
         forget, retain = (
             MomentRows(partial(batches, part), len(rows[part]), about[part]) for part in ("forget", "retain")
         )
-        model = task.open(self.run.base, device)
+        model = task.open(self.trainer.base, device)
         first = task.batch(rows["forget"][:1], device)
         write_moments(
-            file, model, forget, retain, task.run_model, first, key, real=task.real_tokens, tell=self.run.place.emit
+            file, model, forget, retain, task.run_model, first, key, real=task.real_tokens, tell=self.trainer.place.emit
         )
         write_json(_beside(file), {"seconds": time.perf_counter() - started})
 
@@ -81,7 +73,7 @@ class Projector:
 
         Raises InputError for a file with rows of the request, and for a part without rows.
         """
-        parts, seed = self.run.material.parts, self.run.seed
+        parts, seed = self.trainer.material.parts, self.trainer.seed
         if isinstance(config.rows, Path):
             kept = read_rows(config.rows, self._table)
             asked = int(torch.isin(kept, parts["forget"]).sum())
@@ -103,65 +95,22 @@ class Projector:
     @property
     def _table(self) -> int:
         """The number of rows of the train table: test rows stand behind it."""
-        tests = [
-            int(rows.min()) for name, rows in self.run.material.parts.items() if name.startswith("test") and len(rows)
-        ]
-        return min(tests, default=len(self.run.material.task.rows()))
+        parts = self.trainer.material.parts
+        tests = [int(rows.min()) for name, rows in parts.items() if name.startswith("test") and len(rows)]
+        return min(tests, default=len(self.trainer.material.task.rows()))
 
     def _need(self, config: ProjectionConfig) -> str:
         """Return the data that it reads, as the result table says it."""
-        own = isinstance(config.rows, Path) or len(self.run.material.parts.get("projection", ()))
+        own = isinstance(config.rows, Path) or len(self.trainer.material.parts.get("projection", ()))
         return OTHER_ROWS if own else str(config.rows)
 
     def _about(self, config: ProjectionConfig) -> str:
-        noun = self.run.material.task.NOUN
+        noun = self.trainer.material.task.NOUN
         if isinstance(config.rows, Path):
             return f"{noun}s listed in {config.rows.name}"
-        if len(self.run.material.parts.get("projection", ())):
+        if len(self.trainer.material.parts.get("projection", ())):
             return f"{noun}s given for the projection"
         return f"{config.rows} {noun}s"
-
-
-def take_moments(
-    config: Config, directory: Path | None, output: Path, *, overwrite: bool = False, on_event: OnEvent | None = None
-) -> dict[str, Any]:
-    """Take the moments of a config's base on its rows, and write them to OUT, for its owner only.
-
-    Data and base are those of the run in `directory` (runs/NAME) on its first seed, made unless they are there. Returns
-    what the file says of itself, with its `bytes` and the `seconds` that it took. Raises InputError for an OUT that is
-    there, unless it holds moments and `overwrite` is given.
-    """
-    from negmerge.experiment.stages import SeedRun
-
-    _check_output(output, overwrite)
-    place = RunDir(directory if directory is not None else Path("runs") / config.name, on_event)
-    chosen = config.projection if isinstance(config.projection, ProjectionConfig) else ProjectionConfig()
-    with place.lock():
-        check_identity(place, config)
-        check_inputs(place, config)
-        if not (place.path / "config.yaml").exists():
-            place.keep_config(config)
-        with torch_threads(config.threads or os.cpu_count() or 1):
-            with place.stage("data"):
-                material = prepare(place, config)
-            with material.compute.float_products():
-                run = SeedRun(seed_place(place, config, config.seeds[0]), config, material, config.seeds[0])
-                run.make_originals()
-                file = run.projector.moments(chosen)
-    with atomic_write(output) as target:
-        os.fchmod(target.fileno(), 0o600)
-        with file.open("rb") as source:
-            shutil.copyfileobj(source, target)
-    with Moments(output) as moments:
-        return {**moments.facts, "bytes": output.stat().st_size, "seconds": _seconds(file)}
-
-
-def _check_output(output: Path, overwrite: bool) -> None:
-    if not output.exists():
-        return
-    if not overwrite:
-        raise InputError(f"{output} exists; give another OUT, or --overwrite")
-    Moments(output).close()
 
 
 def _project(file: Path, need: str, vector: Path, target: Path, strength: float) -> dict[str, Any]:
@@ -173,6 +122,7 @@ def _beside(file: Path) -> Path:
     return file.with_suffix(".json")
 
 
-def _seconds(file: Path) -> float:
+def moments_seconds(file: Path) -> float:
+    """Return the seconds that moments took."""
     seconds: float = read_json(_beside(file))["seconds"]
     return seconds

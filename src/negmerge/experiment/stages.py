@@ -1,22 +1,17 @@
 """The stages of one seed: base, reference, pool, methods; each reads and writes files, and is skipped when done."""
 
-import os
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from negmerge.checkpoints import hash_file, read_state_dict, write_state_dict
 from negmerge.errors import InputError, NegmergeError
-from negmerge.execution import run_jobs
 from negmerge.experiment.choices import Buffers, Recalibrate
-from negmerge.experiment.config import BaseConfig, MethodConfig, ReferenceConfig, RunConfig
+from negmerge.experiment.config import MethodConfig, RunConfig
 from negmerge.experiment.contexts import Contexts, facts_of
 from negmerge.experiment.health import mean_cosine, moved_statistics, pool_health
-from negmerge.experiment.keys import Keys, digest
+from negmerge.experiment.keys import digest
 from negmerge.experiment.measure import Bench
 from negmerge.experiment.methods import check_task, run_method
 from negmerge.experiment.prepare import Material
@@ -24,20 +19,16 @@ from negmerge.experiment.projecting import Projector
 from negmerge.experiment.renewing import method_parts, renew
 from negmerge.experiment.rundir import RunDir, read_json, write_json
 from negmerge.experiment.selecting import Selector
+from negmerge.experiment.trainer import HOW, Trainer
 from negmerge.merging.inspecting import inspect_checkpoints
 from negmerge.plug_in import file_of
 from negmerge.scores.plugged import further_scores
-from negmerge.seeding import derive_seed
 from negmerge.selection.buffers import has_statistics
 from negmerge.selection.negated_model import apply_vector
-from negmerge.tasks.task import Pretrained, need
-from negmerge.training import TrainSettings
 from negmerge.training.job import TrainingJob, begun_with
-from negmerge.training.job import train as train_job
 from negmerge.training.pool import expand_grid
 from negmerge.unlearning.context import Outcome
 
-HOW = ("task", "model", "inputs", "compute", "device")  # of a config: how models are computed
 SHARED_BY = "best-single"  # what is shared are members negated one by one
 
 
@@ -60,10 +51,9 @@ class SeedRun:
         self, place: RunDir, config: RunConfig, material: Material, seed: int, first: Path | None = None
     ) -> None:
         self.place, self.config, self.material, self.seed, self.first = place, config, material, seed, first
-        self.contexts, self.projector = Contexts(self), Projector(self)
-        self.keys = Keys(place.path)
-        self.cores = os.cpu_count() or 1
-        self.threads = config.threads or self.cores
+        self.trainer = Trainer(place, config, material, seed)
+        self.base, self.reference, self.keys = self.trainer.base, self.trainer.reference, self.trainer.keys
+        self.projector = Projector(self.trainer)
         self.bench = Bench(
             material.task,
             material.parts,
@@ -81,6 +71,7 @@ class SeedRun:
             material.device,
             self.reference,
         )
+        self.contexts = Contexts(self.trainer, self.selector, self.projector)
         for method in config.methods:
             check_task(method.name, material.task)
         policies = [config.buffers, *(method.buffers for method in config.methods)]
@@ -90,7 +81,7 @@ class SeedRun:
     def finish(self) -> Finished:
         """Do whatever is not done, in order, and return all results."""
         with self.place.stage("base"):
-            self.make_originals()
+            self.trainer.make_originals()
             self.ground = self._ground()
         with self.place.stage("pool"):
             members, pool = self._make_pool()
@@ -113,69 +104,10 @@ class SeedRun:
         facts = [{**job.facts(), "name": job.name} for job in members]
         return Finished(base, reference, pool, facts, methods, left_out)
 
-    # base and reference
-
-    @property
-    def base(self) -> Path:
-        """The checkpoint of the model to unlearn."""
-        return self.place.path / "base" / "model.safetensors"
-
-    @property
-    def reference(self) -> Path | None:
-        """The checkpoint of the Retrain model, if the run has one."""
-        return self.place.path / "reference" / "model.safetensors" if self.config.reference else None
-
-    def make_originals(self) -> None:
-        """Train base and reference, or take them over, unless they are there."""
-        parts = self.material.parts
-        jobs = []
-        for name, part, rows in (
-            ("base", self.config.base, torch.cat([parts["retain"], parts["forget"]]).sort().values),
-            ("reference", self.config.reference, parts["retain"]),
-        ):
-            if part is None:
-                continue
-            if part is self.config.base and self.config.base.pretrained:
-                self._take_pretrained(self.place.path / name)
-            elif part.checkpoint is not None:
-                self._import(part.checkpoint, self.place.path / name)
-            else:
-                jobs.append(self.job(name, self.place.path / name, rows, self.train_settings(part)))
-        workers = min(len(jobs), self.config.workers or len(jobs))
-        self.train(jobs, threads=max(1, self.threads // max(1, len(jobs))), workers=workers)
-
     def _seconds(self, name: str) -> dict[str, Any]:
         """Return the training time of base or reference; nothing is known of one that was given."""
         file = self.place.path / name / "training.json"
         return {"seconds": read_json(file)["seconds"] if file.exists() else None}
-
-    def train_settings(self, part: BaseConfig | ReferenceConfig) -> TrainSettings:
-        """Return the training settings of base or reference."""
-        settings = self.config.base.train if part.train == "base" else part.train
-        assert isinstance(settings, TrainSettings)
-        return settings
-
-    def _take_pretrained(self, directory: Path) -> None:
-        """Write the weights that the family comes with."""
-        target = directory / "model.safetensors"
-        if not target.exists():
-            self.keys.forget(target)
-            directory.mkdir(parents=True, exist_ok=True)
-            write_state_dict(target, need(self.material.task, Pretrained, "base.pretrained").pretrained())
-
-    def _import(self, checkpoint: Path, directory: Path) -> None:
-        """Take over a checkpoint given by the user, once it is known to fit the family."""
-        target = directory / "model.safetensors"
-        if target.exists():
-            return
-        self.keys.forget(target)
-        state = self.material.task.trained(self.material.task.open(checkpoint))
-        known = {entry["path"]: entry["hash"] for entry in self.material.inputs}
-        if str(checkpoint) in known and hash_file(checkpoint) != known[str(checkpoint)]:
-            raise InputError(f"{checkpoint} changed since the run was begun; put back what was there, or use --fresh")
-        shutil.rmtree(directory, ignore_errors=True)  # what was measured of another one
-        directory.mkdir(parents=True)
-        write_state_dict(target, state)
 
     def _ground(self) -> dict[str, Any]:
         """Return what every model and number of this seed hangs on: base, rows, data and seed, as hashes."""
@@ -186,85 +118,18 @@ class SeedRun:
         how = {key: config[key] for key in HOW if key in config}
         return {"base": base, "split": self.material.split.hash(), "seed": self.seed, **how}
 
-    def job(
-        self,
-        name: str,
-        directory: Path,
-        rows: torch.Tensor,
-        settings: TrainSettings,
-        start: Path | None = None,
-        part: str | None = None,
-        resumable: bool | None = None,
-    ) -> TrainingJob:
-        """Return the job of training on some rows; `part` is what its seed is derived by."""
-        if part is None:
-            # Base and reference differ in their rows alone, so they share the seed of weights and batches.
-            part = f"member {name}" if start else "from scratch"
-        wanted = settings.model_dump(mode="json")
-        config = self.config.resolved()
-        how = {key: config[key] for key in HOW if key in config}
-        # From scratch a model hangs on rows and settings; a fine-tuned one on the weights that it began with, too.
-        begun = None if start is None else self.keys.content(start) if start == self.base else hash_file(start)
-        key = digest([how, wanted, rows.tolist(), begun, self.material.split.source])
-        return TrainingJob(
-            name=name,
-            directory=directory,
-            task=self.material.task,
-            rows=tuple(rows.tolist()),
-            settings=wanted,
-            seed=derive_seed(self.seed, part),
-            device=self.material.device,
-            start=start,
-            resumable=start is None if resumable is None else resumable,
-            key=key,
-        )
-
-    def member_job(self, name: str, directory: Path, settings: TrainSettings) -> TrainingJob:
-        """Return the job of a member: the base fine-tuned on the forget rows; adapters share one draw of A."""
-        job = self.job(name, directory, self.material.parts["forget"], settings, start=self.base)
-        adapter, seed = self.config.pool.adapter, derive_seed(self.seed, "adapter")
-        if adapter is None:
-            return job
-        key = digest([job.key, adapter.model_dump(mode="json"), seed])
-        return replace(job, adapter=adapter, adapter_seed=seed, key=key)
-
-    def train(self, jobs: Sequence[TrainingJob], *, workers: int, threads: int) -> None:
-        """Do the jobs that are not done."""
-        open_jobs = [job for job in jobs if not job.is_done]
-        for job in open_jobs:
-            if job.directory.is_relative_to(self.place.path):
-                self.keys.forget(job.checkpoint)
-        if self.material.device != "cpu" or not self.material.task.SENT:
-            workers = 1
-        self.place.emit("training", jobs=len(jobs), done=len(jobs) - len(open_jobs))
-        # The longest first, so that no worker is left alone with one at the end.
-        open_jobs.sort(key=lambda job: -TrainSettings(**job.settings).count_rows(len(job.rows)))
-        run_jobs(
-            train_job,
-            open_jobs,
-            workers=workers,
-            threads=threads,
-            on_done=self._tell_trained,
-        )
-
-    def _tell_trained(self, job: TrainingJob, facts: dict[str, Any]) -> None:
-        loss, seconds = (facts["losses"] or [None])[-1], round(facts["seconds"], 3)
-        self.place.emit("trained", name=job.name, loss=loss, seconds=seconds)
-        if "diverged" in facts:
-            self.place.emit("diverged", name=job.name, text=facts["diverged"])
-
     # pool
 
     def _make_pool(self) -> tuple[list[TrainingJob], dict[str, Any]]:
         folder = self.place.private / "pool"
         members = expand_grid(self.config.pool.train, self.config.pool.grid)
-        wanted = [self.member_job(m.name, folder / m.name, m.settings) for m in members]
+        wanted = [self.trainer.member_job(m.name, folder / m.name, m.settings) for m in members]
         begun = {place: begun_with(place) for place in sorted(folder.glob("*/"))}
         jobs = [_taken_over(replace(job, spare=True), begun) for job in wanted]
         sent = self.material.task.SENT
         at_once = self.material.device == "cpu" and sent  # elsewhere one after the other: so are the seconds
-        workers = min(self.config.workers or self.cores, len(jobs)) if at_once else 1
-        self.train(jobs, workers=workers, threads=1 if sent else self.threads)
+        workers = min(self.config.workers or self.trainer.cores, len(jobs)) if at_once else 1
+        self.trainer.train(jobs, workers=workers, threads=1 if sent else self.trainer.threads)
         diverged = {job.name: job.facts()["diverged"] for job in jobs if "diverged" in job.facts()}
         standing = [job for job in jobs if job.name not in diverged]
         if not standing:

@@ -1,0 +1,159 @@
+"""What trains the models of one seed: base and reference, members, and whatever a method trains."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from negmerge.checkpoints import hash_file, write_state_dict
+from negmerge.errors import InputError
+from negmerge.execution import run_jobs
+from negmerge.experiment.config import BaseConfig, ReferenceConfig, RunConfig
+from negmerge.experiment.keys import Keys, digest
+from negmerge.experiment.prepare import Material
+from negmerge.experiment.rundir import RunDir
+from negmerge.seeding import derive_seed
+from negmerge.tasks.task import Pretrained, need
+from negmerge.training import TrainSettings
+from negmerge.training.job import TrainingJob
+from negmerge.training.job import train as train_job
+
+HOW = ("task", "model", "inputs", "compute", "device")  # of a config: how models are computed
+
+
+class Trainer:
+    """Trains for one seed of a run, in its folder `place`; `base` and `reference` are its two originals."""
+
+    def __init__(self, place: RunDir, config: RunConfig, material: Material, seed: int) -> None:
+        self.place, self.config, self.material, self.seed = place, config, material, seed
+        self.keys = Keys(place.path)
+        self.cores = os.cpu_count() or 1
+        self.threads = config.threads or self.cores
+
+    @property
+    def base(self) -> Path:
+        """The checkpoint of the model to unlearn."""
+        return self.place.path / "base" / "model.safetensors"
+
+    @property
+    def reference(self) -> Path | None:
+        """The checkpoint of the Retrain model, if the run has one."""
+        return self.place.path / "reference" / "model.safetensors" if self.config.reference else None
+
+    def make_originals(self) -> None:
+        """Train base and reference, or take them over, unless they are there."""
+        parts = self.material.parts
+        jobs = []
+        for name, part, rows in (
+            ("base", self.config.base, torch.cat([parts["retain"], parts["forget"]]).sort().values),
+            ("reference", self.config.reference, parts["retain"]),
+        ):
+            if part is None:
+                continue
+            if part is self.config.base and self.config.base.pretrained:
+                self._take_pretrained(self.place.path / name)
+            elif part.checkpoint is not None:
+                self._import(part.checkpoint, self.place.path / name)
+            else:
+                jobs.append(self.job(name, self.place.path / name, rows, self.train_settings(part)))
+        workers = min(len(jobs), self.config.workers or len(jobs))
+        self.train(jobs, threads=max(1, self.threads // max(1, len(jobs))), workers=workers)
+
+    def train_settings(self, part: BaseConfig | ReferenceConfig) -> TrainSettings:
+        """Return the training settings of base or reference."""
+        settings = self.config.base.train if part.train == "base" else part.train
+        assert isinstance(settings, TrainSettings)
+        return settings
+
+    def _take_pretrained(self, directory: Path) -> None:
+        """Write the weights that the family comes with."""
+        target = directory / "model.safetensors"
+        if not target.exists():
+            self.keys.forget(target)
+            directory.mkdir(parents=True, exist_ok=True)
+            write_state_dict(target, need(self.material.task, Pretrained, "base.pretrained").pretrained())
+
+    def _import(self, checkpoint: Path, directory: Path) -> None:
+        """Take over a checkpoint given by the user, once it is known to fit the family."""
+        target = directory / "model.safetensors"
+        if target.exists():
+            return
+        self.keys.forget(target)
+        state = self.material.task.trained(self.material.task.open(checkpoint))
+        known = {entry["path"]: entry["hash"] for entry in self.material.inputs}
+        if str(checkpoint) in known and hash_file(checkpoint) != known[str(checkpoint)]:
+            raise InputError(f"{checkpoint} changed since the run was begun; put back what was there, or use --fresh")
+        shutil.rmtree(directory, ignore_errors=True)  # what was measured of another one
+        directory.mkdir(parents=True)
+        write_state_dict(target, state)
+
+    def job(
+        self,
+        name: str,
+        directory: Path,
+        rows: torch.Tensor,
+        settings: TrainSettings,
+        start: Path | None = None,
+        part: str | None = None,
+        resumable: bool | None = None,
+    ) -> TrainingJob:
+        """Return the job of training on some rows; `part` is what its seed is derived by."""
+        if part is None:
+            # Base and reference differ in their rows alone, so they share the seed of weights and batches.
+            part = f"member {name}" if start else "from scratch"
+        wanted = settings.model_dump(mode="json")
+        config = self.config.resolved()
+        how = {key: config[key] for key in HOW if key in config}
+        # From scratch a model hangs on rows and settings; a fine-tuned one on the weights that it began with, too.
+        begun = None if start is None else self.keys.content(start) if start == self.base else hash_file(start)
+        key = digest([how, wanted, rows.tolist(), begun, self.material.split.source])
+        return TrainingJob(
+            name=name,
+            directory=directory,
+            task=self.material.task,
+            rows=tuple(rows.tolist()),
+            settings=wanted,
+            seed=derive_seed(self.seed, part),
+            device=self.material.device,
+            start=start,
+            resumable=start is None if resumable is None else resumable,
+            key=key,
+        )
+
+    def member_job(self, name: str, directory: Path, settings: TrainSettings) -> TrainingJob:
+        """Return the job of a member: the base fine-tuned on the forget rows; adapters share one draw of A."""
+        job = self.job(name, directory, self.material.parts["forget"], settings, start=self.base)
+        adapter, seed = self.config.pool.adapter, derive_seed(self.seed, "adapter")
+        if adapter is None:
+            return job
+        key = digest([job.key, adapter.model_dump(mode="json"), seed])
+        return replace(job, adapter=adapter, adapter_seed=seed, key=key)
+
+    def train(self, jobs: Sequence[TrainingJob], *, workers: int, threads: int) -> None:
+        """Do the jobs that are not done."""
+        open_jobs = [job for job in jobs if not job.is_done]
+        for job in open_jobs:
+            if job.directory.is_relative_to(self.place.path):
+                self.keys.forget(job.checkpoint)
+        if self.material.device != "cpu" or not self.material.task.SENT:
+            workers = 1
+        self.place.emit("training", jobs=len(jobs), done=len(jobs) - len(open_jobs))
+        # The longest first, so that no worker is left alone with one at the end.
+        open_jobs.sort(key=lambda job: -TrainSettings(**job.settings).count_rows(len(job.rows)))
+        run_jobs(
+            train_job,
+            open_jobs,
+            workers=workers,
+            threads=threads,
+            on_done=self._tell_trained,
+        )
+
+    def _tell_trained(self, job: TrainingJob, facts: dict[str, Any]) -> None:
+        loss, seconds = (facts["losses"] or [None])[-1], round(facts["seconds"], 3)
+        self.place.emit("trained", name=job.name, loss=loss, seconds=seconds)
+        if "diverged" in facts:
+            self.place.emit("diverged", name=job.name, text=facts["diverged"])
