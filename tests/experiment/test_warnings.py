@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 
+from negmerge.experiment.choices import SelectionConfig
 from negmerge.experiment.warnings import (
     curve_warnings,
     diverged_members,
@@ -35,6 +36,7 @@ def test_members_that_diverged_or_learned_nothing_are_named_once():
     assert diverged_members(ill) == ["c"] and unlearned_members(ill) == ["c", "d"]
     found = pool_warnings(0.5, 0.125, cosine, names, ill)
     assert kinds(found) == ["unstable-signs", "weak-forgetting"]
+    assert found[0]["advice"] == "lower its learning rate, or leave it out of the grid"
     assert found[0]["text"].startswith("member c diverged") and "84.0 %, the base's is 90.0 %" in found[0]["text"]
     assert found[1]["text"].startswith("member d ended with a loss") and "0.3, the base 0.3" in found[1]["text"]
 
@@ -71,27 +73,72 @@ def test_an_alpha_that_hangs_on_one_member():
     assert found["name"] == "unstable-signs" and "1 with all, 0.45 without b, 1.55 without c" in found["text"]
 
 
+def row(*points, alpha, open_end=False, floor=85.5, **further):
+    curve = [BASE, *({"alpha": a, "forget": f, "retain": r} for a, f, r in points)]
+    return {"curve": curve, "alpha": alpha, "open_end": open_end, "floor": floor, **further}
+
+
+def warned(found, **rule):
+    return curve_warnings("m", found, SelectionConfig(objective="retain-floor", **rule))
+
+
 def test_curves():
-    together = [BASE, {"alpha": 0.5, "forget": 72.0, "retain": 84.0}]
-    assert kinds(curve_warnings("m", together, 0.5, False)) == ["retain-damage"]
-    (unchanged,) = curve_warnings("m", together, 0.0, False, floor=85.5)
+    (together,) = warned(row((0.5, 72.0, 84.0), alpha=0.5))
+    assert together["name"] == "retain-damage" and together["advice"].startswith("project the vectors")
+    (projected,) = warned(row((0.5, 72.0, 84.0), alpha=0.5, projection={}))
+    assert projected["advice"] == "try a higher strength of the projection"
+    (unchanged,) = warned(row((0.5, 72.0, 84.0), alpha=0.0))
     assert unchanged["name"] == "weak-forgetting" and "at α = 0.5, the smallest tried, the retain" in unchanged["text"]
-    clean = [BASE, {"alpha": 0.5, "forget": 10.0, "retain": 88.0}, {"alpha": 1.0, "forget": 2.0, "retain": 80.0}]
-    assert curve_warnings("m", clean, 0.5, False) == []
-    ended = [BASE, {"alpha": 2.0, "forget": 70.0, "retain": 90.0}]
-    (weak,) = curve_warnings("m", ended, 2.0, True, limit=2.0)
+    assert warned(row((0.5, 0.0, 88.0), (1.0, 0.0, 80.0), alpha=0.5)) == []
+    (idle,) = curve_warnings("m", row((1.0, 80.0, 90.0), alpha=0.0), SelectionConfig(objective="retain-floor"))
+    assert idle["advice"] == "train the members longer, or at a higher rate"
+    (blamed,) = curve_warnings(
+        "m", row((1.0, 80.0, 90.0), alpha=0.0), SelectionConfig(objective="retain-floor"), blamed=True
+    )
+    assert blamed["advice"] == "see to the warnings above"
+
+
+def test_an_open_end_and_a_plateau():
+    ended = row((2.0, 70.0, 90.0), alpha=2.0, open_end=True)
+    (weak,) = warned(ended, max_alpha=2.01)
     assert "beyond 2" in weak["text"] and weak["advice"] == "raise selection.max_alpha"
-    (weak,) = curve_warnings("m", ended, 2.0, True)
-    assert weak["advice"] == "train the members longer, or at a higher rate"
+    assert warned(ended)[0]["advice"] == "train the members longer, or at a higher rate"
+    grid = row((1.0, 70.0, 90.0), alpha=1.0, open_end=True)
+    assert [warned(grid, search=search)[0]["advice"] for search in ("grid", "paper")] == [
+        "raise selection.max_alpha"
+    ] * 2
+    (flat,) = warned(row((1.0, 50.0, 90.0), (2.0, 50.0, 90.0), alpha=1.0))
+    assert flat["name"] == "weak-forgetting" and "still 50.0 % and falls no further up to α = 2" in flat["text"]
+    assert warned(row((1.0, 50.0, 90.0), (2.0, 20.0, 80.0), alpha=1.0)) == []  # the floor is what stopped it
 
 
-@pytest.mark.parametrize(("trained_here", "advice"), [(True, "give a reference"), (False, "give validation rows")])
+def test_a_base_that_knows_nothing_of_the_rows():
+    nothing = row((1.0, 0.0, 90.0), alpha=0.0)
+    nothing["curve"][0] = {**BASE, "forget": 0.0}
+    (found,) = warned(nothing)
+    assert "nothing to forget" in found["text"] and found["advice"].startswith("check that the base was trained on")
+
+
+@pytest.mark.parametrize(("trained_here", "advice"), [(True, "give a reference, and"), (False, "give validation rows")])
 def test_a_base_that_treats_forget_and_validation_rows_alike(trained_here, advice):
-    # 5 % level of the Kolmogorov-Smirnov distance of 100 and 300 rows: 1.36 · √(1/100 + 1/300) = 15.7 %
-    (found,) = unseen_warnings(15.6, 100, 300, trained_here=trained_here)
-    assert found["name"] == "nothing-to-match" and found["advice"].startswith(advice)
-    assert unseen_warnings(15.8, 100, 300, trained_here=trained_here) == []
-    assert unseen_warnings(None, 100, 300, trained_here=trained_here) == []
+    def found(holdout, forget=90.0, validation=90.0):
+        base = {"holdout": holdout, "forget": forget, "validation": validation}
+        return unseen_warnings(base, 100, 300, trained_here=trained_here, reference=False)
+
+    # D = 2 · holdout − |FA − UA|; its 5 % level for 100 and 300 rows is 1.36 · √(1/100 + 1/300) = 15.7 %
+    assert found(7.8)[0]["name"] == "nothing-to-match" and found(7.8)[0]["advice"].startswith(advice)
+    assert found(7.9) == []
+    assert found(10.0, 90.0, 85.0) != []  # accuracies 5 points apart are within 2 · 3.9, and D is 15 %
+    assert found(9.0, 90.0, 80.0) == []  # those 10 points apart are not
+    assert unseen_warnings({"holdout": 42.5, "forget": 100.0, "validation": 70.0}, 20, 20, trained_here=True,
+                           reference=False) == []  # fmt: skip
+    assert unseen_warnings({}, 100, 300, trained_here=trained_here, reference=False) == []
+
+
+def test_a_run_with_a_reference_is_told_to_use_it():
+    base = {"holdout": 1.0, "forget": 90.0, "validation": 90.0}
+    (found,) = unseen_warnings(base, 100, 300, trained_here=True, reference=True)
+    assert found["advice"] == "choose selection.objective: match-reference"
 
 
 def test_no_two_warnings_of_a_pool_contradict_each_other():

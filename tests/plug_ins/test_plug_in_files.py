@@ -62,6 +62,23 @@ def test_each_is_one_file(finished):
 
 
 @pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (('"forget", "conf', '"forgets", "conf'), r"needs the part 'forgets', .* \(did you mean 'forget'"),
+        (('"forget_confidence"', '"alpha"'), "'alpha' is a fact of every row"),
+        (('"forget_confidence"', '"retain"'), "there is a score 'retain' already"),
+        (('"confidence")}', '"surprise")}'), "needs the column 'surprise' of the model"),
+    ],
+)
+def test_what_is_wrong_with_a_score_is_said_before_anything_is_trained(tmp_path, change, message):
+    (tmp_path / "mine.py").write_text((HERE / "score.py").read_text().replace(*change))
+    wrong = config(HERE, evaluation={"scores": [{"file": str(tmp_path / "mine.py")}]})
+    with pytest.raises(InputError, match=message):
+        run(wrong, tmp_path / "run")
+    assert not list((tmp_path / "run").rglob("model.safetensors"))
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"model": {"family": {"file": "gone.py"}}}, r"gone.py: no such file; give the path of a plug-in"),

@@ -134,6 +134,20 @@ def test_the_margin_does_not_go_where_more_is_known_again():
     assert choose_alpha(evaluate).alpha == 1.15
 
 
+def test_a_margin_that_finds_less_known_moves_the_smallest_best_alpha():
+    def evaluate(alpha):
+        known = 100.0 if alpha < 1 else 30.0 if 1.2 <= alpha <= 1.6 else 50.0
+        return {"forget": known, "retain": 90.0}
+
+    found = choose_alpha(evaluate)
+    assert found.scores["forget"] == 30.0 == dict((p.alpha, p.scores["forget"]) for p in found.curve)[found.lowest]
+
+
+def test_an_end_where_more_is_known_again_is_not_open():
+    risen = choose_alpha(lambda a: {"forget": 80 - 70 * a if a <= 1 else 90.0, "retain": 90.0}, max_alpha=2.0)
+    assert risen.lowest == 1.0 and not risen.open_end
+
+
 def test_doubling_ends_where_nothing_falls_any_more():
     chosen = choose_alpha(lambda a: {"forget": max(2.0, 80 - 80 * a), "retain": 90.0})
     assert chosen.lowest == 1.0 and not chosen.open_end and max(p.alpha for p in chosen.curve) <= 4.0
@@ -176,6 +190,9 @@ def test_bracket_equals_the_grid_on_falling_curves(forget, retain, floor):
         ({"max_alpha": -1.0}, "step and max_alpha must be positive"),
         ({"search": "random"}, "unknown search 'random'"),
         ({"margin": 0.9}, "margin must be a number from 1"),
+        ({"margin": 1e308}, "margin must be a number from 1"),
+        ({"max_alpha": 0.01}, "must not be below the step"),
+        ({"step": 3.0, "search": "grid"}, "must not be below the step"),
     ],
 )
 def test_bad_arguments(arguments, message):

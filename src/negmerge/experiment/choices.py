@@ -87,7 +87,10 @@ class SelectionConfig(Strict):
     step: float = Field(0.05, gt=0, description="the lattice of α")
     max_alpha: float | None = Field(None, gt=0, description="1.0 for the grid, 1024 for the bracket, unless given")
     margin: float = Field(
-        MARGIN, ge=1, description="of retain-floor: how much deeper than the smallest best α, where that costs nothing"
+        MARGIN,
+        ge=1,
+        le=10,
+        description="of retain-floor: deeper than the smallest best α, where that is free",
     )
     floor_on: Literal["retain", "validation", "both"] | None = Field(
         None,

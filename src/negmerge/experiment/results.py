@@ -155,19 +155,22 @@ def _warnings(config: RunConfig, rows: Mapping[str, int], finished: Finished, me
     found = diverged_warnings(pool.get("diverged") or {})
     found += pool_warnings(pool["consensus"], pool["chance"], pool["cosine"], names, pool["health"])
     if finished.leave_one_out:
-        whole = next(row["alpha"] for row in methods.values() if row["method"] == "consensus")
+        row = next(m.row for m in config.methods if m.name == "consensus" and m.row in methods)
+        whole = methods[row]["alpha"]
         found += leave_one_out_warnings(whole, finished.leave_one_out)
     curves = {label: row for label, row in methods.items() if row.get("curve")}
     if rule.objective == "match-holdout" and curves:
-        distance = next(iter(curves.values()))["curve"][0].get("holdout")
-        trained = config.base.train is not None
-        found += unseen_warnings(distance, rows["forget"], rows["validation"], trained_here=trained)
+        seen, trained = min(rule.forget_rows, rows["forget"]), config.base.train is not None
+        base = next(iter(curves.values()))["curve"][0]
+        found += unseen_warnings(
+            base, seen, rows["validation"], trained_here=trained, reference=config.reference is not None
+        )
+    causes = bool(found)
     judged = rule.objective == "retain-floor" and not any(row.get("projection") for row in curves.values())
     blamed = statistics_warnings(curves, finished.base, pool.get("statistics_moved") or {}) if judged else []
     found += blamed
     for label, row in curves.items():
-        limit, floor = rule.max_alpha, row["floor"]
-        own = curve_warnings(label, row["curve"], row["alpha"], row["open_end"], floor=floor, limit=limit)
+        own = curve_warnings(label, row, rule, blamed=causes)
         # The cause that is known speaks for the damage.
         found += [one for one in own if not (blamed and one["name"] == "retain-damage")]
     return found

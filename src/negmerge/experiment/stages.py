@@ -206,7 +206,9 @@ class SeedRun:
     def _leave_one_out(self, members: list[TrainingJob]) -> dict[str, float]:
         """Return the α chosen for the consensus without each member, by the member's name."""
         file = self.place.path / "leave-one-out.json"
-        method = next(m for m in self.config.methods if m.name == "consensus")
+        place = self.config.seeds.index(self.seed)
+        consensus = (m for m in self.config.methods if m.name == "consensus" and not (m.seeds and place >= m.seeds))
+        method = next(consensus)
         self._keep("leave one out", self.keys.get(f"method {method.row}"), file)
         if not file.exists():
             chosen = {}

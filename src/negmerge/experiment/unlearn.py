@@ -139,8 +139,15 @@ def unlearn(
     )
     rule: SelectionConfig = _checked(SelectionConfig, selection or {}, "selection")
     if rule.objective == "auto":
-        rule = _checked(SelectionConfig, {**(selection or {}), "objective": _objective(bare, evaluate, reference)}, "")
+        rule = _checked(
+            SelectionConfig, {**(selection or {}), "objective": _objective(bare, evaluate, reference)}, "selection"
+        )
     _check_objective(rule.objective, given, evaluate, reference)
+    asked = (selection or {}).get("floor_on")
+    if asked in ("validation", "both") and ("validation" not in given or evaluate is not None):
+        raise InputError(
+            f"unlearn: selection.floor_on: {asked} needs validation (a data set), and no evaluate; leave floor_on out"
+        )
     made = _checked_pool(pool or DEFAULT_POOL, wrapped)
     check_settings(method, settings or {})
     task = _task(bare, evaluate, rule.objective)

@@ -35,8 +35,10 @@ class Unlearned:
         row = self.results["methods"][self.method]
         scores = ", ".join(f"{name} {row[name]:.1f}" for name in ("forget", "retain") if row.get(name) is not None)
         chosen = "" if self.selection is None else f"α = {self.alpha:g}, "
-        warned = f", {len(self.warnings)} warnings" if self.warnings else ""
-        return f"Unlearned({self.method}: {chosen}{scores} %, {len(self.members)} members{warned})"
+        found = len(self.warnings)
+        warned = f", {found} warning{'s' if found > 1 else ''}" if found else ""
+        by = f" by {self.results['selection']['objective']}" if self.selection is not None else ""
+        return f"Unlearned({self.method}{by}: {chosen}{scores} %, {len(self.members)} members{warned})"
 
     def _repr_html_(self) -> str:
         """Return the table of results, with the warnings below it, as notebooks show it."""

@@ -8,6 +8,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from negmerge.experiment.choices import SelectionConfig
+from negmerge.selection import OBJECTIVES
+
 NEAR_CHANCE = 1.5  # consensus below this multiple of the chance level says that signs hardly agree
 ALIKE = 0.95  # members whose task vectors have this mean cosine are one member, repeated
 HARM = 5.0  # percentage points of forget accuracy below the base: a member that was trained on these rows diverged
@@ -15,6 +18,7 @@ SENSITIVITY = 0.5  # α may move by this share of itself when one member is left
 MOVED = 0.02  # standard deviations by which running means may differ from the base's
 COST = 0.01  # share of the base's retain accuracy that a row may lose before its statistics are blamed
 SELECTIVITY = 2.0  # forget accuracy must fall at least this much faster than retain accuracy
+LEFT = 0.1  # share of the base's forget accuracy that counts as still recognised
 NAMED = 6  # members that a line names; of more it says how many
 KS_LEVEL = 1.36  # Kolmogorov-Smirnov: D beyond this · √(1/n + 1/m) is no chance, at 5 %
 
@@ -74,7 +78,7 @@ def pool_warnings(
                 "pool",
                 f"{_members(diverged)} diverged in training: forget accuracy down to {worst:.1f} %, "
                 f"the base's is {base['forget']:.1f} %",
-                "lower their learning rate, or leave them out of the grid",
+                f"lower {_their(diverged)} learning rate, or leave {_them(diverged)} out of the grid",
             )
         )
     unlearned = [name for name in unlearned_members(health) if name not in diverged]
@@ -87,7 +91,7 @@ def pool_warnings(
                 f"{_members(unlearned)} ended with a loss on the forget rows that is not below the base's (up to "
                 f"{most:.3g}, the base {base['loss']:.3g}): {'it knows' if len(unlearned) == 1 else 'they know'} "
                 "these rows no better than the base does",
-                "change learning rate, epochs or label smoothing until the loss falls, or leave them out of the grid",
+                f"change the training until the loss falls, or leave {_them(unlearned)} out of the grid",
             )
         )
     means = [sum(v for j, v in enumerate(row) if j != i) / (count - 1) for i, row in enumerate(cosine) if count > 1]
@@ -98,13 +102,13 @@ def pool_warnings(
                 "unstable-signs",
                 "pool",
                 f"{_members(apart)} point{'s' if len(apart) == 1 else ''} away from the others (mean cosine ≤ 0)",
-                "leave them out of the grid",
+                f"leave {_them(apart)} out of the grid" if len(apart) < count else FEWER,
             )
         )
     if count > 1 and consensus < NEAR_CHANCE * chance:
         text = f"{100 * consensus:.1f} % of the elements agree where independent signs would give {100 * chance:.1f} %"
         blamed = diverged or unlearned or apart
-        advice = "see to the members that are named above" if blamed else "use fewer, or smaller, learning rates"
+        advice = "see to the members that are named above" if blamed else FEWER
         found.append(_warning("unstable-signs", "pool", text, advice))
     elif count > 1 and sum(means) / count > ALIKE:
         text = (
@@ -125,61 +129,80 @@ def leave_one_out_warnings(alpha: float, without: Mapping[str, float]) -> Warnin
     return [_warning("unstable-signs", "pool", text, "add members with settings between those of the grid")]
 
 
-def curve_warnings(
-    method: str,
-    curve: Sequence[Mapping[str, float]],
-    alpha: float,
-    open_end: bool,
-    *,
-    floor: float | None = None,
-    limit: float | None = None,
-) -> Warnings:
-    """Return the warnings of one method's α curve; `limit` is the largest α that the config allows, if it says so.
+FEWER = "use fewer, or smaller, learning rates"
+LONGER = "train the members longer, or at a higher rate"
+
+
+def curve_warnings(method: str, row: Mapping[str, Any], rule: SelectionConfig, *, blamed: bool = False) -> Warnings:
+    """Return the warnings of one row's α curve, chosen by a rule; `blamed`: earlier warnings name the cause.
 
     `weak-forgetting`: the floor still holds at the largest α tried and the forget set is still recognised, or no α
     above 0 was better than the base. `retain-damage`: at the first α above the chosen one (or the chosen one, if it
     is the last) forget accuracy has lost less than twice what retain accuracy has lost, both as shares of the base's;
     said of a chosen α above 0 only.
     """
-    base = curve[0]
-    if open_end:
-        text = f"the best α may lie beyond {curve[-1]['alpha']:g}, the largest tried: nothing broke there, and forget "
-        text += f"accuracy is still {curve[-1]['forget']:.1f} %"
-        limited = limit is not None and limit <= curve[-1]["alpha"] + 1e-9
-        advice = "raise selection.max_alpha" if limited else "train the members longer, or at a higher rate"
-        return [_warning("weak-forgetting", method, text, advice)]
+    curve, alpha, floor = row["curve"], row["alpha"], row["floor"]
+    base, end = curve[0], curve[-1]
+    longer = "see to the warnings above" if blamed else LONGER
+    value = OBJECTIVES[rule.objective].value
+    known = next(point for point in curve if point["alpha"] == alpha)["forget"]
+    if row["open_end"]:
+        text = f"the best α may lie beyond {end['alpha']:g}, the largest tried: nothing broke there, and forget "
+        text += f"accuracy is still {end['forget']:.1f} %"
+        limit = rule.max_alpha or (None if rule.search == "bracket" else 1.0)
+        limited = limit is not None and end["alpha"] > limit - rule.step
+        return [_warning("weak-forgetting", method, text, "raise selection.max_alpha" if limited else longer)]
+    if alpha == 0.0 and base["forget"] == 0.0:
+        text = "the base recognises none of the rows to forget, so there is nothing to forget"
+        return [_warning("weak-forgetting", method, text, "check that the base was trained on these rows")]
     if alpha == 0.0:
         broke = floor is not None and len(curve) > 1 and curve[1]["retain"] < floor
         text = "no α above 0 was better than the base, so the model is unchanged"
         if broke:
             text += f": at α = {curve[1]['alpha']:g}, the smallest tried, the retain floor was broken already"
-        advice = "try smaller α (selection.step)" if broke else "train the members longer, or at a higher rate"
-        return [_warning("weak-forgetting", method, text, advice)]
-    point = ([point for point in curve if point["alpha"] > alpha] or [curve[-1]])[0]
+        return [_warning("weak-forgetting", method, text, "try smaller α (selection.step)" if broke else longer)]
+    holds = floor is not None and end["retain"] >= floor
+    if rule.objective == "retain-floor" and holds and value(end) > LEFT * value(base):
+        text = f"forget accuracy is still {known:.1f} % and falls no further up to α = {end['alpha']:g}, where the "
+        return [_warning("weak-forgetting", method, text + "floor holds", longer)]
+    point = next((point for point in curve if point["alpha"] > alpha), end)
     lost_forget = 1.0 - point["forget"] / base["forget"] if base["forget"] else 0.0
     lost_retain = 1.0 - point["retain"] / base["retain"] if base["retain"] else 0.0
     if lost_retain <= 0.02 or lost_forget >= SELECTIVITY * lost_retain:
         return []
     text = f"at α = {point['alpha']:g} retain accuracy has lost {100 * lost_retain:.0f} % of its value and forget "
     text += f"accuracy {100 * lost_forget:.0f} %: they fall together"
-    return [_warning("retain-damage", method, text, "try another policy for running statistics (buffers: negate)")]
+    projected = "try a higher strength of the projection", "project the vectors (projection: {rows: retain})"
+    return [_warning("retain-damage", method, text, projected[row.get("projection") is None])]
 
 
-def unseen_warnings(distance: float | None, rows: int, unseen: int, *, trained_here: bool) -> Warnings:
+def unseen_warnings(
+    base: Mapping[str, float], rows: int, unseen: int, *, trained_here: bool, reference: bool
+) -> Warnings:
     """Return `nothing-to-match` where match-holdout has no aim: the base treats forget and validation rows alike.
 
-    `distance` is its score `holdout` at α = 0, of so many forget `rows` and `unseen` validation rows: within chance
-    where it is not above 136 · √(1/rows + 1/unseen), the 5 % level of the Kolmogorov-Smirnov distance in percent. A
-    base that was not trained here may have seen the validation rows; of one that was, that is not so.
+    `base` are the scores at α = 0: `forget`, `holdout` and, where it is known, `validation`, of so many forget `rows`
+    and `unseen` validation rows. Alike: the Kolmogorov-Smirnov distance of the losses, D = 2 · holdout − |FA − UA| (at
+    most 2 · holdout where UA is not known), is not above 136 · √(1/rows + 1/unseen), its 5 % level in percent, and the
+    accuracies differ by no more than twice their standard error. A base that was not trained here may have seen the
+    validation rows; one that was has not.
     """
-    if distance is None or not rows or not unseen or distance > 100.0 * KS_LEVEL * math.sqrt(1 / rows + 1 / unseen):
+    if base.get("holdout") is None or not rows or not unseen:
         return []
-    text = f"the base treats the forget rows like the validation rows (distance {distance:.1f}, within chance)"
-    if trained_here:
-        text += ": it knows them no better than rows that it never saw"
-        return [_warning("nothing-to-match", "base", text, "give a reference, or more rows to forget")]
-    text += ": it has seen the validation rows as well, or knows the forget rows no better than unseen ones"
-    return [_warning("nothing-to-match", "base", text, "give validation rows that this base was not trained on")]
+    apart = abs(base["forget"] - base["validation"]) if "validation" in base else 0.0
+    p = (base["forget"] * rows + base.get("validation", base["forget"]) * unseen) / (100.0 * (rows + unseen))
+    share = 1.0 / rows + 1.0 / unseen
+    if 2.0 * base["holdout"] - apart > 100.0 * KS_LEVEL * math.sqrt(share):
+        return []
+    if apart > 200.0 * math.sqrt(p * (1.0 - p) * share):
+        return []
+    text = f"the base treats the forget rows like the validation rows (distance {base['holdout']:.1f}, within chance)"
+    if not trained_here:
+        text += ": it has seen the validation rows as well, or knows the forget rows no better than unseen ones"
+        return [_warning("nothing-to-match", "base", text, "give validation rows that this base was not trained on")]
+    text += ": it knows them no better than rows that it never saw"
+    need = "" if reference else "give a reference, and "
+    return [_warning("nothing-to-match", "base", text, f"{need}choose selection.objective: match-reference")]
 
 
 def _members(names: Sequence[str]) -> str:
@@ -209,3 +232,11 @@ def statistics_warnings(
         f"({worst})"
     )
     return [_warning("moved-statistics", "pool", text, "project the vectors (projection: {rows: retain})")]
+
+
+def _their(names: Sequence[str]) -> str:
+    return "its" if len(names) == 1 else "their"
+
+
+def _them(names: Sequence[str]) -> str:
+    return "it" if len(names) == 1 else "them"

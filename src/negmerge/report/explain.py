@@ -20,12 +20,15 @@ MEANING = {
     "to be forgotten like that already, so the choice of α hangs on chance.",
 }
 
+WORSE = " (of the request's own rows and of held-out ones, the worse)"
 OBJECTIVES = {
-    "retain-floor": "the lowest forget accuracy (of the request's own rows and of held-out ones, the worse) that "
-    "keeps at least {floor} of the original's retain accuracy",
+    "retain-floor": "the lowest forget accuracy"
+    + WORSE
+    + " that keeps at least {floor} of the original's retain accuracy",
     "match-reference": "the smallest average gap to the retrained model",
     "match-holdout": "the behaviour on the forget set closest to that on unseen data of the same kind",
 }
+OWN_DATA = "your own data"  # of negmerge.unlearn
 GRID = "trying every α of a fixed grid"
 BRACKETS = {
     "retain-floor": "a search that doubles α while the floor holds, then halves the interval",
@@ -57,7 +60,7 @@ def asked(results: Json) -> list[tuple[str, str]]:
     pairs = [
         ("Forget", f"{_rows(results, rows.get('forget'))}{_which(results)}. {aim}"),
         ("Keep", f"{_rows(results, rows.get('retain'))}: the rest of {task.get('source') or 'the training data'}."),
-    ]
+    ][: 1 if rows.get("retain") == 0 else 2]
     checks = [
         f"{_rows(results, rows[key])} {text}"
         for key, text in (
@@ -93,6 +96,8 @@ def measured(results: Json) -> list[str]:
     said = []
     if chosen.get("objective"):
         aim = OBJECTIVES.get(chosen["objective"], f"the objective {chosen['objective']}")
+        if not sees_own_rows(results):
+            aim = aim.replace(WORSE, "")
         how = {"bracket": BRACKETS.get(chosen["objective"], ""), "grid": GRID, "paper": GRID}.get(
             chosen.get("search") or "", ""
         )
@@ -101,8 +106,9 @@ def measured(results: Json) -> list[str]:
             + (f", found by {how}." if how else ".")
             + " Of equal values the smallest α is taken"
             + (
-                f", and then up to {numbers.alpha(chosen['margin'])} times as much, as far as that costs nothing."
-                if chosen["objective"] == "retain-floor" and (chosen.get("margin") or 1.0) > 1.0
+                f", and then up to {numbers.alpha(chosen['margin'])} times as much (rounded up to the next α that is "
+                "tried), as far as that costs nothing."
+                if _has_margin(chosen)
                 else "."
             )
         )
@@ -116,18 +122,20 @@ def measured(results: Json) -> list[str]:
             said.append(f"{label(results, name)}: {oracle_text(row)}")
     if sees_only_own_rows(results):
         said.append(
-            f"The choice was guided by the very {nouns(results)} that were to be forgotten: no others of the "
-            "same kind exist. Their accuracy is therefore a training number, not an estimate for unseen "
+            f"The choice was guided by the very {nouns(results)} that were to be forgotten, and by no others of "
+            "their kind. Their accuracy is therefore a training number, not an estimate for unseen "
             "data."
         )
-    said.append(
-        f"The test {nouns(results)} were used once, after every choice was made."
-        + (
-            f" “Test” counts the {nouns(results)} of what stays; “forget (unseen)” those of what was to go."
-            if (task.get("rows") or {}).get("test_forget")
-            else ""
+    sizes = task.get("rows") or {}
+    if sizes.get("test") or "test" not in sizes:
+        said.append(
+            f"The test {nouns(results)} were used once, after every choice was made."
+            + (
+                f" “Test” counts the {nouns(results)} of what stays; “forget (unseen)” those of what was to go."
+                if sizes.get("test_forget")
+                else ""
+            )
         )
-    )
     rows = [results["base"], *results["methods"].values()]
     if any(row.get("membership") is not None for row in rows):
         said.append(
@@ -155,6 +163,12 @@ def measured(results: Json) -> list[str]:
     return said
 
 
+def _has_margin(chosen: Json) -> bool:
+    """Whether α may lie beyond the smallest best one."""
+    plain = chosen.get("search") == "paper" or chosen["objective"] != "retain-floor"
+    return not plain and (chosen.get("margin") or 1.0) > 1.0
+
+
 def sees_only_own_rows(results: Json) -> bool:
     """Whether the choice saw no other rows of the kind to be forgotten than those of the request."""
     chosen = results.get("selection") or {}
@@ -180,15 +194,16 @@ def forget_seen(results: Json) -> list[str]:
 def seen_by_selection(results: Json) -> list[str]:
     """Return what the choice of α and settings saw besides the rows to forget."""
     chosen, rows = results.get("selection") or {}, results["task"].get("rows") or {}
-    validation = f"{numbers.count(rows.get('validation'))} validation rows"
-    sample = numbers.count(chosen.get("retain_rows"))
-    on_validation = chosen.get("floor_on") == "validation"
-    seen = [f"a fixed sample of {sample} {'validation' if on_validation else 'retain'} rows"]
-    if chosen.get("floor_on") == "both":
+    held_out = rows.get("validation")
+    validation = f"{numbers.count(held_out)} validation rows"
+    sample, on_validation = chosen.get("retain_rows"), chosen.get("floor_on") == "validation"
+    seen = [f"a fixed sample of {numbers.count(sample)} {'validation' if on_validation else 'retain'} rows"]
+    seen = seen if sample or sample is None else []
+    if held_out and (chosen.get("floor_on") == "both" or chosen.get("objective") == "match-reference"):
         seen.append(validation)
     if chosen.get("objective") == "match-reference":
-        seen += [validation, "the retrained model"]
-    elif chosen.get("objective") == "match-holdout":
+        seen.append("the retrained model")
+    elif chosen.get("objective") == "match-holdout" and held_out != 0:
         seen.append(f"how the original treats {validation}")
     return seen
 
@@ -204,6 +219,8 @@ def _which(results: Json) -> str:
     task = results["task"]
     if task.get("forget_classes"):
         return f": {subject(results)}"
+    if task.get("source") == OWN_DATA:
+        return ""
     return {"random": ", drawn at random", "rows": ", listed one by one", "source": " of another source"}.get(
         task.get("kind") or "", ""
     )

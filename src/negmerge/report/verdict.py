@@ -21,6 +21,7 @@ from negmerge.report.numbers import count, listed, percent, percent_sign
 from negmerge.report.scores import nouns
 
 Tone = Literal["good", "mixed", "bad"]
+LEVEL = 0.05  # of the test whether more is known than chance explains
 NAMED = 3  # methods of a group that are named with their numbers; of more the table has them
 
 
@@ -79,17 +80,21 @@ def _erased(results: Json, row: Json, base: Json) -> Verdict:
 def _above_chance(results: Json, row: Json) -> bool:
     """Whether more of the request's rows are right than chance explains in a model that never saw them.
 
-    That model is Retrain; where there is none, the bar is accuracy on unseen rows of the same kind. Shares of n rows
-    may differ by 2·√(2·p·(1 − p)/n), p their mean. False where there is neither, or the rows were not counted.
+    That model is Retrain; where there is none, the bar is accuracy on unseen rows of the same kind. Of n and of m rows
+    a and b are right: above chance where Fisher's exact test, P(X ≥ a) for a hypergeometric X of a + b right ones
+    among n + m, is below 5 %. False where there is neither, or the rows were not counted.
     """
+    seen = results["task"].get("evaluated") or results["task"].get("rows") or {}
     reference = results.get("reference") or {}
-    expected = reference.get("forget")
-    expected = row.get("test_forget") if expected is None else expected
-    n = (results["task"].get("rows") or {}).get("forget")
-    if expected is None or not n:
+    expected, n = reference.get("forget"), seen.get("forget")
+    m = n  # rows that the expected share is of
+    if expected is None:
+        expected, m = row.get("test_forget"), seen.get("test_forget")
+    if expected is None or not n or not m:
         return False
-    p = (row["forget"] + expected) / 200.0
-    return bool(row["forget"] - expected > 200.0 * math.sqrt(2.0 * p * (1.0 - p) / n))
+    a, b = round(row["forget"] * n / 100), round(expected * m / 100)
+    tail = sum(math.comb(n, k) * math.comb(m, a + b - k) for k in range(a, min(n, a + b) + 1))
+    return tail < LEVEL * math.comb(n + m, a + b)
 
 
 def _matched(results: Json, row: Json, base: Json) -> Verdict:
@@ -126,9 +131,10 @@ def _matched(results: Json, row: Json, base: Json) -> Verdict:
 
 def _like_unseen(results: Json, row: Json, base: Json) -> tuple[str, Tone, str]:
     """Without a retrained model: is forget accuracy now where accuracy on unseen rows is?"""
-    if row.get("test") is None or base.get("test") is None or base.get("forget") is None:
+    unseen = "test" if row.get("test") is not None else "validation"
+    if row.get(unseen) is None or base.get(unseen) is None or base.get("forget") is None:
         return "was changed; there is nothing to compare its forgetting with", "mixed", ""
-    was, now = base["forget"] - base["test"], row["forget"] - row["test"]
+    was, now = base["forget"] - base[unseen], row["forget"] - row[unseen]
     measure = (
         f"It gets the chosen {nouns(results)} right {percent(abs(now))} points "
         f"{'more' if now >= 0 else 'less'} often than unseen ones; before {percent(abs(was))} points "

@@ -4,8 +4,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from negmerge import registry
-from negmerge.errors import InputError
+from negmerge.errors import InputError, nearest
 from negmerge.scores.score import Score
+
+PARTS = ("forget", "retain", "validation", "validation_forget", "test", "test_forget")
+# What stands in a row of results beside its scores.
+TAKEN = (
+    "label", "method", "kind", "stands_for", "needs", "buffers", "settings", "member", "taken", "search", "curve",
+    "layers", "floor", "note", "open_end", "alpha", "lowest_alpha", "gap", "gap_parts", "per_class", "consensus",
+    "kept", "merged_elements", "oracle", "projection", "seconds", "seconds_parts", "std", "seeds",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -36,9 +44,16 @@ def further_scores(names: Iterable[str], known: Iterable[Score], columns: Iterab
         score = score_file(name).SCORE
         if any(other.name == score.name for other in (*known, *found)):
             raise InputError(f"evaluation: scores: {name}: there is a score {score.name!r} already; leave it out")
+        if score.name in TAKEN:
+            raise InputError(f"evaluation: scores: {name}: {score.name!r} is a fact of every row; name it otherwise")
         if score.in_gap or score.in_curve:
             raise InputError(f"evaluation: scores: {name}: only a task's own scores are in_gap or in_curve")
         for need in sorted(score.needs):
+            if need.part not in PARTS:
+                raise InputError(
+                    f"evaluation: scores: {name} needs the part {need.part!r}, which there is not"
+                    f"{nearest(need.part, PARTS)}; there are {', '.join(PARTS)}"
+                )
             if need.role != "model" or need.column not in columns:
                 raise InputError(
                     f"evaluation: scores: {name} needs the column {need.column!r} of the {need.role}, which is not "

@@ -57,7 +57,7 @@ class Score:
         """Return the score, or None where a part that it is made of has no rows."""
         if any(not len(observed[need.role][need.part][need.column]) for need in self.needs):
             return None
-        return self.compute(observed, draw)
+        return float(self.compute(observed, draw))
 
     def descriptor(self) -> dict[str, Any]:
         """Return what results say of the score, as plain JSON values."""

@@ -3,7 +3,6 @@
 Accuracies are percentages. α runs over the lattice k · step (0.05 in the paper); α = 0 is the base.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -27,7 +26,7 @@ __all__ = [
 Search = Literal["bracket", "grid", "paper"]
 
 BRACKET_LIMIT = 1024.0
-MARGIN = 1.25
+MARGIN, MOST_MARGIN = 1.25, 10.0
 FALLBACK_POINTS = 32  # of the first grid; more than the paper's 21
 
 
@@ -92,8 +91,9 @@ def choose_alpha(
     more. When evaluated points contradict the shape, it goes over to the grid up to the bracket's end (where that has
     more than 32 points to every second, third, … and then to those beside the best), and `note` says so.
 
-    Raises InputError for an unknown objective or search, for a floor outside [0, 1], a margin below 1, a step or
-    `max_alpha` that is not positive, and for scores that are missing or outside 0 … 100.
+    Raises InputError for an unknown objective or search, for a floor outside [0, 1], a margin outside [1, 10], a step
+    or `max_alpha` that is not positive, a step beyond the largest α, and for scores that are missing or outside
+    0 … 100.
 
     >>> curve = lambda a: {"forget": 80 - 80 * a, "retain": 90 - 10 * a**2}
     >>> choose_alpha(curve, floor=0.95).alpha
@@ -112,8 +112,10 @@ def choose_alpha(
         raise InputError(f"floor must be a share from 0 to 1, got {floor}")
     if not step > 0.0 or (max_alpha is not None and not max_alpha > 0.0):
         raise InputError(f"step and max_alpha must be positive, got {step} and {max_alpha}")
-    if not 1.0 <= margin < math.inf:
-        raise InputError(f"margin must be a number from 1 (no margin) upwards, got {margin}")
+    if not 1.0 <= margin <= MOST_MARGIN:
+        raise InputError(f"margin must be a number from 1 (no margin) to {MOST_MARGIN:g}, got {margin}")
+    if step > (max_alpha or 1.0) + 1e-9 and (max_alpha is not None or search != "bracket"):
+        raise InputError(f"max_alpha ({max_alpha or 1.0:g}) must not be below the step ({step:g}): no α could be tried")
     curve = Curve(evaluate, step, objective, floor, tuple(floor_on))
     note = ""
     if search in ("grid", "paper"):
@@ -127,8 +129,12 @@ def choose_alpha(
     lowest = curve.best()
     end = max(curve.points)
     open_end = end >= last and _may_lie_beyond(curve, lowest, end)
-    deeper = curve.objective.falls and search != "paper"
-    chosen = try_deeper(curve, lowest, margin, last) if deeper else lowest
+    chosen = lowest
+    if curve.objective.falls and search != "paper":
+        chosen = try_deeper(curve, lowest, margin, last)
+        while curve.best() != lowest:  # deeper was better: the points before contradicted the shape
+            lowest = curve.best()
+            chosen = try_deeper(curve, lowest, margin, last)
     return Selection(
         alpha=curve.alpha(chosen),
         scores=curve.at(chosen),
@@ -168,7 +174,7 @@ def _bracket(curve: Curve, first: int, last: int) -> str:
 def _may_lie_beyond(curve: Curve, chosen: int, end: int) -> bool:
     """Whether a better α may lie beyond the last one tried: nothing there says that it has become worse."""
     if curve.objective.falls:
-        return curve.holds(end) and curve.value(chosen) > 0.0
+        return curve.holds(end) and 0.0 < curve.value(end) <= curve.value(chosen)
     return chosen == end and curve.value(chosen) > 0.0
 
 

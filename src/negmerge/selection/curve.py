@@ -104,7 +104,7 @@ class Curve:
             known = self.points.get(0, scores)
             optional = [key for key in (*self.objective.keys, *self.floor_on) if key in known]
             for key in dict.fromkeys(("forget", "retain", self.objective.keys[0], *optional)):
-                if key not in scores or not 0.0 <= scores[key] <= 100.0:
+                if not isinstance(scores.get(key), int | float) or not 0.0 <= scores[key] <= 100.0:
                     without = self.objective.without if key == self.objective.keys[0] else ""
                     raise InputError(
                         f"evaluate({self.alpha(k)}) must return {key!r} as a percentage from 0 to 100"
@@ -130,7 +130,7 @@ class Curve:
     def holds_loss(self, k: int) -> bool:
         """Whether the retain loss is at most the base's + max(0.05 nat, 10 % of it); true where nobody measures it."""
         bound = self.at(0).get(LOSS)
-        if bound is None or LOSS not in self.at(k):
+        if bound is None or self.at(k).get(LOSS) is None:
             return True
         return self.at(k)[LOSS] <= bound + max(LOSS_NATS, LOSS_SHARE * abs(bound)) + TOLERANCE
 

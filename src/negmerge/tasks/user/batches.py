@@ -1,6 +1,6 @@
 """Batches of data sets of the user's own: what they are by default, and how they are drawn."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,8 +50,10 @@ def move(batch: Any, device: torch.device | str) -> Any:
         return batch.to(device)
     if isinstance(batch, Mapping):
         return {key: move(value, device) for key, value in batch.items()}
-    if isinstance(batch, Iterable) and not isinstance(batch, str):
-        return type(batch)(move(value, device) for value in batch)  # type: ignore[call-arg]
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(move(value, device) for value in batch))
+    if isinstance(batch, list | tuple):
+        return type(batch)(move(value, device) for value in batch)
     return batch
 
 

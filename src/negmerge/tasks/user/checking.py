@@ -1,5 +1,6 @@
 """What a user hands in, looked at before anything is trained."""
 
+from collections import Counter
 from collections.abc import Mapping, Sized
 from typing import Any
 
@@ -77,19 +78,21 @@ def count_classes(task: UserTask) -> int:
 
 
 def is_drawn_among(task: UserTask) -> bool:
-    """Whether the forget rows are rows among others of their classes: every label of theirs stands in retain as well.
+    """Whether the forget rows are rows among others of their classes, not classes as a whole.
 
-    False where labels are no tensors: what such rows are is not known.
+    Of every class of theirs retain must hold at least half as many, and validation at least one. False where labels are
+    no tensors: what such rows are is not known.
     """
-    found: dict[str, set[int]] = {}
+    found: dict[str, Counter[int]] = {}
     for part, rows in task.parts().items():
-        if part in ("forget", "retain"):
+        if part in ("forget", "retain", "validation"):
             batches = task.loading.loader(task.table, rows, LABEL_BATCH, torch.Generator(), shuffle=False)
             labels = [labels_of(batch) for batch in batches]
             if not all(isinstance(one, Tensor) for one in labels):
                 return False
-            found[part] = set(torch.cat([one.flatten() for one in labels]).unique().tolist()) if labels else set()
-    return found["forget"] <= found.get("retain", set())
+            found[part] = Counter(torch.cat([one.flatten() for one in labels]).tolist() if labels else [])
+    forget, retain, validation = (found.get(part, Counter()) for part in ("forget", "retain", "validation"))
+    return all(2 * retain[label] >= count and validation[label] for label, count in forget.items())
 
 
 def check_loss(task: UserTask) -> None:
@@ -105,6 +108,9 @@ def check_loss(task: UserTask) -> None:
         raise InputError("unlearn: the loss does not depend on a parameter that may be trained; check forward and loss")
 
 
+PERCENT = ("validation", "validation_forget")  # beside those that every objective asks for
+
+
 def check_evaluation(values: Any, objective_score: str) -> tuple[str, ...]:
     """Return the names of the scores that `evaluate` returned for the given model.
 
@@ -113,7 +119,14 @@ def check_evaluation(values: Any, objective_score: str) -> tuple[str, ...]:
     """
     if not isinstance(values, Mapping):
         raise InputError(f"unlearn: evaluate(model) must return a mapping of scores, got {type(values).__name__}")
-    for name in ("forget", "retain", objective_score):
+    if "alpha" in values:
+        raise InputError("unlearn: evaluate(model) must not return a score named 'alpha'; that is the scale's name")
+    odd = [name for name, value in values.items() if isinstance(value, bool) or not isinstance(value, int | float)]
+    if odd:
+        raise InputError(f"unlearn: evaluate(model) must return numbers, got {values[odd[0]]!r} for {odd[0]!r}")
+    # The gap compares all of them, each as much as the others.
+    further = list(values) if objective_score == "gap" else [name for name in PERCENT if name in values]
+    for name in dict.fromkeys(("forget", "retain", objective_score, *further)):
         value = values.get(name)
         if name != "gap" and (not isinstance(value, int | float) or not 0.0 <= value <= 100.0):
             found = "nothing" if value is None else value
