@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -10,7 +12,9 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
+from negmerge.checkpoints import write_state_dict
 from negmerge.cli import main
+from negmerge.tasks.image_classification.family import family_of
 from pools import load_record
 
 
@@ -296,7 +300,16 @@ def test_run_dry_and_wrong_configs(negmerge, tmp_path):
     code, out, _ = negmerge("run", file, "--dry-run")
     assert code == 0 and "2 members, 1 seed(s)" in out and "minutes" in out
     assert "Should I just retrain?" in out and "just retrain." in out
-    given = ["--set", "base={checkpoint: FILE}"]
+    model = family_of(config["model"]["family"])
+    settings = model.Settings(**{k: v for k, v in config["model"].items() if k != "family"})
+    for classes, name in ((10, "fits"), (3, "other")):
+        write_state_dict(tmp_path / f"{name}.safetensors", model.build(settings, classes, (1, 8, 8), 0).state_dict())
+    for name, message in (("nowhere", "nowhere"), ("other", "does not fit")):  # every checkpoint is opened
+        code, _, err = negmerge(
+            "run", file, "--dry-run", "--set", f"base={{checkpoint: {tmp_path / name}.safetensors}}"
+        )
+        assert code == 2 and message in err
+    given = ["--set", f"base={{checkpoint: {tmp_path / 'fits.safetensors'}}}"]
     code, out, _ = negmerge("run", file, "--dry-run", *given)
     assert code == 0 and "min an epoch" in out and "epochs over the rows that stay" in out
     code, _, err = negmerge("run", file, "--set", "pool.grid.lrr=[1]")
@@ -343,3 +356,65 @@ def test_merge_writes_an_adapter(negmerge, tmp_path):
     assert "rank 3, which leaves out" in negmerge(*words, 3)[1]
     code, _, err = negmerge(*words, 3, "--dtype", "float16")
     assert code == 2 and "leave --dtype and --max-shard-size out" in err
+
+
+def test_quiet_and_verbose_may_stand_anywhere(tmp_path):
+    config = {
+        "name": "x",
+        "model": {"family": "small-cnn", "width": 4},
+        "data": {"source": "digits", "forget": {"classes": ["3"]}, "train_rows": [0, 200]},
+        "base": {"train": {"epochs": 1}},
+        "pool": {"train": {"epochs": 1}, "grid": {"lr": [1e-3]}},
+        "methods": ["consensus"],
+        "workers": 1,
+        "threads": 1,
+    }
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
+    out = {}
+    for option in ("-q", "", "-v"):
+        place = tmp_path / f"run{option}"
+        words = [sys.executable, "-m", "negmerge", *option.split(), "run", str(tmp_path / "c.yaml"), "-o", str(place)]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert done.returncode == 0 and "consensus" in done.stdout, done.stderr
+        out[option] = done.stderr
+    assert out["-q"] == "" and "pool" in out[""]
+    assert "I stage-started stage=base" in out["-v"] and "I trained name=base" in out["-v"]
+
+
+def test_shell_completion():
+    words = [sys.executable, "-m", "negmerge"]
+    asked = {"_NEGMERGE_COMPLETE": "complete_bash", "COMP_WORDS": "negmerge r", "COMP_CWORD": "1"}
+    done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, **asked}, check=False)
+    assert set(done.stdout.split()) == {"run", "rows", "report"}
+
+
+def test_list_shows_settings(negmerge):
+    code, out, _ = negmerge("list", "sources")
+    assert code == 0 and "path (needed): folder with train/ and test/" in out and "test_fraction (0.2)" in out
+    code, out, _ = negmerge("list", "families")
+    assert "width (32): channels of the first layer" in out
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path):
+    config = {
+        "name": "x",
+        "model": {"family": "small-cnn", "width": 8},
+        "data": {"source": "digits", "forget": {"classes": ["3"]}},
+        "base": {"train": {"epochs": 5000}},
+        "pool": {"train": {"epochs": 1}, "grid": {"lr": [1e-3]}},
+        "methods": ["consensus"],
+        "workers": 1,
+        "threads": 1,
+    }
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
+    words = [sys.executable, "-m", "negmerge", "run", str(tmp_path / "c.yaml"), "-o", str(tmp_path / "r")]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    events = tmp_path / "r" / "events.jsonl"
+    deadline = time.monotonic() + 120
+    while not (events.exists() and '"training"' in events.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in err
+    assert err.rstrip().endswith(f"To go on: negmerge run {tmp_path / 'c.yaml'} -o {tmp_path / 'r'}")

@@ -109,7 +109,7 @@ def test_a_changed_config_goes_on_with_what_is_there(place, tmp_path, changes, t
 def test_another_objective_goes_on(place):
     data = {"source": "digits", "forget": {"fraction": 0.05}, "train_rows": [0, 400]}
     first = place.parent / "random"
-    go_on(first, data=data)
+    go_on(first, data=data, selection={**SMALL["selection"], "objective": "retain-floor"})
     results, watch = go_on(first, data=data, selection={**SMALL["selection"], "objective": "match-holdout"})
     assert watch.trained == [] and watch.renewed == ["judged"] and watch.evaluated
     assert results["selection"]["objective"] == "match-holdout"

@@ -36,6 +36,8 @@ def test_a_class_is_forgotten_and_the_given_model_is_as_it_was(trained):
     state = torch.random.get_rng_state()
     seen = []
     done = unlearn(model, forget, retain, pool=POOL, on_event=lambda event: seen.append(event["event"]))
+    shown = done._repr_html_()
+    assert shown.startswith("<table><caption>unlearn: forget 100 rows") and "<td>consensus</td>" in shown
     assert torch.equal(torch.random.get_rng_state(), state)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     curve = done.selection.curve

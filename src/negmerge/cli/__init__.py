@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     words, level = taken_out([word for word in words if word != "--debug"])
     set_up(level)
     try:
-        app(words, standalone_mode=True)
+        app(words, prog_name="negmerge", standalone_mode=True)
     except Exception as error:
         if debug:
             raise

@@ -10,6 +10,7 @@ from negmerge.checkpoints import open_checkpoint, write_bytes_atomic
 from negmerge.checkpoints.base import elements
 from negmerge.errors import InputError, shortened
 from negmerge.experiment.config import Config
+from negmerge.experiment.renewing import check_identity
 from negmerge.experiment.rundir import RunDir
 from negmerge.parsing import parse_yaml
 from negmerge.registry import FILE, names
@@ -77,6 +78,7 @@ class Request:
         rule = config.data.forget
         if rule is not None and rule.rows is not None:
             with place.lock():
+                check_identity(place, config)
                 place.keep_config(config)
                 write_bytes_atomic(place.private / ROWS_FILE, self.rows_text())
 
