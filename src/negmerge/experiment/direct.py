@@ -185,6 +185,8 @@ class Request:
                 f"unlearn: {root or 'nothing'} is no folder of images; give --retain FOLDER, a folder a class"
             )
         data: dict[str, Any] = {"source": "image-folder", "path": str(_whole(root)), "objective": "retain-floor"}
+        if self.retain is None:
+            data |= self._without_earlier(before, root)
         if self.forget.is_dir():
             if not self.forget.resolve().is_relative_to(root.resolve()):
                 raise InputError(
@@ -198,6 +200,23 @@ class Request:
         listed = [line for line in self.forget.read_text().splitlines() if line.strip()]
         self.assumed.append(f"{self.forget} names {len(listed)} images of {root}; the others are kept")
         return {**data, "forget": {"files": str(_whole(self.forget))}, "rows": max(1, len(listed))}
+
+    def _without_earlier(self, before: Mapping[str, Any], root: Path) -> dict[str, Any]:
+        """Return what keeps the classes of earlier requests from being retained.
+
+        Raises InputError where single images were forgotten: nothing in the folder tells them from the others.
+        """
+        rule = before["forget"] or {}
+        gone = [str(name) for name in rule.get("classes") or []]
+        if not gone:
+            raise InputError(
+                f"unlearn: the images of the earlier request still lie in {root}; give --retain FOLDER without them"
+            )
+        place = root / "train" if (root / "train").is_dir() else root
+        known = (before.get("retain") or {}).get("classes") or sorted(path.name for path in place.iterdir())
+        classes = [name for name in known if name not in gone and (place / name).is_dir()]
+        self.assumed.append(f"class {', '.join(gone)}, forgotten earlier, is not kept; its images are still tested on")
+        return {"retain": {"classes": classes}}
 
     def _parameters(self, model: Mapping[str, Any], base: Mapping[str, Any]) -> int:
         checkpoint = open_checkpoint(Path(base.get("checkpoint") or model["path"]))
