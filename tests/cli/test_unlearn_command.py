@@ -218,3 +218,9 @@ def test_a_class_folder_of_a_resnet_of_transformers(tmp_path, call):
     assert (out / "model" / "preprocessor_config.json").is_file()
     code, _, err = call(*given[:2], "--forget", tmp_path, "--retain", photos, "-o", tmp_path / "other")
     assert code == 2 and "name its files, one a line" in err
+    code, plan, err = call(
+        "unlearn", out, "--forget", photos / "spot", "-o", tmp_path / "two", *FAST, "--dry-run", "--json"
+    )
+    assert code == 0 and "class line, forgotten earlier, is not kept" in err
+    counts = json.loads(plan)["rows"]
+    assert 15 <= counts["forget"] <= 24 and counts["retain"] <= 24  # circles alone

@@ -162,3 +162,20 @@ def test_rows_of_tables_have_ids_and_columns(tmp_path):
     assert found.columns["label"][:2] == ["a", "b"] and found.hashes[0].startswith("sha256:")
     with pytest.raises(InputError, match="column 'by' does not tell rows apart"):
         load("parquet", path=folder, columns={"id": "by"})
+
+
+def test_listed_files_stay_in_the_train_table_when_a_test_part_is_drawn(tmp_path):
+    from PIL import Image
+
+    from negmerge.tasks.image_classification.sources import image_folder
+
+    names = [f"{label}/{i:02}.png" for label in "ab" for i in range(10)]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("L", (8, 8)).save(tmp_path / name)
+    plain = image_folder.load(image_folder.Settings(path=tmp_path))
+    drawn = plain.test.ids
+    (tmp_path / "gone.txt").write_text("\n".join(drawn))
+    kept = image_folder.load(image_folder.Settings(path=tmp_path, train_files=tmp_path / "gone.txt", most=5))
+    assert set(drawn) <= set(kept.train.ids) and not set(drawn) & set(kept.test.ids)
+    assert len(kept.test.ids) == 3 and len(kept.train.ids) == len(drawn) + 5

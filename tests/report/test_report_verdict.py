@@ -27,7 +27,7 @@ def test_success_is_called_so():
     ("forget", "words", "tone"),
     [
         (3.0, "forgot class", "good"),
-        (9.0, "forgot most of class", "mixed"),  # of 129 rows, where Retrain has none right
+        (9.0, "forgot most of class", "mixed"),  # of 129 rows, where of 129 unseen ones none is right
         (40.0, "forgot most of class", "mixed"),
         (80.0, "forgot only part of class", "bad"),
         (97.0, "did not forget class", "bad"),
@@ -35,7 +35,8 @@ def test_success_is_called_so():
 )
 def test_how_much_was_forgotten(forget, words, tone):
     results = changed(class_results(), forget=forget)
-    results["methods"] = {"consensus": results["methods"]["consensus"]}
+    results["methods"] = {"consensus": {**results["methods"]["consensus"], "test_forget": 0.0}}
+    results["task"]["rows"]["test_forget"] = 129
     verdict = judge(results)
     assert words in verdict.headline and verdict.tone == tone
 

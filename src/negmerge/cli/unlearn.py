@@ -1,7 +1,6 @@
 """`negmerge unlearn`: a run without a config."""
 
 import sys
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -34,11 +33,11 @@ def unlearn(
     """
     from negmerge.cli.run import plan_text, result_text, run_shown
     from negmerge.experiment.config import apply_change, check_config
-    from negmerge.experiment.direct import ROWS_FILE, Request, export
+    from negmerge.experiment.direct import Request, export
     from negmerge.experiment.rundir import RunDir
 
     request = Request(Path(model), forget, retain, unseen, family, method)
-    raw = request.config(output.resolve())
+    raw = request.config()
     for line in request.assumed:
         print(f"assumed: {line}", file=sys.stderr)
     for change in changes or []:
@@ -47,16 +46,9 @@ def unlearn(
     if dry_run:
         from negmerge.experiment.plan import plan
 
-        with tempfile.TemporaryDirectory() as folder:
-            rule = config.data.forget
-            if rule is not None and rule.rows is not None:
-                file = Path(folder) / ROWS_FILE
-                file.write_bytes(request.rows_text())
-                rule.rows = file
-            made = plan(config).as_json()
+        made = plan(config).as_json()
         print_json(made) if as_json else print(plan_text(config.name, made))
         return
-    request.prepare(config, RunDir(output))
     results, place = run_shown(config, output)
     where = export(config, RunDir(output))
     if as_json:

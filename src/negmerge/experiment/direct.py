@@ -6,19 +6,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from negmerge.checkpoints import open_checkpoint, write_bytes_atomic
+from negmerge.checkpoints import open_checkpoint
 from negmerge.checkpoints.base import elements
 from negmerge.errors import InputError, shortened
 from negmerge.experiment.config import Config
-from negmerge.experiment.renewing import check_identity
 from negmerge.experiment.rundir import RunDir
 from negmerge.parsing import parse_yaml
 from negmerge.registry import FILE, names
 from negmerge.tasks.opening import preparing_of
-from negmerge.tasks.text_classification.tables import Table, find_columns, label_text, read_table, source_of
+from negmerge.tasks.text_classification.tables import REQUESTED, Table, find_columns, label_text, read_table, source_of
 from negmerge.tasks.transformers_model import CLASSIFIERS, TransformersModel
 
-ROWS_FILE = "forget-rows.json"
 LIST = ".txt"  # of a file that names rows, one a line
 SMALL = 5_000_000  # parameters below which members learn at the rates of small networks
 LARGE = 200_000_000  # above which they are adapters
@@ -39,7 +37,7 @@ class Request:
     method: str = "consensus"
     assumed: list[str] = field(default_factory=list)
 
-    def config(self, directory: Path) -> dict[str, Any]:
+    def config(self) -> dict[str, Any]:
         """Return the config of the run, as plain values.
 
         Raises InputError where the model or the rows are not understood, or nothing says what is to be kept.
@@ -48,7 +46,7 @@ class Request:
         earlier = None if previous is None else _config_of(previous)
         model, base, task = self._model(earlier, previous)
         table = task == "text-classification"
-        data = self._texts(directory, earlier) if table else self._images(earlier)
+        data = self._texts(earlier) if table else self._images(earlier)
         rows, objective = data.pop("rows"), data.pop("objective")
         parameters = self._parameters(model, base)
         rounds = max(2, math.ceil(STEPS / math.ceil(rows / BATCH)))
@@ -72,19 +70,6 @@ class Request:
             "methods": [self.method],
             "selection": {"objective": objective},
         }
-
-    def prepare(self, config: Config, place: RunDir) -> None:
-        """Write the numbers of the rows to forget into the run directory, once it is known to be this run's."""
-        rule = config.data.forget
-        if rule is not None and rule.rows is not None:
-            with place.lock():
-                check_identity(place, config)
-                place.keep_config(config)
-                write_bytes_atomic(place.private / ROWS_FILE, self.rows_text())
-
-    def rows_text(self) -> bytes:
-        """Return the numbers of the rows to forget, which stand first in the table, as JSON."""
-        return str(list(range(_count(read_table(self.forget))))).encode()
 
     def _model(self, earlier: Mapping[str, Any] | None, previous: Path | None) -> tuple[Any, Any, str]:
         """Return the model and base parts of the config, and the task."""
@@ -113,7 +98,7 @@ class Request:
             f"{'text' if texts else 'image'}-classification",
         )
 
-    def _texts(self, directory: Path, earlier: Mapping[str, Any] | None) -> dict[str, Any]:
+    def _texts(self, earlier: Mapping[str, Any] | None) -> dict[str, Any]:
         """Return the data part for rows in tables: those to forget come first, and all of them are forgotten."""
         before = {} if earlier is None else earlier["data"]
         retain = [self.retain] if self.retain else [Path(path) for path in before.get("path", [])[1:]]
@@ -137,7 +122,7 @@ class Request:
             "columns": {"text": text, "label": label},
             "distinct_first": rows,
             "test_fraction": TEST,
-            "forget": {"rows": str(directory / "private" / ROWS_FILE)},
+            "forget": {"where": {REQUESTED: [True]}},
             "rows": rows,
             "objective": "retain-floor",
         }
@@ -187,6 +172,8 @@ class Request:
                 f"unlearn: {root or 'nothing'} is no folder of images; give --retain FOLDER, a folder a class"
             )
         data: dict[str, Any] = {"source": "image-folder", "path": str(_whole(root)), "objective": "retain-floor"}
+        if self.retain is None:
+            data |= self._without_earlier(before, root)
         if self.forget.is_dir():
             if not self.forget.resolve().is_relative_to(root.resolve()):
                 raise InputError(
@@ -199,7 +186,25 @@ class Request:
             raise InputError(f"unlearn: {self.forget} is no list; give file names, one a line, in a {LIST} file")
         listed = [line for line in self.forget.read_text().splitlines() if line.strip()]
         self.assumed.append(f"{self.forget} names {len(listed)} images of {root}; the others are kept")
-        return {**data, "forget": {"files": str(_whole(self.forget))}, "rows": max(1, len(listed))}
+        gone = str(_whole(self.forget))
+        return {**data, "train_files": gone, "forget": {"files": gone}, "rows": max(1, len(listed))}
+
+    def _without_earlier(self, before: Mapping[str, Any], root: Path) -> dict[str, Any]:
+        """Return what keeps the classes of earlier requests from being retained.
+
+        Raises InputError where single images were forgotten: nothing in the folder tells them from the others.
+        """
+        rule = before["forget"] or {}
+        gone = [str(name) for name in rule.get("classes") or []]
+        if not gone:
+            raise InputError(
+                f"unlearn: the images of the earlier request still lie in {root}; give --retain FOLDER without them"
+            )
+        place = root / "train" if (root / "train").is_dir() else root
+        known = (before.get("retain") or {}).get("classes") or sorted(path.name for path in place.iterdir())
+        classes = [name for name in known if name not in gone and (place / name).is_dir()]
+        self.assumed.append(f"class {', '.join(gone)}, forgotten earlier, is not kept; its images are still tested on")
+        return {"retain": {"classes": classes}}
 
     def _parameters(self, model: Mapping[str, Any], base: Mapping[str, Any]) -> int:
         checkpoint = open_checkpoint(Path(base.get("checkpoint") or model["path"]))

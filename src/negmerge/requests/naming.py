@@ -57,6 +57,12 @@ def rows_where(conditions: Mapping[str, Sequence[Any]], train: Rows) -> Tensor:
     return chosen.nonzero()[:, 0]
 
 
+def rows_named(path: Path, ids: Sequence[str]) -> list[int]:
+    """Return the rows, of a table with these ids, that a list names, sorted; lines that name none are passed over."""
+    index = _Index(ids)
+    return sorted({row for line in _lines(path) for row in index.find(line)})
+
+
 class _Index:
     """The ids of a table, found by their whole text or by the end of a path."""
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from negmerge import registry
@@ -12,12 +13,13 @@ from negmerge.tasks.text_classification.texts import TextSource
 class TextSourceFile:
     """The contents of a source's file: `load(settings)` returns the train and the test table.
 
-    `Settings` is pydantic, unknown keys are errors.
+    `Settings` is pydantic, unknown keys are errors; `files(settings)` are those that it reads, which are hashed.
     """
 
     SUMMARY: str
     Settings: Any
     load: Callable[[Any], TextSource]
+    files: Callable[[Any], list[Path]] | None = None
 
 
 def source_file(name: str) -> TextSourceFile:

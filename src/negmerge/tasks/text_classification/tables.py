@@ -16,6 +16,7 @@ NAMES = {  # what the columns are mostly called, the likeliest first
     "label": ("label", "labels", "class", "category", "target", "sentiment", "topic"),
 }
 PRESENT = ("train", "test")
+REQUESTED = "requested"  # the column that is true of the rows in `distinct_first`
 ID = "id"  # the column of the rows' own names, where there is one and no name stands twice
 
 
@@ -41,7 +42,7 @@ class FileSettings(TextSettings):
     test: Path | None = Field(None, description="the file of the test table, where path is no folder")
     test_fraction: float = Field(0.2, gt=0, lt=1, description="share of the rows for test, where there is no file")
     seed: int = Field(0, ge=0, description="of that share")
-    distinct_first: int = Field(0, ge=0, description="repetitions of the first so many rows are left out behind them")
+    distinct_first: int = Field(0, ge=0, description="rows that are to be forgotten: see negmerge unlearn")
     train_first: int = Field(0, ge=0, description="no test row is drawn from the first so many rows, nor from those")
     leave_out: list[Path] = Field(default_factory=list, description="files of rows that are left out wherever they are")
 
@@ -62,6 +63,8 @@ def load_files(settings: FileSettings, read: Callable[[Path], Table], endings: S
     gone_or_first = gone | set(map(_key, pairs[:first]))
     kept = [i for i, pair in enumerate(pairs) if i < first or not gone_or_first or _key(pair) not in gone_or_first]
     train = {name: [values[i] for i in kept] for name, values in train.items()}
+    if first:
+        train = {**train, REQUESTED: [row < first for row in range(len(kept))]}
     if test_files:
         return to_source(train, _read_all(test_files, read, endings), names, settings.most, where)
     first = max(first, settings.train_first)
@@ -73,6 +76,12 @@ def load_files(settings: FileSettings, read: Callable[[Path], Table], endings: S
     whole = to_source(train, train, names, None, where).train
     rows = torch.cat([torch.arange(first), order[cut:].sort().values])
     return TextSource(whole.take(_sample(rows, settings.most)), whole.take(order[:cut].sort().values))
+
+
+def files_of(settings: FileSettings, endings: Sequence[str]) -> list[Path]:
+    """Return the files that `load_files` reads, in a fixed order."""
+    train, test = _files(settings, endings)
+    return [*train, *test, *settings.leave_out]
 
 
 def read_table(path: Path) -> Table:

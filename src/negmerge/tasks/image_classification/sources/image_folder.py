@@ -8,6 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from negmerge.errors import InputError
+from negmerge.requests.naming import rows_named
 from negmerge.tasks.image_classification.decoding import DecodingSettings, decode_hashed
 from negmerge.tasks.image_classification.folder_columns import columns_of_files, metadata_files
 from negmerge.tasks.image_classification.folders import (
@@ -32,6 +33,9 @@ class Settings(DecodingSettings):
     splits: Splits = Field(default_factory=dict, description=SPLITS)
     test_fraction: float = Field(0.2, gt=0, lt=1, description="share of the rows for test, where there is no test/")
     seed: int = Field(0, ge=0, description="of that share")
+    train_files: Path | None = Field(
+        None, description="a list of files, one a line, that stay in the train table where that share is drawn"
+    )
     most: int | None = Field(
         None, ge=1, description="a seeded sample of so many rows of the train table; all unless set"
     )
@@ -115,8 +119,14 @@ def _split(
 ) -> Listing:
     """Return one table as two, a seeded share of its rows being the test table."""
     order = torch.randperm(len(table.files), generator=torch.Generator().manual_seed(settings.seed))
+    kept_in = torch.empty(0, dtype=torch.int64)
+    if settings.train_files is not None:
+        ids = [file.relative_to(settings.path).as_posix() for file in table.files]
+        kept_in = torch.tensor(rows_named(settings.train_files, ids), dtype=torch.int64)
+        order = order[~torch.isin(order, kept_in)]
     cut = max(1, round(settings.test_fraction * len(order)))
     test, train = order[:cut].sort().values, sample_rows(order[cut:].sort().values, settings.most)
+    train = torch.cat([train, kept_in]).sort().values
     if len(order) and not len(train):
         raise InputError(
             f"{settings.path} holds {len(order)} images, too few to take a test part from; give it a test/ folder"

@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 
 from negmerge.errors import InputError
-from negmerge.tasks.text_classification.tables import FileSettings, Table, load_files
+from negmerge.tasks.text_classification.tables import FileSettings, Table, files_of, load_files
 from negmerge.tasks.text_classification.texts import TextSource
 
 SUMMARY = "files with values between commas, semicolons or tabs, the first line naming the columns"
@@ -19,6 +19,11 @@ class Settings(FileSettings):
 def load(settings: Settings) -> TextSource:
     """Read the files; every value is the text that stands there, 001 as 001."""
     return load_files(settings, read, ENDINGS)
+
+
+def files(settings: Settings) -> list[Path]:
+    """Return the files that `load` reads."""
+    return files_of(settings, ENDINGS)
 
 
 def read(path: Path) -> Table:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from negmerge.errors import InputError
-from negmerge.tasks.text_classification.tables import FileSettings, Table, load_files
+from negmerge.tasks.text_classification.tables import FileSettings, Table, files_of, load_files
 from negmerge.tasks.text_classification.texts import TextSource
 
 SUMMARY = "files with a list of JSON objects, or one a line, all with the same keys"
@@ -19,6 +19,11 @@ class Settings(FileSettings):
 def load(settings: Settings) -> TextSource:
     """Read the files."""
     return load_files(settings, read, ENDINGS)
+
+
+def files(settings: Settings) -> list[Path]:
+    """Return the files that `load` reads."""
+    return files_of(settings, ENDINGS)
 
 
 def read(path: Path) -> Table:

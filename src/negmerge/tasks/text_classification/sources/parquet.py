@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from negmerge.errors import InputError
-from negmerge.tasks.text_classification.tables import FileSettings, Table, load_files
+from negmerge.tasks.text_classification.tables import FileSettings, Table, files_of, load_files
 from negmerge.tasks.text_classification.texts import TextSource
 
 SUMMARY = "parquet files; class names that the hub keeps in them are used"
@@ -18,6 +18,11 @@ class Settings(FileSettings):
 def load(settings: Settings) -> TextSource:
     """Read the files."""
     return load_files(settings, read, ENDINGS)
+
+
+def files(settings: Settings) -> list[Path]:
+    """Return the files that `load` reads."""
+    return files_of(settings, ENDINGS)
 
 
 def read(path: Path) -> Table:
