@@ -101,10 +101,12 @@ def result_of(contender: Contender, case: Case, folder: Path) -> Path:
     return folder / case.name / f"result-{contender.name}{endings.get(contender.name[:7], '.safetensors')}".rstrip(".")
 
 
-def measure(case: Case, folder: Path, repeats: int, threads: int, peers: Path | None) -> dict[str, Any]:
+def measure(
+    case: Case, folder: Path, repeats: int, threads: int, peers: Path | None, only: list[str] | None = None
+) -> dict[str, Any]:
     print(f"{case.text}: making the files", file=sys.stderr)
     make_pool(case, folder)
-    lines = contenders(case, peers)
+    lines = [line for line in contenders(case, peers) if only is None or line.name in only]
     for line in lines[:2]:  # fills the page cache, compiles the loops where that was not done
         run(line, case, folder, threads, peers)
         line.runs.clear()
@@ -171,19 +173,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True, help="where the files are made and kept")
     parser.add_argument("--cases", default=",".join(CASES))
+    parser.add_argument("--only", help="some of the lines, such as floor,consensus,hashed,blake3; not with --write")
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--peers", type=Path, help="the Python of an environment with mergekit (make bench-peers)")
     parser.add_argument("--clean", action="store_true", help="remove the files of each case when it is done")
     parser.add_argument("--write", action="store_true", help="write docs/results/merge.json and the tables of merge.md")
     options = parser.parse_args()
+    only = options.only.split(",") if options.only else None
+    if only and (options.write or not {FLOOR, OURS} <= {*only}):
+        parser.error("--only needs floor and consensus, and does not go with --write")
     machine = (
         f"{processor()}, {os.cpu_count()} cores, {options.threads} threads; Python {platform.python_version()}, "
         f"torch {torch.__version__}, numba {numba.__version__}"
     )
     results = []
     for name in options.cases.split(","):
-        results.append(measure(CASES[name], options.folder, options.repeats, options.threads, options.peers))
+        results.append(measure(CASES[name], options.folder, options.repeats, options.threads, options.peers, only))
         print(table(results[-1]))
         if options.clean:
             shutil.rmtree(options.folder / name)
