@@ -19,7 +19,7 @@ SAMPLE = (
     2**16
 )  # elements that the two numbers are taken from: the k-th is missed by at most 0.2 % of all, nearly always
 RUN = 64  # elements of a sample that lie together
-WIDTH = 4.0  # standard deviations of a rank in the sample, from the k-th to either number
+WIDTH = 5.0  # standard deviations of a rank in the sample, from the k-th to either number
 ROOM = 2**24  # magnitudes of all members that may be kept of one search, 64 MiB
 SHARE = 16  # of so many elements of a piece, one may be kept
 GROUP = 16  # elements that are compared at once
@@ -47,46 +47,29 @@ def sample_magnitudes(places, kinds, starts, floats, raw, found):  # type: ignor
 
 
 @compiled
-def _sizes(base, member):  # type: ignore[no-untyped-def]
-    """Turn a member's elements into magnitudes of its task vector, and return how many are NaN or Inf."""
-    bad = 0
-    for j in range(len(base)):
-        member[j] = abs(member[j] - base[j])
-        bad += not (member[j] < np.inf)
-    return bad
+def _between(base, member, low, high, kept, count):  # type: ignore[no-untyped-def]
+    """Keep the magnitudes from low to high, behind the `count` that are there; return how many are above, and there.
 
-
-@compiled
-def _above(sizes, high):  # type: ignore[no-untyped-def]
-    count = 0
-    for j in range(len(sizes)):
-        count += sizes[j] > high
-    return count
-
-
-@compiled
-def _between(sizes, low, high):  # type: ignore[no-untyped-def]
-    count = 0
-    for j in range(len(sizes)):
-        count += (sizes[j] >= low) & (sizes[j] <= high)
-    return count
-
-
-@compiled
-def _keep(sizes, low, high, kept, count):  # type: ignore[no-untyped-def]
-    """Keep the magnitudes from low to high, behind the `count` that are there; return how many are there then.
-
-    More than there is room for: it ended before.
+    A negative number of those above: there is a NaN or Inf; a number there beyond the room: it ends before.
     """
-    for first in range(0, len(sizes), GROUP):
-        some = sizes[first : first + GROUP]
-        if _between(some, low, high):
-            if count + GROUP > len(kept):
-                return len(kept) + 1
-            for j in range(len(some)):  # without a branch: what does not stay is written over
-                kept[count] = some[j]
-                count += (some[j] >= low) & (some[j] <= high)
-    return count
+    above, bad = 0, 0
+    for first in range(0, len(base), GROUP):
+        n = min(GROUP, len(base) - first)
+        hits = 0
+        for j in range(first, first + n):
+            size = abs(member[j] - base[j])
+            above += size > high
+            hits += (size >= low) & (size <= high)
+            bad += not (size < np.inf)
+        if hits:
+            if count + hits > len(kept):
+                return above, len(kept) + 1
+            for j in range(first, first + n):
+                size = abs(member[j] - base[j])
+                if (size >= low) & (size <= high):
+                    kept[count] = size
+                    count += 1
+    return (-1 if bad else above), count
 
 
 @compiled
@@ -105,14 +88,15 @@ def bracket_piece(places, kinds, start, length, low, high, floats, raw, above, k
         for i in range(1, len(kinds)):
             if not load(places[i, 0], places[i, 1], kinds[i], start + first, raw, member):
                 return UNREADABLE
-            if _sizes(base, member):
-                return NOT_FINITE
             for r in range(low.shape[1]):
                 own = kept[i - 1, r]
-                above[i - 1, r] += _above(member, high[i - 1, r])
-                counts[i - 1, r] = _keep(member, low[i - 1, r], high[i - 1, r], own, counts[i - 1, r])
-                if counts[i - 1, r] > len(own):
+                more, count = _between(base, member, low[i - 1, r], high[i - 1, r], own, counts[i - 1, r])
+                if more < 0:
+                    return NOT_FINITE
+                if count > len(own):
                     return OVERFLOW
+                above[i - 1, r] += more
+                counts[i - 1, r] = count
     return FINE
 
 
@@ -124,10 +108,12 @@ def bounds_of(sample: Array, ranks: Sequence[int], total: int) -> tuple[Array, A
         share = rank / total
         margin = WIDTH * np.sqrt(size * share * (1 - share)) + 2
         first, last = int(size * share - margin), int(size * share + margin) + 1  # from the largest
+        places = [size - 1 - place for place in (first, last) if 0 <= place < size]
+        sorted_there = np.partition(sample, places, axis=1) if places else sample
         if first >= 0:
-            high[:, r] = np.partition(sample, size - 1 - first, axis=1)[:, size - 1 - first]
+            high[:, r] = sorted_there[:, size - 1 - first]
         if last < size:
-            low[:, r] = np.partition(sample, size - 1 - last, axis=1)[:, size - 1 - last]
+            low[:, r] = sorted_there[:, size - 1 - last]
     return low, high
 
 
