@@ -65,12 +65,7 @@ def first_reads(pool: Pool, merger: Merger, chunk: int, compiled: Collection[str
         return {}
     if not ranked(merger):
         return {name: 1 for names in _groups(pool, merger, chunk).values() for name in names}
-    searches = _searches(pool, merger, chunk)
-    counted = {name: search.passes for name, search in searches.items()}
-    if compiled and (merger.scope == "tensor" or all(name in compiled for name in searches)):
-        from negmerge.merging.compiled.bracketing import fits
-
-        counted.update({name: 1 for name in compiled if name in searches and fits(searches[name])})
+    counted = {name: search.passes for name, search in _searches(pool, merger, chunk).items()}
     return {**(dict.fromkeys(compiled, 1) if merger.scope == "tensor" else {}), **counted}
 
 

@@ -51,11 +51,6 @@ class RankSearch:
         """What this pass counts: known bits [N, queries], and the digit's bits, from `low` up to `high`."""
         return self._known[:, : self._queries], self._low, self._low - self._width
 
-    def settle(self, values: Array) -> None:
-        """Take the magnitudes [N, ranks] from who found them otherwise."""
-        self._known = values.view(self._integers).astype(np.int64)
-        self.done = True
-
     def add(self, deltas: Array) -> None:
         """Count a chunk [N, n] of the numbers; the last chunk of a pass ends it."""
         bits = deltas.astype(self.dtype, copy=False).view(self._integers) & ((1 << self._bits) - 1)
