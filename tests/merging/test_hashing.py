@@ -1,6 +1,8 @@
 """Hashes that the compiled loops take: those of the package blake3, of every input, with no byte read twice."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -59,3 +61,39 @@ def spans(path):
     found = opened.opened()[0].tensors
     opened.close()
     return found
+
+
+GUARDED = """
+import ctypes, mmap
+import numpy as np
+from blake3 import blake3
+from negmerge.merging.compiled.hashing import HashScratch, hash_piece
+
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+PAGE = mmap.PAGESIZE
+
+def guarded(like):
+    # The same array, with its last byte before a page that nobody may read.
+    pages = -(-like.nbytes // PAGE)
+    start = libc.mmap(None, (pages + 1) * PAGE, 3, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0)
+    assert libc.mprotect(ctypes.c_void_p(start + pages * PAGE), PAGE, 0) == 0
+    place = start + pages * PAGE - like.nbytes
+    raw = np.frombuffer((ctypes.c_uint8 * like.nbytes).from_address(place), np.uint8)
+    return raw.view(like.dtype).reshape(like.shape)
+
+scratch = HashScratch(*map(guarded, HashScratch.new()))
+digest = np.empty(32, np.uint8)
+for size in [0, 1, 64, 1023, 1024, 1025, 5000, 15 * 1024, 15 * 1024 + 1, 16 * 1024 - 1, 16 * 1024, 17409, 262143]:
+    data = guarded(np.empty(max(1, size), np.uint8))[:size]
+    data[:] = np.arange(size) % 251
+    hash_piece(data, scratch, digest)
+    assert digest.tobytes() == blake3(data.tobytes()).digest(), size
+print("read nothing beyond")
+"""
+
+
+def test_nothing_is_read_beyond_the_data_and_the_scratch():
+    found = subprocess.run([sys.executable, "-c", GUARDED], capture_output=True, text=True, timeout=300)
+    assert found.returncode == 0 and found.stdout == "read nothing beyond\n", found.stderr[-2000:]

@@ -68,13 +68,14 @@ def _keep(state, lanes, first, values):  # type: ignore[no-untyped-def]
 def _hash_chunks(address, lanes, blocks, first, size, flags, scratch):  # type: ignore[no-untyped-def]
     """Set the chaining values of `lanes` chunks, from number `first` on, of so many blocks; the last has `size` bytes.
 
-    `flags` are those of the last block.
+    `flags` are those of the last block. The vectors read LANES chunks, whatever `lanes` is; a single one LANES times.
     """
+    stride = CHUNK if lanes > 1 else 0
     _begin(scratch.state)
     for i in range(blocks):
         last = i == blocks - 1
         own = (CHUNK_START if i == 0 else 0) | (flags if last else 0)
-        _compress(scratch.state, address + BLOCK * i, CHUNK, first, 1, size if last else BLOCK, own)
+        _compress(scratch.state, address + BLOCK * i, stride, first, 1, size if last else BLOCK, own)
     _keep(scratch.state, lanes, first, scratch.values)
 
 
