@@ -75,6 +75,11 @@ def test_beyond_retrain_is_seen_even_where_the_base_is_near_it():
     assert not near.beyond
 
 
+def test_one_row_alone_tells_nothing():
+    found = read(base=torch.ones(1), reference=torch.zeros(1), model=torch.zeros(1))
+    assert not found.informative and found.n == 1 and (found.base, found.model) == (1.0, 0.0)
+
+
 def test_what_is_refused():
     with pytest.raises(InputError, match="as many rows"):
         read(base=torch.ones(3), reference=torch.ones(2), model=torch.ones(3))

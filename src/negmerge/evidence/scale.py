@@ -71,7 +71,7 @@ def read_scale(
     than 0.5. Beyond: the upper end of the interval of U − R lies below −span / 10; only of a score of which too little
     is as telling as too much (`both_sides`).
 
-    Raises InputError for other shapes or fewer than two rows, and DivergedError for NaN.
+    One row alone is not informative. Raises InputError for other shapes or no rows, and DivergedError for NaN.
 
     >>> import torch
     >>> none = torch.zeros(400)
@@ -80,11 +80,14 @@ def read_scale(
     (0.0, True, True)
     """
     u, r, b = (scores[role].double() for role in MODELS)
-    if not (u.shape == r.shape == b.shape) or u.dim() != 1 or len(u) < 2:
-        raise InputError(f"{name}: a position needs as many rows of each of three models, and two of them at least")
+    if not (u.shape == r.shape == b.shape) or u.dim() != 1 or not len(u):
+        raise InputError(f"{name}: a position needs as many rows of each of three models, and one of them at least")
     if any(column.isnan().any() for column in (u, r, b)):
         raise DivergedError(f"{name}: the scores hold NaN: a model has diverged")
     n = len(u)
+    if n < 2:
+        alone = unread(name, "one row alone tells nothing of another", unit)
+        return replace(alone, base=float(b), reference=float(r), model=float(u), n=n)
     least = span / (2 * n) if unit == "rows" else 0.0
     t = student(n - 1)
     apart, apart_error = float((b - r).mean()), _error(b - r, least)
