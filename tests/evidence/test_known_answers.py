@@ -97,3 +97,37 @@ def test_what_is_refused(subject_of):
         check_capable("depth", Other())
     with pytest.raises(InputError, match="evidence: relearning needs the column 'correct', which the task other"):
         check_capable("relearning", Other())
+
+
+OWN_FILE = '''
+"""How sure the model is of forgotten rows."""
+from negmerge.evidence.protocol import Cost, Found
+from negmerge.evidence.scale import read_scale
+from negmerge.evidence.subject import ROLES
+
+SUMMARY = "confidence on forget rows"
+COLUMNS = ("confidence",)
+WEIGHT = "description"
+
+
+def cost(settings, rows):
+    return Cost(evaluated=3 * rows["forget"])
+
+
+def run(subject, settings):
+    rows = subject.rows("forget")
+    sure = {role: subject.observe(subject.kept(role), rows, COLUMNS)["confidence"] for role in ROLES}
+    return Found((read_scale("confidence", sure, span=1.0),), "It is as sure as that.")
+'''
+
+
+def test_a_test_of_ones_own_is_one_file(tmp_path, subject_of):
+    (tmp_path / "sure.py").write_text(OWN_FILE)
+    held = read_test(str(tmp_path / "sure.py"))
+    subject = subject_of("base")
+    check_capable(str(tmp_path / "sure.py"), subject.task)
+    reading = held.run(subject, checked_settings(str(tmp_path / "sure.py"), {})).counted
+    assert reading.informative and reading.position == pytest.approx(1.0)
+    (tmp_path / "less.py").write_text('SUMMARY = "x"\n')
+    with pytest.raises(InputError, match="lacks run, cost"):
+        read_test(str(tmp_path / "less.py"))

@@ -264,11 +264,11 @@ def check_config(raw: Mapping[str, Any], where: str = "config") -> Config:
             f"{where}: a linearised model is expanded at its own weights: write base: {{pretrained: true}}"
         )
     _check_methods(config, where)
-    from negmerge.experiment.evidence import check_evidence
+    from negmerge.experiment.evidence_checks import check_evidence
 
     for name in config.evaluation.scores:
         score_file(name)
-    check_evidence(config, where)
+    check_evidence(config.evidence, [method.row for method in config.methods], where)
     members = expand_grid(config.pool.train, config.pool.grid)
     check_training = preparing.check_training
     for place, augment in _augmentations(config, members):

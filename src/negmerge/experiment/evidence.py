@@ -4,46 +4,25 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from negmerge.errors import InputError, nearest
 from negmerge.evidence.own_rows import own_without_reference, read_own_rows
-from negmerge.evidence.protocol import Found, check_capable, checked_settings, read_test
+from negmerge.evidence.protocol import Found, checked_settings, read_test
 from negmerge.evidence.scale import unread
 from negmerge.evidence.subject import Subject
 from negmerge.evidence.verdict import Answer, answers_json, decide
-from negmerge.experiment.choices import EvidenceConfig
+from negmerge.experiment.config import MethodConfig, RunConfig
 from negmerge.experiment.methods import describe
+from negmerge.experiment.prepare import Material
 from negmerge.experiment.rundir import RunDir
 from negmerge.experiment.trainer import Trainer
 from negmerge.plug_in import short_name
-from negmerge.tasks.task import Task
 from negmerge.training import TrainSettings
-
-if TYPE_CHECKING:
-    from negmerge.experiment.config import MethodConfig, RunConfig
-    from negmerge.experiment.prepare import Material
 
 OWN = "own-rows"
 
 
-def check_evidence(config: "RunConfig", where: str) -> None:
-    """Raise InputError for a test that is unknown, a setting that it refuses, and a row that does not exist."""
-    for test in config.evidence.tests:
-        checked_settings(test.name, test.settings)
-    rows = [method.row for method in config.methods]
-    if config.evidence.method is not None and config.evidence.method not in rows:
-        wanted = config.evidence.method
-        raise InputError(f"{where}: evidence.method: there is no row {wanted!r}{nearest(wanted, rows)}")
-
-
-def check_evidence_task(config: EvidenceConfig, task: Task) -> None:
-    """Raise InputError where a test needs what the task does not have."""
-    for test in config.tests:
-        check_capable(test.name, task)
-
-
-def judged_row(config: "RunConfig") -> str:
+def judged_row(config: RunConfig) -> str:
     """Return the row whose claim is tested: the one named, or else consensus, the first merge, the first."""
     methods = config.methods
     if config.evidence.method is not None:
@@ -58,9 +37,7 @@ def judged_row(config: "RunConfig") -> str:
     return next(found, methods[0].row)
 
 
-def planned(
-    config: "RunConfig", material: "Material", train_speed: float, predict_speed: float
-) -> list[dict[str, Any]]:
+def planned(config: RunConfig, material: Material, train_speed: float, predict_speed: float) -> list[dict[str, Any]]:
     """Return name and minutes of each test and of the further Retrains, from rows per second trained and predicted.
 
     Without Retrain nothing is tested. A test reads the controls as well, each at a third of its cost.
@@ -83,7 +60,7 @@ def planned(
     return found
 
 
-def controls_of(config: "RunConfig") -> int:
+def controls_of(config: RunConfig) -> int:
     """Return how many further Retrains are trained: none where Retrain was given as a checkpoint."""
     trained = config.reference is not None and config.reference.train is not None
     return config.evidence.controls if trained and config.evidence.tests else 0
@@ -134,9 +111,7 @@ def gather(
     return {**found, "evidence": {**head, **found["evidence"]}}
 
 
-def _with_reference(
-    config: "RunConfig", subject: Subject, controls: Sequence[Subject], place: RunDir
-) -> dict[str, Any]:
+def _with_reference(config: RunConfig, subject: Subject, controls: Sequence[Subject], place: RunDir) -> dict[str, Any]:
     first, own = read_own_rows(subject, controls)
     answers, seconds = [], {}
     for test in config.evidence.tests:
@@ -158,7 +133,7 @@ def _with_reference(
 
 
 def _without_reference(
-    config: "RunConfig", material: "Material", scores: Mapping[str, Mapping[str, Any]]
+    config: RunConfig, material: Material, scores: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
     rows = material.split.describe()
     erased = material.split.kind in ("class", "source") or bool(material.about.forgotten)

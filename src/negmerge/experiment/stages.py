@@ -10,7 +10,8 @@ from negmerge.errors import InputError, NegmergeError
 from negmerge.experiment.choices import Buffers, Recalibrate
 from negmerge.experiment.config import MethodConfig, RunConfig
 from negmerge.experiment.contexts import Contexts, facts_of
-from negmerge.experiment.evidence import check_evidence_task, gather, judged_row, make_controls
+from negmerge.experiment.evidence import gather, judged_row, make_controls
+from negmerge.experiment.evidence_checks import check_evidence_task
 from negmerge.experiment.health import mean_cosine, moved_statistics, pool_health
 from negmerge.experiment.keys import digest
 from negmerge.experiment.measure import Bench
