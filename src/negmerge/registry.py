@@ -26,6 +26,7 @@ PACKAGES = {
     "text-sources": ("negmerge.tasks.text_classification.sources",),
     "text-families": ("negmerge.tasks.text_classification.families",),
     "scores": ("negmerge.scores.further",),
+    "evidence": ("negmerge.evidence.tests",),
 }
 FILE = ".py"  # what the path of a plug-in ends with, and no name
 SINGULAR = {
@@ -35,6 +36,7 @@ SINGULAR = {
     "text-sources": "source of texts",
     "text-families": "family of text models",
     "scores": "score",
+    "evidence": "test",
 }
 
 Contents = TypeVar("Contents")

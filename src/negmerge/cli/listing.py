@@ -18,17 +18,20 @@ class Kind(StrEnum):
     sources = "sources"
     families = "families"
     scores = "scores"
+    evidence = "evidence"
     text_sources = "text-sources"
     text_families = "text-families"
 
 
 def list_names(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
-    """List methods (those that merge first), data sources, model families or further scores, with what is known."""
+    """List methods (those that merge first), data sources, model families, further scores or tests of evidence."""
     from negmerge import registry
 
     names = registry.names(kind.value)
     width = max(len(name) for name in names)
-    listed = {Kind.methods: _methods, Kind.scores: _scores}.get(kind, partial(_places, kind.value))
+    listed = {Kind.methods: _methods, Kind.scores: _scores, Kind.evidence: _evidence}.get(
+        kind, partial(_places, kind.value)
+    )
     for first, details in listed(names):
         print(f"{first[0]:<{width}}  {first[1]}", flush=True)
         for line in details:
@@ -83,6 +86,17 @@ def _scores(names: Iterable[str]) -> Iterator[tuple[tuple[str, str], Iterable[st
     from negmerge.scores.plugged import score_file
 
     yield from (((name, score_file(name).SUMMARY), ()) for name in names)
+
+
+def _evidence(names: Iterable[str]) -> Iterator[tuple[tuple[str, str], Iterable[str]]]:
+    """Yield name and summary of each test, and the lines below them."""
+    from negmerge.evidence.protocol import read_test
+
+    for name in names:
+        test = read_test(name)
+        settings = {key: field.default for key, field in test.Settings.model_fields.items()}
+        lines = (f"{test.WEIGHT}; settings: {_pairs(settings)}", test.REFERENCE)
+        yield (name, test.SUMMARY), [INDENT + line for line in lines if line]
 
 
 def _pairs(settings: dict[str, object]) -> str:

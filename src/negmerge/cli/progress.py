@@ -67,6 +67,8 @@ class RunProgress:
         elif name == "evaluated" and self._task is not None:
             text = f"{event['method']} α {event['alpha']:g}: forget {event['forget']:.1f} retain {event['retain']:.1f}"
             self._progress.update(self._task, description=text)
+        elif name == "testing" and self._task is not None:
+            self._progress.update(self._task, description=f"evidence: {event['test']}")
         elif name == "epoch" and self._task is not None:
             text = f"{event['method']} epoch {event['number']} of {event['epochs']}: loss {event['loss']:.3f}"
             self._progress.update(self._task, description=text)

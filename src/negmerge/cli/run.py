@@ -76,6 +76,10 @@ def result_text(results: dict[str, Any], place: Path) -> str:
     ]
     lines.insert(1, "  ".join("-" * w for w in widths))
     text = "\n".join([f"{results['name']}: {results['task']['text']}", "", *lines, ""])
+    if results.get("verdict"):
+        from negmerge.report.evidence import evidence_lines
+
+        text += "\n".join(["", *evidence_lines(results), ""])
     for warning in results["warnings"]:
         text += f"\nwarning: {warning['name']} ({warning['method']}): {warning['text']}; {warning['advice']}"
     return f"{text}\nReport: {place / 'report.html'}"
@@ -93,6 +97,7 @@ def plan_text(name: str, plan: dict[str, Any]) -> str:
             f"  minutes    about {plan['minutes']:.1f} "
             f"({plan['rows_per_second']:.0f} {plan['noun']}s/s of training a thread)",
             f"  disk       about {plan['disk'] / 1e6:.0f} MB",
+            *(f"  evidence   {test['name']}: about {test['minutes']:.2g} min" for test in plan["evidence"]),
             *(f"  member     {member}" for member in plan["members"]),
             "",
             *_ways(plan["ways"]),

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from negmerge.errors import InputError
+from negmerge.plug_in import PlugIn, short_name
 from negmerge.selection import MARGIN
 from negmerge.tasks.compute import Compute
 
@@ -139,3 +140,47 @@ def check_selection(objective: str, kind: str, has_reference: bool, where: str) 
             f"{where}: selection: match-holdout needs unseen rows that look like the forget rows, but to a base that "
             "knows them those of a class or source stand out; use retain-floor or match-reference"
         )
+
+
+class EvidenceTestConfig(BaseModel):
+    """A test; other keys are settings of it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: PlugIn = Field(description="a name from `negmerge list evidence`, or {file: PATH}")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The keys that belong to the test."""
+        return dict(self.model_extra or {})
+
+
+class EvidenceConfig(Strict):
+    """Tests of the claim that a model forgot, made of one row on the first seed."""
+
+    tests: list[EvidenceTestConfig] = Field(
+        default_factory=list,
+        description="names from `negmerge list evidence`, or {name: …} with settings; none if empty",
+    )
+    method: str | None = Field(None, description="the row that is judged: consensus or else the first, unless given")
+    controls: int = Field(
+        2, ge=0, le=20, description="further Retrains, trained where Retrain is, that no test may flag: the bar"
+    )
+    most: int = Field(1000, ge=20, description="rows of a part that a test looks at, at most: a seeded sample")
+
+    @field_validator("tests", mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        if not isinstance(value, list):
+            return value
+        plain = (isinstance(item, str) or (isinstance(item, Mapping) and set(item) == {"file"}) for item in value)
+        return [{"name": item} if short else item for item, short in zip(value, plain, strict=True)]
+
+    @field_validator("tests")
+    @classmethod
+    def _distinct(cls, value: list[EvidenceTestConfig]) -> list[EvidenceTestConfig]:
+        names = [short_name(item.name) for item in value]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"{', '.join(twice)} stands twice")
+        return value

@@ -12,6 +12,7 @@ from negmerge.errors import InputError
 from negmerge.experiment.choices import (
     Buffers,
     ComputeConfig,
+    EvidenceConfig,
     Recalibrate,
     SelectionConfig,
     Strict,
@@ -140,6 +141,7 @@ class RunConfig(Strict):
     methods: list[MethodConfig] = Field(min_length=1)
     selection: SelectionConfig = Field(default_factory=SelectionConfig)
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
+    evidence: EvidenceConfig = Field(default_factory=EvidenceConfig)
 
     _check_buffers = field_validator("buffers", mode="before")(checked_buffers)
 
@@ -262,8 +264,11 @@ def check_config(raw: Mapping[str, Any], where: str = "config") -> Config:
             f"{where}: a linearised model is expanded at its own weights: write base: {{pretrained: true}}"
         )
     _check_methods(config, where)
+    from negmerge.experiment.evidence_checks import check_evidence
+
     for name in config.evaluation.scores:
         score_file(name)
+    check_evidence(config.evidence, [method.row for method in config.methods], where)
     members = expand_grid(config.pool.train, config.pool.grid)
     check_training = preparing.check_training
     for place, augment in _augmentations(config, members):

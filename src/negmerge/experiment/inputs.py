@@ -51,12 +51,17 @@ def named_files(config: Config) -> list[InputFile]:
         if rule is not None:
             named += [(f"{key}.files", rule.files), (f"{key}.rows", rule.rows)]
     named += [("data.source", file_of(name)) for name in source_names(data)]
-    named += [(FREE, file_of(name)) for name in (*(m.name for m in config.methods), *config.evaluation.scores)]
+    named += [(FREE, file_of(name)) for name in _plug_ins(config)]
     rows = [method.projected.rows for method in config.methods if method.projected is not None]
     named += [(FREE, path) for path in rows if isinstance(path, Path)]
     files = preparing_of(config.model, config.task).model_files(config.model)
     found = [InputFile(role, str(file), file) for role, path in named if path is not None for file in _all_of(path)]
     return [*found, *(InputFile(MODEL, shown, path) for shown, path in files.items())]
+
+
+def _plug_ins(config: Config) -> list[str]:
+    tests = [test.name for test in config.evidence.tests]
+    return [*(method.name for method in config.methods), *config.evaluation.scores, *tests]
 
 
 def data_files(config: Config) -> list[InputFile]:

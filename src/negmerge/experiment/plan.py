@@ -12,6 +12,7 @@ from negmerge.execution import torch_threads
 from negmerge.experiment.alternatives import Speed, ways
 from negmerge.experiment.choices import SelectionConfig
 from negmerge.experiment.config import Config, RunConfig
+from negmerge.experiment.evidence import planned
 from negmerge.experiment.prepare import Material, load_unwritten
 from negmerge.experiment.workload import workload
 from negmerge.tasks.task import Pretrained, need
@@ -27,7 +28,8 @@ STEP_ROWS = {"cpu": 32, "mps": 128, "cuda": 256}  # rows in a timed step: enough
 class Plan:
     """The size of a run. Passes count one row, called by the task's noun, through the model once.
 
-    Minutes are an estimate. `ways` are those of retraining, of SISA and of the pool alone: see `alternatives`.
+    Minutes are an estimate. `evidence` has those of each test, which count in `minutes`. `ways` are those of
+    retraining, of SISA and of the pool alone: see `alternatives`.
     """
 
     seeds: int
@@ -41,6 +43,7 @@ class Plan:
     minutes: float
     disk: int
     ways: list[dict[str, Any]]
+    evidence: list[dict[str, Any]]
 
     def as_json(self) -> dict[str, Any]:
         """Return the plan as plain JSON values; `disk` in bytes."""
@@ -100,6 +103,8 @@ def estimate(config: RunConfig, material: Material) -> Plan:
     kept = len(members) * seeds + vectors + judged + models
     trained = training * seeds + sum(work.trained for work in works)
     seconds = trained / train_speed / threads + pool * seeds / train_speed / workers + evaluated / predict_speed
+    tests = planned(config, material, train_speed * threads, predict_speed)
+    seconds += 60.0 * sum(test["minutes"] for test in tests)
     speed = Speed(train_speed * threads, train_speed * workers, predict_speed)
     return Plan(
         seeds=seeds,
@@ -113,6 +118,7 @@ def estimate(config: RunConfig, material: Material) -> Plan:
         minutes=seconds / 60,
         disk=kept * model_bytes + material.bytes,
         ways=[way.as_json() for way in ways(config, material, speed, pool, points * samples)],
+        evidence=tests,
     )
 
 

@@ -82,6 +82,7 @@ def collect(config: RunConfig, material: Material, finished: Finished) -> dict[s
             *data_warnings(material.notes),
             *_warnings(config, material.split.describe(), finished, methods),
         ],
+        **finished.evidence,
     }
 
 

@@ -1,7 +1,7 @@
 """The stages of one seed: base, reference, pool, methods; each reads and writes files, and is skipped when done."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,8 @@ from negmerge.errors import InputError, NegmergeError
 from negmerge.experiment.choices import Buffers, Recalibrate
 from negmerge.experiment.config import MethodConfig, RunConfig
 from negmerge.experiment.contexts import Contexts, facts_of
+from negmerge.experiment.evidence import gather, judged_row, make_controls
+from negmerge.experiment.evidence_checks import check_evidence_task
 from negmerge.experiment.health import mean_cosine, moved_statistics, pool_health
 from negmerge.experiment.keys import digest
 from negmerge.experiment.measure import Bench
@@ -42,6 +44,7 @@ class Finished:
     members: list[dict[str, Any]]
     methods: dict[str, dict[str, Any]]
     leave_one_out: dict[str, float]
+    evidence: dict[str, Any] = field(default_factory=dict)  # `evidence` and `verdict` of the results, where asked for
 
 
 class SeedRun:
@@ -74,6 +77,7 @@ class SeedRun:
         self.contexts = Contexts(self.trainer, self.selector, self.projector)
         for method in config.methods:
             check_task(method.name, material.task)
+        check_evidence_task(config.evidence, material.task)
         policies = [config.buffers, *(method.buffers for method in config.methods)]
         if any(p not in (None, "keep") for p in policies) and not has_statistics(material.task.template()):
             raise InputError(f"buffers: {material.about.family} has no running statistics to change; use keep")
@@ -102,7 +106,25 @@ class SeedRun:
             if self.reference:
                 reference = {**self._scores("reference", self.reference), **self._seconds("reference")}
         facts = [{**job.facts(), "name": job.name} for job in members]
-        return Finished(base, reference, pool, facts, methods, left_out)
+        evidence: dict[str, Any] = {}
+        if self.config.evidence.tests and place == 0:
+            with self.place.stage("evidence"):
+                evidence = self._evidence({"base": base, "model": methods[judged_row(self.config)]})
+        return Finished(base, reference, pool, facts, methods, left_out, evidence)
+
+    def _evidence(self, scores: dict[str, dict[str, Any]]) -> dict[str, Any]:
+        """Return what the tests of the claim find, and the verdict; `scores` are those of base and judged model."""
+        controls = make_controls(self.trainer)
+        model = self.place.path / "methods" / judged_row(self.config) / "model.safetensors"
+        files = [file for file in (file_of(test.name) for test in self.config.evidence.tests) if file is not None]
+        models = [self.keys.content(path) for path in (model, self.reference, *controls) if path is not None]
+        asked = [self.config.evidence.model_dump(mode="json"), [hash_file(file) for file in files]]
+        found = self.place.path / "evidence" / "scores.json"
+        self._keep("evidence", [asked, models, self.ground], found)
+        if not found.exists():
+            write_json(found, gather(self.trainer, model, controls, scores))
+        evidence: dict[str, Any] = read_json(found)
+        return evidence
 
     def _seconds(self, name: str) -> dict[str, Any]:
         """Return the training time of base or reference; nothing is known of one that was given."""

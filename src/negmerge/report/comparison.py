@@ -10,11 +10,14 @@ GAP_STEP = 0.2  # average gaps closer than this are not told apart
 
 
 def main_method(results: Json) -> str | None:
-    """Return the method that the page is about: consensus, projected if there is such a row, or else the first merge.
+    """Return the method that the page is about: the one of the evidence, where there is some.
 
-    Without a merge it is the first method.
+    Or else consensus, projected if there is such a row, the first merge, the first method.
     """
     methods = results["methods"]
+    judged = (results.get("evidence") or {}).get("method")
+    if judged in methods:
+        return str(judged)
     for fits in (
         lambda name: methods[name].get("method") == "consensus" and methods[name].get("projection"),
         lambda name: name == "consensus",

@@ -4,6 +4,7 @@ import re
 
 from negmerge.report import numbers, projected
 from negmerge.report.comparison import gap_to, is_retrain, label, main_method, seeds
+from negmerge.report.evidence import evidence_document
 from negmerge.report.explain import forget_seen, seen_by_selection
 from negmerge.report.inputs import Json, rows_of
 from negmerge.report.numbers import count
@@ -29,6 +30,7 @@ def results_document(results: Json, record: Json) -> str:
         markdown_table(results, minutes=True).rstrip(),
         _denominators(results),
         _verdict(results),
+        evidence_document(results),
         _gaps(results),
         _by_seed(results),
         _noise(results),

@@ -69,6 +69,24 @@ _ROW: Json = {
     "seeds": [{}],
 }
 
+_READING: Json = {
+    "name": str,
+    "base": float,
+    "reference": float,
+    "model": float,
+    "position": float,
+    "low": float,
+    "high": float,
+    "n": float,
+    "unit": str,
+    "informative": float,
+    "passes": float,
+    "beyond": float,
+    "why": str,
+    "bar": float,
+    "controls": [float],
+}
+
 _RESULTS: Json = {
     "name": str,
     "negmerge": str,
@@ -133,6 +151,25 @@ _RESULTS: Json = {
     "statistics_moved": {},
     "warnings": [{"name": str, "method": str, "text": str, "advice": str}],
     "seeds": [float],
+    "evidence": {
+        "method": str,
+        "seed": float,
+        "most": float,
+        "own": str,
+        "controls": float,
+        "tests": [
+            {
+                "name": str,
+                "weight": str,
+                "text": str,
+                "counted": _READING,
+                "readings": [_READING],
+                "facts": {},
+                "seconds": float,
+            }
+        ],
+    },
+    "verdict": {"word": str, "text": str, "because": [str]},
 }
 
 _FILE = {"path": str, "bytes": float, "hash": str}

@@ -9,7 +9,8 @@ from negmerge.errors import NegmergeError
 from negmerge.report import explain, numbers, projected
 from negmerge.report.comparison import erases, gap_to, label, main_method, seeds
 from negmerge.report.document import results_document
-from negmerge.report.figures import classes, cosine, cost, curve, layers
+from negmerge.report.evidence import lines_of
+from negmerge.report.figures import classes, cosine, cost, curve, layers, scale
 from negmerge.report.figures import projected as projected_layers
 from negmerge.report.inputs import Json, read_forgotten, read_run
 from negmerge.report.scores import gap_names, noun, nouns, scores_of
@@ -87,6 +88,7 @@ def context(results: Json, record: Json, forgotten: Sequence[Json] = ()) -> dict
         "seeds": seeds(results),
         "main": label(results, main) if main is not None else "",
         "tiles": _tiles(results, row),
+        "evidence": _evidence(results),
         "asked": explain.asked(results),
         "forgotten": {"rows": forgotten[:MOST_LISTED], "all": len(forgotten)},
         "warnings": explain.warnings(results),
@@ -151,6 +153,22 @@ def _tiles(results: Json, row: Json | None) -> list[dict[str, str]]:
             }
         )
     return tiles
+
+
+def _evidence(results: Json) -> dict[str, Any] | None:
+    """Return the tests of the claim and their picture, where evidence was asked for."""
+    lines = lines_of(results)
+    if not lines:
+        return None
+    seconds = sum(line.seconds or 0.0 for line in lines)
+    return {
+        "figure": _markup(scale.scale_figure(lines, "scale")),
+        "lines": lines,
+        "seconds": seconds,
+        "controls": round(results["evidence"].get("controls") or 0),
+        "seed": results["evidence"].get("seed"),
+        "several": bool(seeds(results)),
+    }
 
 
 def _curves(results: Json, main: str | None) -> list[dict[str, Any]]:

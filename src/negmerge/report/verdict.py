@@ -22,6 +22,7 @@ from negmerge.report.scores import nouns
 
 Tone = Literal["good", "mixed", "bad"]
 LEVEL = 0.05  # of the test whether more is known than chance explains
+TONES: dict[str, Tone] = {"forgotten": "good", "suppressed": "bad", "not": "bad"}  # of the evidence; else mixed
 NAMED = 3  # methods of a group that are named with their numbers; of more the table has them
 
 
@@ -44,12 +45,25 @@ def judge(results: Json) -> Verdict:
     if row.get("forget") is None or row.get("retain") is None:
         return Verdict("bad", f"{label(results, name)} has no result to judge.")
     verdict = _erased(results, row, base) if erases(results) else _matched(results, row, base)
+    if results.get("verdict") and (results.get("evidence") or {}).get("method") == name:
+        _follow_evidence(results, row, base, verdict)
     _compare(results, name, verdict)
     if not seeds(results):
         n = (results["task"].get("rows") or {}).get("forget")
         rows = f" ({count(n)} {nouns(results)}: one of them is {percent(100 / n)} points)" if n else ""
         verdict.sentences.append(f"This is one run with one seed{rows}; small differences may be chance.")
     return verdict
+
+
+def _follow_evidence(results: Json, row: Json, base: Json, verdict: Verdict) -> None:
+    """Put the verdict of the evidence in the place of what accuracies alone say, and what it rests on below."""
+    found = results["verdict"]
+    cost, hurt = _cost(results, row, base)
+    verdict.tone = _worse(TONES.get(found["word"], "mixed"), hurt)
+    verdict.headline = f"{found['text']} It {cost}."
+    because = listed(found.get("because") or [])
+    words = {"can't tell": "Because", "not refuted": "Because", "forgotten": "No trace was found by"}
+    verdict.sentences.insert(0, f"{words.get(found['word'], 'This shows in')} {because}.")
 
 
 def _erased(results: Json, row: Json, base: Json) -> Verdict:

@@ -152,6 +152,19 @@ class Classifies(Protocol):
 
 
 @runtime_checkable
+class RowOutputs(Protocol):
+    """A task whose rows are answered by a number for each label: what tests need that lower or raise one of them."""
+
+    def outputs(self, model: nn.Module, batch: Any) -> Tensor:
+        """Return float32 logits [b, labels] of a batch."""
+        ...
+
+    def labels(self, batch: Any) -> Tensor:
+        """Return the labels of a batch, int64 [b]."""
+        ...
+
+
+@runtime_checkable
 class Pixels(Protocol):
     """A task whose inputs can be moved: what methods need that step across a boundary."""
 
@@ -174,6 +187,7 @@ CAPABILITIES: dict[type, str] = {
     Pretrained: "weights of its own",
     Starts: "models that can be trained from scratch",
     Classifies: "rows with one label each, of a fixed number",
+    RowOutputs: "an output for each label",
     Pixels: "inputs that can be moved across a boundary",
     Ensembles: "models that answer together",
 }

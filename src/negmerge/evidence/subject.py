@@ -1,0 +1,90 @@
+"""What a test is given: the task, the rows, and the weights of base, Retrain and the model that is judged."""
+
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from negmerge.evidence.scale import Role
+from negmerge.scores import Columns
+from negmerge.seeding import derive_seed
+from negmerge.tasks.task import RowOutputs, Task
+
+Made = TypeVar("Made")
+ROLES: tuple[Role, ...] = ("base", "reference", "model")
+CHUNK = 128  # rows whose outputs are held at a time
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model that is said to have forgotten, beside the base and Retrain.
+
+    `parts` are the rows of the split, by name; of forget and of other rows a test looks at `most` at most, the same
+    ones in all three models. `kind` is that of the split: class, source,
+    random, rows.
+    """
+
+    task: Task
+    parts: Mapping[str, Tensor]
+    base: Path
+    reference: Path
+    model: Path
+    seed: int
+    kind: str = "class"
+    device: str = "cpu"
+    most: int = 1000
+    memo: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)  # shared by subjects of one request
+
+    def open(self, role: Role) -> nn.Module:
+        """Return a model in evaluation mode, a new one each time."""
+        return self.task.open(getattr(self, role), self.device)
+
+    def kept(self, role: Role) -> nn.Module:
+        """Return a model in evaluation mode that nobody changes: opened once."""
+        model: nn.Module = self.once((getattr(self, role), "model"), lambda: self.open(role))
+        return model
+
+    def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """Return what is made at the first call with this key: what another subject of the request needs as well."""
+        if key not in self.memo:
+            self.memo[key] = make()
+        made: Made = self.memo[key]
+        return made
+
+    def rows(self, part: str) -> Tensor:
+        """Return the rows of a part that tests look at, int64, in order: all of them, or a seeded sample of `most`."""
+        rows = self.parts[part]
+        if len(rows) <= self.most:
+            return rows
+        return rows[torch.randperm(len(rows), generator=self.generator("rows", part))[: self.most].sort().values]
+
+    def generator(self, *parts: int | str) -> torch.Generator:
+        """Return a generator of a test's own."""
+        return torch.Generator().manual_seed(derive_seed(self.seed, "evidence", *parts))
+
+    def observe(self, model: nn.Module, rows: Tensor, columns: Sequence[str]) -> Columns:
+        """Return columns of some rows, float64 or bool [n] each."""
+        return self.task.observe(model, {"rows": rows}, {"rows": columns})["rows"]
+
+    def share_right(self, model: nn.Module, rows: Tensor) -> Tensor:
+        """Return 100 for each row that the model gets right and 0 for each other one, float64 [n]: its mean is in %."""
+        return 100.0 * self.observe(model, rows, ("correct",))["correct"].double()
+
+    def outputs(self, model: nn.Module, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield float32 logits [b, classes] and labels int64 [b], on the CPU, of a few rows at a time."""
+        assert isinstance(self.task, RowOutputs)
+        with torch.inference_mode():
+            for some in rows.split(CHUNK):
+                batch = self.task.batch(some, self.device)
+                yield self.task.outputs(model, batch).float().cpu(), self.task.labels(batch).cpu()
+
+    def forgotten_groups(self) -> Tensor:
+        """Return the groups that stand among the forget rows and not among those to keep, int64; often none."""
+        groups: Tensor = self.task.rows().group_of
+        if not len(groups):
+            return groups
+        gone: Tensor = groups[self.parts["forget"]].unique()
+        return gone[~torch.isin(gone, groups[self.parts["retain"]])]

@@ -1,0 +1,160 @@
+"""The evidence of a run: what it will take, the tests that a config asks for, and the verdict that follows."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from negmerge.evidence.own_rows import own_without_reference, read_own_rows
+from negmerge.evidence.protocol import Found, checked_settings, read_test
+from negmerge.evidence.scale import unread
+from negmerge.evidence.subject import Subject
+from negmerge.evidence.verdict import Answer, answers_json, decide
+from negmerge.experiment.config import MethodConfig, RunConfig
+from negmerge.experiment.methods import describe
+from negmerge.experiment.prepare import Material
+from negmerge.experiment.rundir import RunDir
+from negmerge.experiment.trainer import Trainer
+from negmerge.plug_in import short_name
+from negmerge.training import TrainSettings
+
+OWN = "own-rows"
+
+
+def judged_row(config: RunConfig) -> str:
+    """Return the row whose claim is tested: the one named, or else consensus, the first merge, the first."""
+    methods = config.methods
+    if config.evidence.method is not None:
+        return config.evidence.method
+    rules: tuple[Callable[[MethodConfig], bool], ...] = (
+        lambda method: method.name == "consensus" and method.projected is not None,
+        lambda method: method.row == "consensus",
+        lambda method: method.name == "consensus",
+        lambda method: describe(method.name).kind == "merge",
+    )
+    found = (method.row for fits in rules for method in methods if fits(method))
+    return next(found, methods[0].row)
+
+
+def planned(config: RunConfig, material: Material, train_speed: float, predict_speed: float) -> list[dict[str, Any]]:
+    """Return name and minutes of each test and of the further Retrains, from rows per second trained and predicted.
+
+    Without Retrain nothing is tested. A test reads the controls as well, each at a third of its cost.
+    """
+    if config.reference is None or not config.evidence.tests:
+        return [{"name": short_name(test.name), "minutes": 0.0} for test in config.evidence.tests]
+    controls, trained = controls_of(config), config.reference.train
+    settings = config.base.train if trained == "base" else trained
+    most = config.evidence.most
+    rows = {name: min(most, count) for name, count in material.split.describe().items()}
+    rows["forgotten_groups"] = len(material.about.forgotten)
+    found: list[dict[str, Any]] = []
+    if controls and isinstance(settings, TrainSettings):
+        seconds = controls * settings.count_rows(len(material.split.retain)) / train_speed
+        found.append({"name": f"{controls} further Retrain(s)", "minutes": seconds / 60})
+    for test in config.evidence.tests:
+        cost = read_test(test.name).cost(checked_settings(test.name, test.settings), rows)
+        seconds = cost.trained / train_speed + cost.evaluated / predict_speed
+        found.append({"name": short_name(test.name), "minutes": seconds * (1 + controls / 3) / 60})
+    return found
+
+
+def controls_of(config: RunConfig) -> int:
+    """Return how many further Retrains are trained: none where Retrain was given as a checkpoint."""
+    trained = config.reference is not None and config.reference.train is not None
+    return config.evidence.controls if trained and config.evidence.tests else 0
+
+
+def make_controls(trainer: Trainer) -> list[Path]:
+    """Train further Retrains, each from a seed of its own, unless they are there, and return their checkpoints."""
+    wanted = controls_of(trainer.config)
+    reference = trainer.config.reference
+    if not wanted or reference is None:
+        return []
+    settings, rows = trainer.train_settings(reference), trainer.material.parts["retain"]
+    folder = trainer.place.private / "controls"
+    jobs = [
+        trainer.job(f"retrain-{i}", folder / str(i), rows, settings, part=f"from scratch {i}")
+        for i in range(1, wanted + 1)
+    ]
+    workers = min(len(jobs), trainer.config.workers or trainer.cores)
+    trainer.train(jobs, threads=max(1, trainer.threads // workers), workers=workers)
+    return [job.checkpoint for job in jobs]
+
+
+def gather(
+    trainer: Trainer, model: Path, controls: Sequence[Path], scores: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Make every test, and return `evidence` and `verdict` as they stand in the results.
+
+    `controls` are further Retrains, read as the judged `model` is. `scores` are those of the `base` and of the judged
+    `model`, for the rule without Retrain.
+    """
+    config, material = trainer.config, trainer.material
+    if trainer.reference is None:
+        found = _without_reference(config, material, scores)
+    else:
+        subject = Subject(
+            material.task,
+            material.parts,
+            trainer.base,
+            trainer.reference,
+            model,
+            trainer.seed,
+            material.split.kind,
+            material.device,
+            config.evidence.most,
+        )
+        found = _with_reference(config, subject, [replace(subject, model=one) for one in controls], trainer.place)
+    head = {"method": judged_row(config), "seed": trainer.seed, "most": config.evidence.most}
+    return {**found, "evidence": {**head, **found["evidence"]}}
+
+
+def _with_reference(config: RunConfig, subject: Subject, controls: Sequence[Subject], place: RunDir) -> dict[str, Any]:
+    first, own = read_own_rows(subject, controls)
+    answers, seconds = [], {}
+    for test in config.evidence.tests:
+        name, held = short_name(test.name), read_test(test.name)
+        settings = checked_settings(test.name, test.settings)
+        place.emit("testing", test=name)
+        started = time.perf_counter()
+        found = held.run(subject, settings).beside([held.run(one, settings) for one in controls])
+        answers.append(Answer(name, held.WEIGHT, found))
+        seconds[name] = time.perf_counter() - started
+        counted = answers[-1].found.counted
+        place.emit("tested", test=name, position=counted.position, informative=counted.informative)
+    verdict = decide(own, answers, rows=f"{subject.task.NOUN}s")
+    listed = [Answer(OWN, "description", first), *answers]
+    return {
+        "evidence": {"own": own, "controls": len(controls), "tests": answers_json(listed, {OWN: 0.0, **seconds})},
+        "verdict": verdict.as_json(),
+    }
+
+
+def _without_reference(
+    config: RunConfig, material: Material, scores: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    rows = material.split.describe()
+    erased = material.split.kind in ("class", "source") or bool(material.about.forgotten)
+    part = "test_forget" if erased else "test"
+    known = {role: scores[role] for role in ("base", "model")}
+    own = own_without_reference(
+        known["base"]["forget"],
+        known["model"]["forget"],
+        known["model"].get(part),
+        (rows["forget"], rows[part]),
+        erased,
+    )
+    why = "there is no Retrain model to compare with"
+    answers = [
+        Answer(
+            short_name(test.name), read_test(test.name).WEIGHT, Found((unread(test.name, why),), f"Not made: {why}.")
+        )
+        for test in config.evidence.tests
+    ]
+    verdict = decide(own, answers, reference=False, rows=f"{material.task.NOUN}s")
+    return {
+        "evidence": {"own": own, "controls": 0, "tests": answers_json(answers, {one.name: 0.0 for one in answers})},
+        "verdict": verdict.as_json(),
+    }
