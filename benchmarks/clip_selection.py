@@ -13,6 +13,7 @@ import io
 import json
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -26,6 +27,7 @@ from negmerge.execution import torch_threads
 from negmerge.experiment.config import check_config
 from negmerge.experiment.prepare import prepare
 from negmerge.experiment.rundir import RunDir
+from negmerge.experiment.selecting import Selector
 from negmerge.experiment.stages import SeedRun
 from negmerge.selection.negated_model import apply_vector
 
@@ -98,13 +100,20 @@ def make_run(args, folder: Path) -> tuple[SeedRun, Path]:
     return run, next(place.path.glob("private/methods/consensus/*merged.safetensors"))
 
 
+def on_held_out_rows(selector: Selector) -> Selector:
+    """Return a selector that looks at what the paper's loop looks at: held-out rows alone, and no margin."""
+    held_out = selector.rows["validation_forget"]
+    rows = {**selector.rows, "forget": held_out, "validation_forget": held_out[:0]}
+    return replace(selector, rows=rows, rule=selector.rule.model_copy(update={"margin": 1.0}))
+
+
 def measure(args) -> dict:
     """Return the seconds of both, round by round."""
     with torch_threads(args.threads), tempfile.TemporaryDirectory() as temporary:
         started = time.perf_counter()
         run, vector = make_run(args, Path(temporary) / "run")
         prepared = time.perf_counter() - started
-        selector, task = run.selector, run.material.task
+        selector, task = on_held_out_rows(run.selector), run.material.task
         classifier, table = task.classifier, task.tables.both()
         sets = {
             name: Encoded(*table.take(rows), classifier)
