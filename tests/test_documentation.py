@@ -14,6 +14,13 @@ import negmerge
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+LONG = {
+    "photos_by_name.py": 20,
+    "run_experiment.py": 15,
+    "adapter_pool.py": 8,
+    "own_architecture.py": 8,
+    "tabular_rows.py": 7,
+}
 MODULES = sorted(m.name for m in pkgutil.walk_packages(negmerge.__path__, "negmerge.") if m.name != "negmerge.__main__")
 
 
@@ -21,7 +28,13 @@ def test_there_are_examples():
     assert len(EXAMPLES) >= 3
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def example(path):
+    """An example, marked with its seconds where it is long."""
+    marks = [pytest.mark.heavy(LONG[path.name])] if path.name in LONG else []
+    return pytest.param(path, id=path.name, marks=marks)
+
+
+@pytest.mark.parametrize("path", [example(path) for path in EXAMPLES])
 def test_an_example_runs(path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, check=False, env=environment)

@@ -358,6 +358,7 @@ def test_merge_writes_an_adapter(negmerge, tmp_path):
     assert code == 2 and "leave --dtype and --max-shard-size out" in err
 
 
+@pytest.mark.heavy(12)
 def test_quiet_and_verbose_may_stand_anywhere(tmp_path):
     config = {
         "name": "x",

@@ -58,6 +58,9 @@ def without_times(value):
     return [without_times(v) for v in value] if isinstance(value, list) else value
 
 
+LONG = pytest.mark.heavy(4)
+
+
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory):
     place = tmp_path_factory.mktemp("runs") / "small"
@@ -74,13 +77,13 @@ def place(begun, tmp_path):
     ("changes", "trained", "renewed", "evaluates"),
     [
         ({"selection": {**SMALL["selection"], "floor": 0.2}}, [], ["chosen"], False),
-        ({"selection": {**SMALL["selection"], "step": 0.25}}, [], ["chosen"], True),
-        ({"selection": {**SMALL["selection"], "retain_rows": 50}}, [], ["judged"], True),
+        pytest.param({"selection": {**SMALL["selection"], "step": 0.25}}, [], ["chosen"], True, marks=LONG),
+        pytest.param({"selection": {**SMALL["selection"], "retain_rows": 50}}, [], ["judged"], True, marks=LONG),
         ({"methods": ["consensus", "uniform"]}, [], [], True),
-        ({"buffers": "negate"}, [], ["made"], True),
-        ({"methods": [{"name": "consensus", "threshold": 0.5}]}, [], ["made"], True),
+        pytest.param({"buffers": "negate"}, [], ["made"], True, marks=LONG),
+        pytest.param({"methods": [{"name": "consensus", "threshold": 0.5}]}, [], ["made"], True, marks=LONG),
         ({"reference": {"train": "base"}}, ["reference"], [], False),
-        ({"evaluation": {"membership": [], "most": 50}}, [], [], False),
+        pytest.param({"evaluation": {"membership": [], "most": 50}}, [], [], False, marks=LONG),
         ({"workers": 2, "threads": 2, "name": "other"}, [], [], False),
         (
             {"pool": {**SMALL["pool"], "grid": {"lr": [1e-3, 3e-3], "epochs": [1, 2]}}},
@@ -106,6 +109,7 @@ def test_a_changed_config_goes_on_with_what_is_there(place, tmp_path, changes, t
         assert without_times(results) == without_times(whole)
 
 
+@pytest.mark.heavy(3)
 def test_another_objective_goes_on(place):
     data = {"source": "digits", "forget": {"fraction": 0.05}, "train_rows": [0, 400]}
     first = place.parent / "random"
@@ -126,6 +130,7 @@ def test_a_larger_grid_keeps_the_members_that_are_there(place):
     assert watch.trained == [] and [m["name"] for m in again["pool"]["members"]] == list(sorted(before))
 
 
+@pytest.mark.heavy(3)
 def test_other_settings_of_the_pool_train_it_anew(place):
     results, watch = go_on(place, pool={**SMALL["pool"], "train": {"batch_size": 16}})
     assert len(watch.trained) == 2 and watch.renewed
@@ -158,6 +163,7 @@ def test_fresh_begins_anew_and_leaves_what_is_not_the_runs(place):
     assert (place / "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.heavy(4)
 def test_further_seeds_are_added_to_several(tmp_path):
     go_on(tmp_path / "seeds", seeds=[0, 1])
     results, watch = go_on(tmp_path / "seeds", seeds=[0, 1, 2])
@@ -179,6 +185,7 @@ def test_one_diverged_member_is_left_out_and_told(tmp_path):
     assert again["methods"]["consensus"]["forget"] == results["methods"]["consensus"]["forget"]
 
 
+@pytest.mark.heavy(9)
 def test_a_failed_first_run_does_not_block_its_own_correction(tmp_path):
     pool = {"train": {"batch_size": 32, "optimizer": "sgd"}, "grid": {"lr": [1e30], "epochs": [1]}}
     with pytest.raises(NegmergeError, match="every member of the pool diverged; the first, 000-lr1e"):
@@ -229,7 +236,9 @@ def on_files(tmp_path, begun):
 @pytest.mark.parametrize(
     "name", ["base.safetensors", "reference.safetensors", "img/dog/002.png", "img/dog/999.png", "list"]
 )
-@pytest.mark.parametrize("finished", [True, False], ids=["repeated", "resumed"])
+@pytest.mark.parametrize(
+    "finished", [pytest.param(True, marks=pytest.mark.heavy(4)), False], ids=["repeated", "resumed"]
+)
 def test_a_file_that_changed_under_a_run_is_refused_by_name(on_files, name, finished):
     folder, changes = on_files
     if not finished:
