@@ -17,6 +17,7 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 LONG = {
     "photos_by_name.py": 20,
     "run_experiment.py": 15,
+    "forget_label.py": 15,
     "adapter_pool.py": 8,
     "own_architecture.py": 8,
     "tabular_rows.py": 7,

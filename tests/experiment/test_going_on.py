@@ -82,9 +82,9 @@ def place(begun, tmp_path):
         ({"methods": ["consensus", "uniform"]}, [], [], True),
         pytest.param({"buffers": "negate"}, [], ["made"], True, marks=LONG),
         pytest.param({"methods": [{"name": "consensus", "threshold": 0.5}]}, [], ["made"], True, marks=LONG),
-        ({"reference": {"train": "base"}}, ["reference"], [], False),
+        pytest.param({"reference": {"train": "base"}}, ["reference"], [], False, marks=LONG),
         pytest.param({"evaluation": {"membership": [], "most": 50}}, [], [], False, marks=LONG),
-        ({"workers": 2, "threads": 2, "name": "other"}, [], [], False),
+        pytest.param({"workers": 2, "threads": 2, "name": "other"}, [], [], False, marks=LONG),
         (
             {"pool": {**SMALL["pool"], "grid": {"lr": [1e-3, 3e-3], "epochs": [1, 2]}}},
             ["001-lr0.001-epochs2", "003-lr0.003-epochs2"],
@@ -234,7 +234,14 @@ def on_files(tmp_path, begun):
 
 
 @pytest.mark.parametrize(
-    "name", ["base.safetensors", "reference.safetensors", "img/dog/002.png", "img/dog/999.png", "list"]
+    "name",
+    [
+        "base.safetensors",
+        pytest.param("reference.safetensors", marks=LONG),
+        "img/dog/002.png",
+        pytest.param("img/dog/999.png", marks=LONG),
+        pytest.param("list", marks=LONG),
+    ],
 )
 @pytest.mark.parametrize(
     "finished", [pytest.param(True, marks=pytest.mark.heavy(4)), False], ids=["repeated", "resumed"]

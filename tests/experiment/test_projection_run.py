@@ -110,6 +110,7 @@ def losses_at_forgetting(place, vector):
     raise AssertionError("it does not forget")
 
 
+@pytest.mark.heavy(5)
 def test_rows_come_from_a_file_and_never_from_the_request(tmp_path, finished):
     place, _, _ = finished
     split = json.loads((place / "split.json").read_text())

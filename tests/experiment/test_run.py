@@ -238,6 +238,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_numbers_and_weights(fini
     verify_run(place)
 
 
+@pytest.mark.heavy(8)
 def test_workers_change_nothing(finished, tmp_path):
     base = {"checkpoint": str(finished[0] / "base/model.safetensors")}
     results = run(config(workers=2, base=base, reference=TINY["base"]), tmp_path / "two")
