@@ -12,7 +12,9 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
+from collections.abc import Iterable
 from importlib import metadata
+from importlib.machinery import FileFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -25,16 +27,20 @@ PACKAGES = {
     "families": ("negmerge.tasks.image_classification.families", "negmerge.tasks.zero_shot.families"),
     "text-sources": ("negmerge.tasks.text_classification.sources",),
     "text-families": ("negmerge.tasks.text_classification.families",),
+    "tasks": ("negmerge.tasks",),
     "scores": ("negmerge.scores.further",),
     "evidence": ("negmerge.evidence.tests",),
 }
+INSIDE = {"tasks": "preparing"}  # each of these is a package, and the module of this name in it is what is registered
 FILE = ".py"  # what the path of a plug-in ends with, and no name
+FROM_FILE = "negmerge_file_"  # what the names of modules begin with that were files of plug-ins
 SINGULAR = {
     "methods": "method",
     "sources": "source",
     "families": "family",
     "text-sources": "source of texts",
     "text-families": "family of text models",
+    "tasks": "task",
     "scores": "score",
     "evidence": "test",
 }
@@ -49,11 +55,21 @@ def _locations(kind: str) -> dict[str, str]:
         spec = importlib.util.find_spec(package)
         assert spec is not None and spec.submodule_search_locations is not None
         for module in pkgutil.iter_modules(list(spec.submodule_search_locations)):
-            if not module.name.startswith("_"):
-                found[module.name.replace("_", "-")] = f"{package}.{module.name}"
+            place = _place(module, INSIDE.get(kind))
+            if place is not None and not module.name.startswith("_"):
+                found[module.name.replace("_", "-")] = f"{package}.{place}"
     for entry in metadata.entry_points(group=f"negmerge.{kind.replace('-', '_')}"):
         found.setdefault(entry.name, entry.value)
     return dict(sorted(found.items()))
+
+
+def _place(module: pkgutil.ModuleInfo, inside: str | None) -> str | None:
+    """Return the module to register, seen from its package: a file, or the one `inside` a package; None for neither."""
+    if inside is None:
+        return module.name
+    assert isinstance(module.module_finder, FileFinder)
+    there = module.ispkg and (Path(module.module_finder.path) / module.name / f"{inside}{FILE}").is_file()
+    return f"{module.name}.{inside}" if there else None
 
 
 def names(kind: str, package: str | None = None) -> list[str]:
@@ -83,7 +99,7 @@ def load(kind: str, name: str) -> ModuleType:
 @functools.cache
 def _from_file(path: str) -> ModuleType:
     """Import a file once in a process; its name among the modules is made of its path."""
-    name = f"negmerge_file_{hashlib.sha256(path.encode()).hexdigest()[:16]}"
+    name = f"{FROM_FILE}{hashlib.sha256(path.encode()).hexdigest()[:16]}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None or not Path(path).is_file():
         raise InputError(f"{path}: no such file; give the path of a plug-in")
@@ -95,6 +111,18 @@ def _from_file(path: str) -> ModuleType:
         del sys.modules[name]
         raise InputError(f"{path} cannot be imported ({type(error).__name__}: {error}); mend the plug-in") from None
     return module
+
+
+def imported_files() -> list[str]:
+    """Return the files of plug-ins that this process has imported and that are still there, in a fixed order."""
+    modules = [module for name, module in list(sys.modules.items()) if name.startswith(FROM_FILE)]
+    return sorted(str(module.__file__) for module in modules if Path(str(module.__file__)).is_file())
+
+
+def import_files(paths: Iterable[str]) -> None:
+    """Import files of plug-ins, as another process did: what it pickles of them can be read then."""
+    for path in paths:
+        _from_file(path)
 
 
 def read(kind: str, name: str, contents: type[Contents]) -> Contents:

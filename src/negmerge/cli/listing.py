@@ -21,17 +21,17 @@ class Kind(StrEnum):
     evidence = "evidence"
     text_sources = "text-sources"
     text_families = "text-families"
+    tasks = "tasks"
 
 
 def list_names(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
-    """List methods (those that merge first), data sources, model families, further scores or tests of evidence."""
+    """List methods (those that merge first), sources, families, further scores, tests of evidence, or tasks."""
     from negmerge import registry
 
     names = registry.names(kind.value)
     width = max(len(name) for name in names)
-    listed = {Kind.methods: _methods, Kind.scores: _scores, Kind.evidence: _evidence}.get(
-        kind, partial(_places, kind.value)
-    )
+    own = {Kind.methods: _methods, Kind.scores: _scores, Kind.evidence: _evidence, Kind.tasks: _tasks}
+    listed = own.get(kind, partial(_places, kind.value))
     for first, details in listed(names):
         print(f"{first[0]:<{width}}  {first[1]}", flush=True)
         for line in details:
@@ -86,6 +86,14 @@ def _scores(names: Iterable[str]) -> Iterator[tuple[tuple[str, str], Iterable[st
     from negmerge.scores.plugged import score_file
 
     yield from (((name, score_file(name).SUMMARY), ()) for name in names)
+
+
+def _tasks(names: Iterable[str]) -> Iterator[tuple[tuple[str, str], Iterable[str]]]:
+    """Yield name and summary of each task."""
+    from negmerge import registry
+    from negmerge.tasks.preparing import Preparing
+
+    yield from (((name, registry.read("tasks", name, Preparing).SUMMARY), ()) for name in names)
 
 
 def _evidence(names: Iterable[str]) -> Iterator[tuple[tuple[str, str], Iterable[str]]]:

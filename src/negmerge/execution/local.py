@@ -10,6 +10,8 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from negmerge.registry import import_files, imported_files
+
 Spec = TypeVar("Spec")
 Result = TypeVar("Result")
 
@@ -34,8 +36,9 @@ def run_jobs(
             return [_run_here(job, spec, on_done) for spec in specs]
     others = set(multiprocessing.active_children())
     context = multiprocessing.get_context("spawn")
+    arguments = (os.getpid(), threads, imported_files())
     pool = ProcessPoolExecutor(
-        min(workers, len(specs)), mp_context=context, initializer=_start_worker, initargs=(os.getpid(), threads)
+        min(workers, len(specs)), mp_context=context, initializer=_start_worker, initargs=arguments
     )
     with pool:
         futures = {pool.submit(job, spec): i for i, spec in enumerate(specs)}
@@ -78,7 +81,7 @@ def torch_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _start_worker(parent: int, threads: int) -> None:
+def _start_worker(parent: int, threads: int, plug_ins: list[str]) -> None:
     import torch
 
     torch.set_num_threads(threads)
@@ -90,3 +93,4 @@ def _start_worker(parent: int, threads: int) -> None:
         os._exit(1)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
+    import_files(plug_ins)  # jobs hold objects of classes that stand in them

@@ -26,7 +26,7 @@ from negmerge.plug_in import PlugIn, short_name
 from negmerge.requests.split_files import kind_in_file
 from negmerge.scores.plugged import score_file
 from negmerge.tasks.image_classification.settings import DataConfig, ModelConfig
-from negmerge.tasks.opening import TaskName, preparing_of
+from negmerge.tasks.opening import preparing_of
 from negmerge.training import TrainSettings
 from negmerge.training.adapters import AdapterSettings
 from negmerge.training.pool import Member, expand_grid
@@ -192,7 +192,9 @@ class RunConfig(Strict):
 class Config(RunConfig):
     """A whole experiment: a run, and the data and the model that its task is made of."""
 
-    task: TaskName = Field("image-classification", description="what a row is; zero-shot by the family clip")
+    task: PlugIn = Field(
+        "image-classification", description="what a row is: a name from `negmerge list tasks`, or {file: PATH}"
+    )
     model: ModelConfig
     data: DataConfig
 

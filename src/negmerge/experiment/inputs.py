@@ -50,6 +50,7 @@ def named_files(config: Config) -> list[InputFile]:
     for key, rule in (("data.forget", data.forget), ("data.retain", data.retain)):
         if rule is not None:
             named += [(f"{key}.files", rule.files), (f"{key}.rows", rule.rows)]
+    named += [("task", file_of(config.task))]
     named += [("data.source", file_of(name)) for name in source_names(data)]
     named += [(FREE, file_of(name)) for name in _plug_ins(config)]
     rows = [method.projected.rows for method in config.methods if method.projected is not None]

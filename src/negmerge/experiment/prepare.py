@@ -84,8 +84,7 @@ def prepare(place: RunDir, config: Config) -> Material:
     task = preparing.make_task(config.data, config.model, compute, store, facts)
     parts = split.parts(len(store.table("train")))
     about = describe_request(config, split, task.rows())
-    kind = "texts" if config.task == "text-classification" else "images"
-    rows = {"path": f"{kind}:{config.data.source}", "bytes": facts["bytes"], "hash": facts["fingerprint"]}
+    rows = {"path": f"{task.NOUN}s:{config.data.source}", "bytes": facts["bytes"], "hash": facts["fingerprint"]}
     named = [{k: entry[k] for k in ("path", "bytes", "hash")} for entry in inputs.entries if entry["role"] != DATA]
     notes = _notes(facts, split)
     return Material(task, split, parts, about, device, compute, facts["bytes"], (*named, rows), notes)

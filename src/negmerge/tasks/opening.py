@@ -1,26 +1,23 @@
 """Which task a config asks for: the one that it names, or that its model's family classifies by."""
 
-from types import ModuleType
-from typing import Literal
-
-from negmerge.tasks.image_classification import preparing as image_classification
+from negmerge import registry
+from negmerge.errors import InputError
 from negmerge.tasks.image_classification.family import family_of
 from negmerge.tasks.image_classification.settings import ModelConfig
+from negmerge.tasks.preparing import Preparing
 
-TaskName = Literal["image-classification", "text-classification"]
+IMAGES, PROMPTED = "image-classification", "zero-shot"
 
 
-def preparing_of(model: ModelConfig, task: TaskName = "image-classification") -> ModuleType:
-    """Return the module that makes a task: its `load_data`, `make_task`, `open_store`, `check_training` and the rest.
+def preparing_of(model: ModelConfig, task: str = IMAGES) -> Preparing:
+    """Return what makes a task of a config: its `load_data`, `make_task`, `open_store`, `check_training` and the rest.
 
-    Zero-shot classification is image classification by a family that classifies by prompts.
+    Zero-shot classification is image classification by a family that classifies by prompts. Raises InputError for an
+    unknown task, for a file that lacks something, and for zero-shot by a family without prompts.
     """
-    if task == "text-classification":
-        from negmerge.tasks.text_classification import preparing as text_classification
-
-        return text_classification
-    if family_of(model.family).prepare_head is None:
-        return image_classification
-    from negmerge.tasks.zero_shot import preparing as zero_shot
-
-    return zero_shot
+    if task in (IMAGES, PROMPTED):
+        prompted = family_of(model.family).prepare_head is not None
+        if task == PROMPTED and not prompted:
+            raise InputError(f"task: {PROMPTED} needs a family that classifies by prompts (clip), not {model.family}")
+        task = PROMPTED if prompted else IMAGES
+    return registry.read("tasks", task, Preparing)

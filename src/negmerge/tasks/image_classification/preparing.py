@@ -18,6 +18,8 @@ from negmerge.tasks.image_classification.source_file import source_file
 from negmerge.tasks.image_classification.store import Store, Tables
 from negmerge.tasks.image_classification.task import ImageClassification
 
+SUMMARY = "images with one class each; by prompts where the family is clip"
+
 
 @dataclass(frozen=True)
 class Loaded:

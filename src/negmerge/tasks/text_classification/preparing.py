@@ -21,6 +21,8 @@ from negmerge.tasks.text_classification.texts import TextSource, join_texts
 
 __all__ = ["check_training", "family_of", "load_data", "make_task", "model_files", "open_store", "source_file"]
 
+SUMMARY = "texts with one class each"
+
 
 @dataclass(frozen=True)
 class LoadedTexts:

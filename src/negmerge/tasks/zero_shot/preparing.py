@@ -16,6 +16,8 @@ from negmerge.tasks.zero_shot.task import ZeroShot
 
 __all__ = ["check_training", "family_of", "load_data", "make_task", "model_files", "open_store", "source_file"]
 
+SUMMARY = "images with one class each, told apart by prompts: image-classification by the family clip"
+
 
 def load_data(data: DataConfig, model: ModelConfig) -> Loaded:
     """Load the sources and draw the split; each source keeps its own classes, and its own templates.
