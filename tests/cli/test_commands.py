@@ -396,6 +396,7 @@ def test_list_shows_settings(negmerge):
     assert "width (32): channels of the first layer" in out
 
 
+@pytest.mark.heavy(8)
 def test_ctrl_c_says_how_to_go_on(tmp_path):
     config = {
         "name": "x",

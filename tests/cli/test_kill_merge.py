@@ -168,7 +168,13 @@ def clear(output):
     output.unlink(missing_ok=True)
 
 
-CASES = [("o.safetensors", False), ("out", False), ("o.safetensors", True), ("out", True)]
+LONG = pytest.mark.heavy(3)
+CASES = [
+    ("o.safetensors", False),
+    pytest.param("out", False, marks=LONG),
+    pytest.param("o.safetensors", True, marks=LONG),
+    ("out", True),
+]
 
 
 @pytest.mark.parametrize(("name", "overwrite"), CASES)

@@ -155,7 +155,8 @@ def test_what_is_refused_in_one_line(tmp_path, call, change, words):
     assert code == 2 and words in err and err.strip().count("\n") <= 3 and not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("members", ["whole models", pytest.param("adapters", marks=pytest.mark.heavy(4))])
+@pytest.mark.heavy(4)
+@pytest.mark.parametrize("members", ["whole models", "adapters"])
 def test_with_a_projection_the_projected_model_is_the_answer(trained, tmp_path, call, members):
     folder, known = trained
     food = write(tmp_path / "food.csv", [row for row in known if row["label"] == "food"])

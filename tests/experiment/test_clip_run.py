@@ -110,6 +110,7 @@ def test_the_models_own_folder_stays_as_it_is_and_no_text_weights_are_written(fi
         assert {name.split(".")[0] for name in read_state_dict(file)} == {"vision_model", "visual_projection"}
 
 
+@pytest.mark.heavy(4)
 def test_the_same_run_again_gives_the_same_bytes(finished, places, tmp_path):
     place, results = finished
     again = run(config(places, methods=["consensus"]), tmp_path / "again")

@@ -69,6 +69,7 @@ def test_the_config_has_every_method():
     assert set(registry.names("methods", "negmerge.unlearning.methods")) <= {m.name for m in config().methods}
 
 
+@pytest.mark.heavy(13)
 def test_every_row_has_its_numbers(finished):
     place, results = finished
     assert list(results["methods"]) == [row.row for row in config().methods]
@@ -83,6 +84,7 @@ def test_every_row_has_its_numbers(finished):
     assert results["methods"]["original"]["gap"] == results["base"]["gap"]
 
 
+@pytest.mark.heavy(1)
 def test_the_controls_have_the_density_of_the_consensus(finished):
     place, results = finished
     rows = results["methods"]
@@ -122,6 +124,7 @@ def test_random_merges_draw_by_the_seed_of_the_run(finished, tmp_path):
             assert not all((ours[key] == again[0][key]).all() for key in ours)
 
 
+@pytest.mark.heavy(1)
 def test_rows_say_what_data_they_used(finished):
     needs = {label: row["needs"] for label, row in finished[1]["methods"].items()}
     assert needs["salun"] == ["forget", "retain"] and needs["salun-forget"] == ["forget"]
@@ -129,6 +132,7 @@ def test_rows_say_what_data_they_used(finished):
     assert needs["fine-tune"] == needs["l1-sparse"] == ["retain"]
 
 
+@pytest.mark.heavy(1)
 def test_a_search_lands_in_the_results(finished):
     place, results = finished
     row = results["methods"]["fine-tune"]

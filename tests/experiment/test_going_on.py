@@ -119,6 +119,7 @@ def test_another_objective_goes_on(place):
     assert results["selection"]["objective"] == "match-holdout"
 
 
+@pytest.mark.heavy(3)
 def test_a_larger_grid_keeps_the_members_that_are_there(place):
     before = {p.parent.name: p.read_bytes() for p in (place / "private/pool").glob("*/model.safetensors")}
     results, _ = go_on(place, pool={**SMALL["pool"], "grid": {"lr": [5e-4, 1e-3, 3e-3], "epochs": [1]}})
@@ -288,6 +289,7 @@ def test_the_record_holds_the_hashes_of_what_was_used(on_files):
     assert "dog/002.png" in str(caught.value)
 
 
+@pytest.mark.heavy(3)
 def test_rows_that_are_gone_are_no_change(on_files):
     folder, changes = on_files
     for name in ("cat/003.png", "cat/007.png"):

@@ -139,6 +139,7 @@ def test_a_method_speaks_for_itself_and_a_resolved_config_says_the_same():
         config(methods=[{**FINE, "projection": {}}])
 
 
+@pytest.mark.heavy(4)
 def test_the_moments_command_writes_what_merge_projects_by(tmp_path, capsys):
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(TINY))
     out = tmp_path / "moments.safetensors"
