@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -358,30 +357,6 @@ def test_merge_writes_an_adapter(negmerge, tmp_path):
     assert code == 2 and "leave --dtype and --max-shard-size out" in err
 
 
-@pytest.mark.heavy(12)
-def test_quiet_and_verbose_may_stand_anywhere(tmp_path):
-    config = {
-        "name": "x",
-        "model": {"family": "small-cnn", "width": 4},
-        "data": {"source": "digits", "forget": {"classes": ["3"]}, "train_rows": [0, 200]},
-        "base": {"train": {"epochs": 1}},
-        "pool": {"train": {"epochs": 1}, "grid": {"lr": [1e-3]}},
-        "methods": ["consensus"],
-        "workers": 1,
-        "threads": 1,
-    }
-    (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
-    out = {}
-    for option in ("-q", "", "-v"):
-        place = tmp_path / f"run{option}"
-        words = [sys.executable, "-m", "negmerge", *option.split(), "run", str(tmp_path / "c.yaml"), "-o", str(place)]
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
-        assert done.returncode == 0 and "consensus" in done.stdout, done.stderr
-        out[option] = done.stderr
-    assert out["-q"] == "" and "pool" in out[""]
-    assert "I stage-started stage=base" in out["-v"] and "I trained name=base" in out["-v"]
-
-
 def test_shell_completion():
     words = [sys.executable, "-m", "negmerge"]
     asked = {"_NEGMERGE_COMPLETE": "complete_bash", "COMP_WORDS": "negmerge r", "COMP_CWORD": "1"}
@@ -394,29 +369,3 @@ def test_list_shows_settings(negmerge):
     assert code == 0 and "path (needed): folder with train/ and test/" in out and "test_fraction (0.2)" in out
     code, out, _ = negmerge("list", "families")
     assert "width (32): channels of the first layer" in out
-
-
-@pytest.mark.heavy(8)
-def test_ctrl_c_says_how_to_go_on(tmp_path):
-    config = {
-        "name": "x",
-        "model": {"family": "small-cnn", "width": 8},
-        "data": {"source": "digits", "forget": {"classes": ["3"]}},
-        "base": {"train": {"epochs": 5000}},
-        "pool": {"train": {"epochs": 1}, "grid": {"lr": [1e-3]}},
-        "methods": ["consensus"],
-        "workers": 1,
-        "threads": 1,
-    }
-    (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
-    words = [sys.executable, "-m", "negmerge", "run", str(tmp_path / "c.yaml"), "-o", str(tmp_path / "r")]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    events = tmp_path / "r" / "events.jsonl"
-    deadline = time.monotonic() + 120
-    while not (events.exists() and '"training"' in events.read_text()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and "Traceback" not in err
-    assert err.rstrip().endswith(f"To go on: negmerge run {tmp_path / 'c.yaml'} -o {tmp_path / 'r'}")
