@@ -15,6 +15,7 @@ from typing import Any
 from negmerge.errors import InputError
 from negmerge.experiment.config import load_config
 from negmerge.experiment.pipeline import run
+from negmerge.experiment.renewing import check_identity
 from negmerge.experiment.rundir import RunDir
 from training import write
 
@@ -78,7 +79,7 @@ def run_recipe(name: str, folder: Path, words: list[str]) -> dict[str, Any]:
     if "pool_of" in recipe and not members.exists():
         run_recipe(recipe["pool_of"], folder, words)
         with place.lock():
-            place.keep_config(config)
+            check_identity(place, config)
             partial = place.private / "pool.partial"
             shutil.rmtree(partial, ignore_errors=True)
             shutil.copytree(RunDir(folder / recipe["pool_of"]).private / "pool", partial)
