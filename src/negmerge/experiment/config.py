@@ -25,8 +25,8 @@ from negmerge.parsing import parse_change, parse_yaml
 from negmerge.plug_in import PlugIn, short_name
 from negmerge.requests.split_files import kind_in_file
 from negmerge.scores.plugged import score_file
-from negmerge.tasks.image_classification.settings import DataConfig, ModelConfig
 from negmerge.tasks.opening import preparing_of
+from negmerge.tasks.settings import DataConfig, ModelConfig
 from negmerge.training import TrainSettings
 from negmerge.training.adapters import AdapterSettings
 from negmerge.training.pool import Member, expand_grid

@@ -9,8 +9,8 @@ from pydantic import Field
 from negmerge.errors import InputError
 from negmerge.tasks.image_classification.folders import files_below
 from negmerge.tasks.image_classification.images import Source
-from negmerge.tasks.image_classification.split_names import SPLITS, Splits
 from negmerge.tasks.image_classification.tables import TableSettings, quiet, to_source
+from negmerge.tasks.split_names import SPLITS, Splits
 
 SUMMARY = "a data set of the Hugging Face hub by its id, or a local folder of the same format"
 

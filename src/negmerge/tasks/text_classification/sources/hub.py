@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from negmerge.tasks.image_classification.sources.hub import fetch
-from negmerge.tasks.image_classification.split_names import SPLITS, Splits
+from negmerge.tasks.split_names import SPLITS, Splits
 from negmerge.tasks.text_classification.tables import Table, TextSettings, find_columns, to_source
 from negmerge.tasks.text_classification.texts import TextSource
 
