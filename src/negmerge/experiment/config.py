@@ -337,7 +337,7 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise InputError(f"{path} must hold a mapping with name, model, data, base, pool and methods")
     ground = raw.pop("extends", None)
-    raw = beside(raw, path.parent)
+    raw = {key: beside(value, path.parent) for key, value in raw.items()}
     if ground is None:
         return raw
     parent = path.parent / str(ground)

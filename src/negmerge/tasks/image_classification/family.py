@@ -17,6 +17,11 @@ def _any_sources(settings: Any, sources: Sequence[tuple[str, int, Sequence[str] 
     pass
 
 
+def _called(model: nn.Module, batch: Tensor) -> Tensor:
+    outputs: Tensor = model(batch)
+    return outputs
+
+
 @dataclass(frozen=True, kw_only=True)
 class Family(FamilyFile):
     """The contents of a family's file; see `FamilyFile` for what every family has.
@@ -24,7 +29,7 @@ class Family(FamilyFile):
     `build(settings, classes, shape, seed)` returns a module, and `start` takes the same.
     `prepare(settings, images)` makes what the model takes of uint8 [b, C, H, W]; it also takes float32 pixels in
     0 … 255 and lets gradients through to them (it may work in place on what it is given): attacks move pixels, not
-    normalised values. `logits(model, batch)` returns [b, classes].
+    normalised values. `logits(model, batch)` returns [b, classes], of a model that does not return them itself.
 
     `HEAD` is the prefix of the tensors that published weights of another number of classes do not give;
     `image_form(settings)` the decoding settings of the images that it wants; `pinned(settings)` settings that name the
@@ -35,7 +40,7 @@ class Family(FamilyFile):
     """
 
     prepare: Callable[[Any, Tensor], Tensor]
-    logits: Callable[[nn.Module, Tensor], Tensor]
+    logits: Callable[[nn.Module, Tensor], Tensor] = _called
     HEAD: str = ""
     image_form: Callable[[Any], Mapping[str, Any]] = nothing
     pinned: Callable[[Any], Mapping[str, Any]] | None = None

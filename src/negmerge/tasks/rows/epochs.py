@@ -36,19 +36,3 @@ def batches_of_like_lengths(rows: Tensor, lengths: Tensor, size: int, generator:
     batches = [batch for window in windows for batch in window.split(size)]
     for number in torch.randperm(len(batches), generator=generator).tolist():
         yield batches[number]
-
-
-def cut_by_length(lengths: Tensor, most: int) -> list[int]:
-    """Return how many rows each batch has, of rows that are sorted by length: as many as `most` tokens have room for.
-
-    >>> cut_by_length(torch.tensor([1, 1, 2, 4]), 4)
-    [2, 1, 1]
-    """
-    counts: list[int] = []
-    count = 0
-    for length in lengths.tolist():
-        if count and (count + 1) * length > most:
-            counts.append(count)
-            count = 0
-        count += 1
-    return [*counts, count] if count else counts

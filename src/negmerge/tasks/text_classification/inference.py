@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from negmerge.tasks.columns import columns_of
+from negmerge.tasks.lengths import cut_by_length
 from negmerge.tasks.observing import observe_in_one_pass
 from negmerge.tasks.on_threads import device_of
-from negmerge.tasks.rows.epochs import cut_by_length
 from negmerge.tasks.text_classification.batches import pad
 from negmerge.tasks.text_classification.classifier import TextClassifier
 from negmerge.tasks.text_classification.store import TokenTable
