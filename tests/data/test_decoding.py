@@ -11,7 +11,8 @@ from PIL import Image
 from negmerge.errors import InputError
 from negmerge.tasks.image_classification import room
 from negmerge.tasks.image_classification.decoding import DecodingSettings, convert, decode
-from negmerge.tasks.image_classification.images import ImageSet, Source, join_sources
+from negmerge.tasks.image_classification.images import ImageSet, Source
+from negmerge.tasks.rows.row_set import join_sources
 
 
 def encoded(image, kind="PNG"):

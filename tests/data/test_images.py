@@ -8,7 +8,7 @@ import torch
 
 from negmerge.errors import InputError
 from negmerge.tasks.image_classification.images import ImageSet, Source
-from negmerge.tasks.image_classification.store import Store
+from negmerge.tasks.image_classification.store import Store, tables_of
 
 
 def images(count=4, classes=("cat", "dog"), size=2):
@@ -59,9 +59,9 @@ def test_the_store_maps_what_was_written(tmp_path):
     store = Store(tmp_path / "data")
     assert not store.exists
     source = Source(images(), images(6))
-    tables = {"train": (source.train.images, source.train.labels), "test": (source.test.images, source.test.labels)}
-    store.write(tables, {"classes": ["cat", "dog"]})
-    assert store.exists and store.facts == {"classes": ["cat", "dog"]}
+    store.write(tables_of(source, prompts=["a"]))
+    facts = {"classes": ["cat", "dog"], "shape": [1, 2, 2], "prompts": ["a"], "bytes": 40, "notes": []}
+    assert store.exists and store.facts == {**facts, "fingerprint": tables_of(source).facts["fingerprint"]}
     table = store.table("test")
     rows = torch.tensor([5, 1])
     pixels, labels = table.take(rows)

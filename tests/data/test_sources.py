@@ -14,7 +14,8 @@ from pydantic import ValidationError
 
 from negmerge import registry
 from negmerge.errors import InputError
-from negmerge.tasks.image_classification.images import ImageSet, Source, join_sources
+from negmerge.tasks.image_classification.images import ImageSet, Source
+from negmerge.tasks.rows.row_set import join_sources
 
 
 def load(name, **settings):

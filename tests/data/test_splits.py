@@ -9,7 +9,8 @@ from pydantic import ValidationError
 from negmerge.errors import InputError
 from negmerge.requests.rules import ForgetRule, RetainRule, ValidationRule, group_numbers
 from negmerge.requests.splits import draw_split, load_split, save_split, split_from_file
-from negmerge.tasks.image_classification.images import ImageSet, Source, join_sources
+from negmerge.tasks.image_classification.images import ImageSet, Source
+from negmerge.tasks.rows.row_set import join_sources
 
 
 def images(count, classes=("a", "b", "c")):

@@ -22,7 +22,7 @@ from negmerge.requests.splits import hold_out, load_split
 from negmerge.tasks.compute import Compute
 from negmerge.tasks.image_classification import preparing
 from negmerge.tasks.image_classification.store import Store
-from negmerge.tasks.image_classification.two_sources import side_by_side
+from negmerge.tasks.two_sources import side_by_side
 from negmerge.tasks.zero_shot.preparing import make_task
 
 

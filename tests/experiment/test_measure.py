@@ -48,7 +48,7 @@ def test_two_tables_as_one(material):
     count = len(tables["train"])
     rows = torch.tensor([count + 3, 0, count, 7, count + 3])
     expected = [("test", 3), ("train", 0), ("test", 0), ("train", 7), ("test", 3)]
-    for both in (task.tables.both(), loaded.tables.both()):
+    for both in (task.tables.both, loaded.tables.both):
         images, labels = both.take(rows)
         assert torch.equal(images, torch.stack([tables[name].images[row] for name, row in expected]))
         assert labels.tolist() == [int(tables[name].labels[row]) for name, row in expected]

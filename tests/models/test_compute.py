@@ -16,7 +16,7 @@ from negmerge.tasks.image_classification import classifier, normalising
 from negmerge.tasks.image_classification.classifier import Classifier
 from negmerge.tasks.image_classification.inference import predict
 from negmerge.tasks.image_classification.sources import digits
-from negmerge.tasks.image_classification.store import Store, Tables
+from negmerge.tasks.image_classification.store import Store, tables_of
 from negmerge.tasks.image_classification.task import ImageClassification
 from negmerge.training import TrainSettings
 from negmerge.training.fitting import fit_rows
@@ -37,7 +37,7 @@ def source():
 
 def trained(classifier, source):
     model = classifier.place(classifier.build(0), "cpu")
-    task = ImageClassification(classifier, Tables(source))
+    task = ImageClassification(classifier, tables_of(source))
     loss = fit_rows(task, model, torch.arange(len(source.train)), SETTINGS, seed=1)
     return model, loss
 

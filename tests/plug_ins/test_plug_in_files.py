@@ -9,7 +9,7 @@ import torch
 
 from negmerge.checkpoints import read_state_dict
 from negmerge.errors import InputError
-from negmerge.experiment.config import check_config
+from negmerge.experiment.config import check_config, load_config
 from negmerge.experiment.pipeline import run
 
 HERE = Path(__file__).parent
@@ -99,3 +99,32 @@ def test_a_file_that_does_not_import(tmp_path):
     (tmp_path / "broken.py").write_text("import no_such_module_at_all\n")
     with pytest.raises(InputError, match=r"broken.py cannot be imported \(ModuleNotFoundError: No module named"):
         config(HERE, model={"family": {"file": str(tmp_path / "broken.py")}})
+
+
+def test_the_path_of_a_plug_in_is_seen_from_the_config_that_writes_it(tmp_path, monkeypatch):
+    ground, top = tmp_path / "shared", tmp_path / "mine"
+    for folder, kind in ((ground, "family"), (ground, "score"), (top, "competitor"), (tmp_path, "source")):
+        folder.mkdir(exist_ok=True)
+        shutil.copy(HERE / f"{kind}.py", folder)
+    (ground / "ground.yaml").write_text(
+        "name: own\nmodel: {family: {file: family.py}, bias: false}\n"
+        "data: {source: {file: source.py}, forget: {classes: [b]}}\n"
+        "base: {train: {epochs: 1}}\npool: {grid: {lr: [0.01]}}\nmethods: [consensus]\n"
+        "evaluation: {scores: [{file: ../shared/score.py}]}\n"
+    )
+    (top / "top.yaml").write_text("extends: ../shared/ground.yaml\nmethods: [{name: {file: competitor.py}}]\n")
+    (tmp_path / "competitor.py").write_text("")  # in the current folder, and not the one that is meant
+    monkeypatch.chdir(tmp_path)
+    found = load_config(Path("mine/top.yaml"))
+    assert found.model.family == "shared/family.py" and found.evaluation.scores == ["shared/score.py"]
+    assert found.methods[0].name == "mine/competitor.py"
+    assert found.data.source == "source.py"  # none beside the config: that of the current folder, as of data
+    monkeypatch.chdir(top)
+    with pytest.raises(InputError, match=r"shared/source\.py: no such file; give the path of a plug-in"):
+        load_config(Path("top.yaml"))
+    shutil.copy(HERE / "source.py", ground)
+    found = load_config(Path("top.yaml"))
+    assert (found.data.source, found.methods[0].name) == ("../shared/source.py", "competitor.py")
+    assert (
+        load_config(top / "top.yaml", ["model.family={file: ../shared/family.py}"]).methods[0].name == "competitor.py"
+    )

@@ -13,7 +13,7 @@ from negmerge.tasks.columns import COLUMNS
 from negmerge.tasks.image_classification.classifier import Classifier
 from negmerge.tasks.image_classification.family import Family, family_of
 from negmerge.tasks.image_classification.sources import digits
-from negmerge.tasks.image_classification.store import Tables
+from negmerge.tasks.image_classification.store import tables_of
 from negmerge.tasks.image_classification.task import ImageClassification
 from negmerge.tasks.task import CAPABILITIES, Task, need
 from negmerge.tasks.zero_shot.task import ZeroShot
@@ -24,7 +24,7 @@ PARTS = {"retain", "forget", "validation", "validation_forget", "test", "test_fo
 @pytest.fixture(scope="module")
 def task():
     source = digits.load(digits.Settings())
-    return ImageClassification(Classifier("small-cnn", {"width": 4}, 10, (1, 8, 8)), Tables(source))
+    return ImageClassification(Classifier("small-cnn", {"width": 4}, 10, (1, 8, 8)), tables_of(source))
 
 
 def test_the_scores_of_a_task_are_made_of_its_columns(task):

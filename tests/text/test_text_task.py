@@ -15,7 +15,7 @@ from negmerge.experiment.config import check_config
 from negmerge.experiment.pipeline import run
 from negmerge.tasks.columns import COLUMNS
 from negmerge.tasks.compute import Compute
-from negmerge.tasks.image_classification.settings import DataConfig, ModelConfig
+from negmerge.tasks.settings import DataConfig, ModelConfig
 from negmerge.tasks.text_classification import preparing
 from negmerge.training import TrainSettings
 

@@ -14,7 +14,7 @@ from negmerge.experiment.config import check_config
 from negmerge.experiment.pipeline import run
 from negmerge.tasks.image_classification.classifier import Classifier
 from negmerge.tasks.image_classification.sources import digits
-from negmerge.tasks.image_classification.store import Tables
+from negmerge.tasks.image_classification.store import tables_of
 from negmerge.tasks.image_classification.task import ImageClassification
 from negmerge.training.adapters import AdapterSettings, attach, find_targets, open_member, plain_module, write_adapter
 from negmerge.training.job import TrainingJob, train
@@ -29,7 +29,7 @@ POOL = {"train": {"batch_size": 16}, "grid": {"lr": [1e-2, 3e-2], "epochs": [4, 
 @pytest.fixture
 def task():
     return ImageClassification(
-        Classifier("small-cnn", {"width": 4}, 10, (1, 8, 8)), Tables(digits.load(digits.Settings()))
+        Classifier("small-cnn", {"width": 4}, 10, (1, 8, 8)), tables_of(digits.load(digits.Settings()))
     )
 
 

@@ -13,7 +13,7 @@ from negmerge.seeding import derive_seed
 from negmerge.tasks.image_classification.batches import ImageBatches, resident
 from negmerge.tasks.image_classification.classifier import Classifier
 from negmerge.tasks.image_classification.sources import digits
-from negmerge.tasks.image_classification.store import Store
+from negmerge.tasks.image_classification.store import Store, tables_of
 from negmerge.tasks.image_classification.task import ImageClassification
 from negmerge.training import TrainSettings
 from negmerge.training import job as job_module
@@ -217,9 +217,7 @@ def test_bad_grids(grid, message):
 def make_job(tmp_path):
     source = digits.load(digits.Settings())
     store = Store(tmp_path / "data")
-    store.write(
-        {"train": (source.train.images, source.train.labels), "test": (source.test.images, source.test.labels)}, {}
-    )
+    store.write(tables_of(source))
 
     def make(name, **more):
         values = {

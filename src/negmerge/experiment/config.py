@@ -22,11 +22,11 @@ from negmerge.experiment.choices import (
 from negmerge.experiment.config_errors import explain
 from negmerge.experiment.projection_config import ProjectionConfig, checked_projection
 from negmerge.parsing import parse_change, parse_yaml
-from negmerge.plug_in import PlugIn, short_name
+from negmerge.plug_in import PlugIn, beside, short_name
 from negmerge.requests.split_files import kind_in_file
 from negmerge.scores.plugged import score_file
-from negmerge.tasks.image_classification.settings import DataConfig, ModelConfig
 from negmerge.tasks.opening import preparing_of
+from negmerge.tasks.settings import DataConfig, ModelConfig
 from negmerge.training import TrainSettings
 from negmerge.training.adapters import AdapterSettings
 from negmerge.training.pool import Member, expand_grid
@@ -224,8 +224,9 @@ def load_config(path: Path, changes: Sequence[str] = ()) -> Config:
     """Read a YAML config, apply `extends` and then `KEY=VALUE` changes (dotted keys), and check it.
 
     In a config that extends another, null takes a key of the other away. A change to a mapping replaces it:
-    `base={checkpoint: FILE}`. Raises InputError for what is not YAML, and for
-    unknown or misspelt keys and refused values, each named with its place.
+    `base={checkpoint: FILE}`. The path of a plug-in (`{file: PATH}`) is seen from the config that writes it, as
+    `beside` says, other paths from the current folder. Raises InputError for what is not YAML, and for unknown or
+    misspelt keys and refused values, each named with its place.
     """
     raw = _read(path, ())
     wrong: list[str] = []
@@ -336,10 +337,11 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise InputError(f"{path} must hold a mapping with name, model, data, base, pool and methods")
     ground = raw.pop("extends", None)
+    raw = {key: beside(value, path.parent) for key, value in raw.items()}
     if ground is None:
         return raw
-    parent = (path.parent / str(ground)).resolve()
-    if parent in seen or parent == path.resolve():
+    parent = path.parent / str(ground)
+    if parent.resolve() in (*seen, path.resolve()):
         raise InputError(f"{path} extends itself by way of {ground}")
     return _overlay(_read(parent, (*seen, path.resolve())), raw)
 

@@ -12,8 +12,8 @@ from negmerge.experiment.config import Config
 from negmerge.experiment.keys import state_of
 from negmerge.plug_in import file_of
 from negmerge.tasks.image_classification.folders import files_below
-from negmerge.tasks.image_classification.settings import source_names
 from negmerge.tasks.opening import preparing_of
+from negmerge.tasks.settings import source_names
 
 DATA = "data"
 BASE, REFERENCE = "base.checkpoint", "reference.checkpoint"

@@ -27,6 +27,7 @@ from negmerge.selection import OBJECTIVES
 from negmerge.tasks.compute import Compute
 from negmerge.tasks.user.batches import Loading, forward_batch, loss_of_batch
 from negmerge.tasks.user.checking import (
+    answers_next_token,
     check_data,
     check_evaluation,
     check_loader,
@@ -91,7 +92,9 @@ def unlearn(
     `forward(model, batch)` returns outputs (default: `model(**batch)` for a mapping, else `model(batch[0])`) and
     `loss(outputs, batch)` a scalar (default: `outputs.loss`, or cross-entropy of the logits with `batch["labels"]` or
     `batch[1]`). `evaluate(model)` returns at least `forget` and `retain` in percent, and whatever else should stand in
-    the curve; by default both are accuracies, `retain` on the data set of that name.
+    the curve; by default both are accuracies, `retain` on the data set of that name. Labels are one for each row, or
+    one for each token (logits [b, L, classes], labels [b, L]); those of −100 count nowhere. Where the outputs' own loss
+    is that of the next token, as of causal language models, the accuracies are too.
 
     Unless `selection` names an objective it follows from what is given: match-reference with a `reference`;
     match-holdout with `validation`, where every class of the forget rows stands in `retain` as well (single rows are to
@@ -221,7 +224,8 @@ def _task(bare: UserTask, evaluate: Callable[[nn.Module], Mapping[str, float]] |
         task = replace(bare, evaluate=evaluate, names=names)
     else:
         parts = (bare.model, bare.sets, bare.forward, bare.objective, bare.loading)
-        task = UserClassifier(*parts, classes=count_classes(bare))
+        classes = count_classes(bare)
+        task = UserClassifier(*parts, classes=classes, next_token=answers_next_token(bare))
     check_loss(task)
     return task
 

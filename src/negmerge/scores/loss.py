@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from negmerge.errors import DivergedError, InputError
 from negmerge.scores.score import Need, Score
 
 
@@ -17,6 +18,14 @@ def mean_loss(loss: Tensor) -> float:
     1.0
     """
     return float(functional.nll_loss(-loss[:, None], torch.zeros(len(loss), dtype=torch.int64)))
+
+
+def check_losses(who: str, forget: Tensor, unseen: Tensor) -> None:
+    """Raise InputError where a comparison of losses, [n] and [m], has none on a side, DivergedError for NaN."""
+    if not (len(forget) and len(unseen)):
+        raise InputError(f"{who} needs forget rows and unseen rows; one of them is empty")
+    if forget.isnan().any() or unseen.isnan().any():
+        raise DivergedError("the losses hold NaN: the model has diverged")
 
 
 def mean_loss_of(part: str, title: str, about: str, *, shown: bool = False, in_curve: bool = False) -> Score:

@@ -3,8 +3,8 @@
 from negmerge import registry
 from negmerge.errors import InputError
 from negmerge.tasks.image_classification.family import family_of
-from negmerge.tasks.image_classification.settings import ModelConfig
 from negmerge.tasks.preparing import Preparing
+from negmerge.tasks.settings import ModelConfig
 
 IMAGES, PROMPTED = "image-classification", "zero-shot"
 

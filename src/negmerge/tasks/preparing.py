@@ -15,7 +15,8 @@ from negmerge.errors import InputError, nearest
 from negmerge.requests.rows import Rows
 from negmerge.requests.splits import Split
 from negmerge.tasks.compute import Compute
-from negmerge.tasks.image_classification.settings import DataConfig, ModelConfig
+from negmerge.tasks.rows.loading import refuse_augmentation
+from negmerge.tasks.settings import DataConfig, ModelConfig
 from negmerge.tasks.task import Task
 from negmerge.tasks.tensor_tables import TensorStore
 
@@ -114,11 +115,6 @@ def own(what: str, name: str, known: Mapping[str, Part]) -> Part:
     return known[name]
 
 
-def _not_augmented(augment: str, where: str) -> None:
-    if augment != "none":
-        raise InputError(f"{where}: augment: {augment} is for images; leave it out")
-
-
 def _no_files(model: ModelConfig) -> Mapping[str, Path]:
     return {}
 
@@ -143,5 +139,5 @@ class Preparing:
     source_file: Callable[[str], Any]
     family_of: Callable[[str], Any]
     open_store: Callable[[Path], Store] = TensorStore
-    check_training: Callable[[str, str], None] = _not_augmented
+    check_training: Callable[[str, str], None] = refuse_augmentation
     model_files: Callable[[ModelConfig], Mapping[str, Path]] = _no_files

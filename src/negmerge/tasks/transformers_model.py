@@ -108,6 +108,30 @@ class TransformersModel:
         except Exception as error:  # whatever a config makes its class raise
             raise InputError(f"{self.path}: transformers cannot read its config.json ({reason(error)})") from None
 
+    def sized(self, kind: Literal["text", "image"], classes: int, new_head: bool) -> Any:
+        """Return the config of a float32 classifier of texts or images with so many classes.
+
+        Raises InputError as `check` does, and for another number than the model's own, unless its head is new.
+        """
+        import torch
+
+        self.check(kind, new_head)
+        config = self.config
+        if new_head:
+            config.num_labels = classes
+        elif config.num_labels != classes:
+            raise InputError(f"{self.path} has {config.num_labels} outputs, not {classes}; write labels: new")
+        config.dtype = torch.float32
+        return config
+
+    def drawn(self, auto: Any, config: Any, seed: int, what: str) -> Any:
+        """Return the network that an Auto class of transformers makes of a config, its weights drawn from the seed."""
+        try:
+            with quiet():
+                return seeded(lambda: auto.from_config(config), seed)
+        except ValueError as error:  # a model of a kind that has no such head
+            raise InputError(f"{self.path}: transformers has no {what} of it ({reason(error)})") from None
+
     @cached_property
     def own_labels(self) -> tuple[str, ...]:
         """The names of the model's outputs, in their order."""

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from negmerge.errors import DivergedError, InputError
+from negmerge.scores.loss import check_losses
 from negmerge.scores.score import Need, Score
 
 SUMMARY = "membership by the loss, over all thresholds: 50 % tells nothing, 100 % that every forget row was seen"
@@ -19,10 +19,7 @@ def loss_auc(forget: Tensor, unseen: Tensor) -> float:
     >>> loss_auc(torch.tensor([0.1, 0.3]), torch.tensor([0.2, 0.3]))
     62.5
     """
-    if not (len(forget) and len(unseen)):
-        raise InputError("loss-auc needs forget rows and unseen rows; one of them is empty")
-    if forget.isnan().any() or unseen.isnan().any():
-        raise DivergedError("the losses hold NaN: the model has diverged")
+    check_losses("loss-auc", forget, unseen)
     ordered = unseen.sort().values
     above = len(unseen) - torch.searchsorted(ordered, forget, right=True)
     equal = torch.searchsorted(ordered, forget, right=True) - torch.searchsorted(ordered, forget)

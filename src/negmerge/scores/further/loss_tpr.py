@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from negmerge.errors import DivergedError, InputError
+from negmerge.scores.loss import check_losses
 from negmerge.scores.score import Need, Score
 
 SUMMARY = "membership by the loss, at 1 % false positives: the share of forget rows found; 1 % is chance"
@@ -23,10 +23,7 @@ def loss_tpr(forget: Tensor, unseen: Tensor, false_positives: float = FALSE_POSI
 
     Source: Carlini et al., Membership Inference Attacks From First Principles, 2022 (arXiv 2112.03570).
     """
-    if not (len(forget) and len(unseen)):
-        raise InputError("loss-tpr needs forget rows and unseen rows; one of them is empty")
-    if forget.isnan().any() or unseen.isnan().any():
-        raise DivergedError("the losses hold NaN: the model has diverged")
+    check_losses("loss-tpr", forget, unseen)
     threshold = unseen.sort().values[int(false_positives * len(unseen) + 1e-9)]
     return 100.0 * float((forget < threshold).double().mean())
 

@@ -7,8 +7,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from negmerge.seeding import derive_seed
 from negmerge.tasks.image_classification.augmentation import augment
+from negmerge.tasks.rows.epochs import begin_epoch
 
 Batch = tuple[Tensor, Tensor]
 
@@ -50,8 +50,7 @@ class ImageBatches:
 
     def __call__(self, epoch: int) -> Iterator[Batch]:
         """Yield the batches of an epoch."""
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, "epoch", epoch))
-        torch.manual_seed(derive_seed(self.seed, "dropout", epoch))
+        generator = begin_epoch(self.seed, epoch)
         order = torch.randperm(len(self.labels), generator=generator)
         for rows in order.split(self.settings.batch_size)[: self.steps]:
             batch = augment(self.images, self.settings.augment, generator, rows)

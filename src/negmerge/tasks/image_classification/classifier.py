@@ -1,17 +1,16 @@
 """A classifier as the rest of the package sees it: a family, its settings, and the shapes of its data."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from negmerge.tasks.compute import Compute, compiled
-from negmerge.tasks.ensemble import Ensemble, load_classifier
+from negmerge.tasks.ensemble import Ensemble
+from negmerge.tasks.family_model import ClassifierModel
 from negmerge.tasks.image_classification.family import Family, family_of
 from negmerge.tasks.image_classification.normalising import channels_last
 from negmerge.tasks.image_classification.pretrained import load_pretrained
@@ -21,7 +20,7 @@ PIXELS = 64 * 32 * 32  # that a CPU evaluates at a time
 
 
 @dataclass(frozen=True)
-class Classifier:
+class Classifier(ClassifierModel[Family]):
     """A model family with checked settings, the number of classes, the shape (C, H, W) of an image, how to compute.
 
     `heads` are the numbers of classes of the data sets that have a head each, one after the other; empty where all
@@ -29,9 +28,6 @@ class Classifier:
     It holds names and numbers only, so it can be sent to another process.
     """
 
-    family: str
-    settings: Mapping[str, Any]
-    classes: int
     shape: tuple[int, int, int]
     compute: Compute = PLAIN
     heads: tuple[int, ...] = ()
@@ -42,16 +38,10 @@ class Classifier:
         """What the family's file holds."""
         return family_of(self.family)
 
-    @cached_property
-    def checked(self) -> Any:
-        """The family's own settings object."""
-        return self.contents.Settings(**self.settings)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {k: self.__dict__[k] for k in ("family", "settings", "classes", "shape", "compute", "heads", "head")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+    @property
+    def about(self) -> str:
+        """What is built, in words."""
+        return f"{self.family} with {self.classes} classes on images of shape {list(self.shape)}"
 
     def build(self, seed: int = 0) -> nn.Module:
         """Return a freshly initialised model."""
@@ -74,7 +64,7 @@ class Classifier:
     def loss(self, logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
         """Return the mean cross-entropy of logits [b, classes], each row's in its own head."""
         if len(self.heads) < 2:
-            return functional.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+            return super().loss(logits, labels, label_smoothing)
         total, start = logits.new_zeros(()), 0
         for size in self.heads:
             rows = (labels >= start) & (labels < start + size)
@@ -88,7 +78,7 @@ class Classifier:
     def draw_labels(self, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Return a class for each label, int64 [b] on the CPU, drawn uniformly from those of the label's head."""
         if len(self.heads) < 2:
-            return torch.randint(self.classes, labels.shape, generator=generator)
+            return super().draw_labels(labels, generator)
         sizes = torch.tensor(self.heads)
         owner = torch.arange(len(sizes)).repeat_interleave(sizes)[labels.cpu()]
         drawn = torch.rand(labels.shape, generator=generator) * sizes[owner]
@@ -108,19 +98,6 @@ class Classifier:
         """Move a model to a device, in place, in the layout that it is computed in, and return it."""
         model.to(device=device, memory_format=self.compute.memory_format)  # type: ignore[call-overload]
         return model
-
-    def load(self, checkpoint: Path, device: torch.device | str = "cpu") -> nn.Module:
-        """Return the model with the weights of `checkpoint`; all its tensors must fit, and no other may be there.
-
-        Wrappers in its names (`module.`, `_orig_mod.`, …) are taken off.
-        A checkpoint whose names are those of an ensemble gives an `Ensemble` of the family.
-        """
-        model = load_classifier(
-            self.build,
-            checkpoint,
-            f"{self.family} with {self.classes} classes on images of shape {list(self.shape)}",
-        )
-        return self.place(model, device).eval()
 
     def batch_rows(self, device: str) -> int:
         """Return how many images to evaluate at a time: 500; on a CPU what stays in the caches, 8 … 64 by their size.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from negmerge.errors import InputError, shortened
-from negmerge.tasks.image_classification.split_names import VALIDATION, is_spelling, spelt
+from negmerge.tasks.split_names import VALIDATION, is_spelling, spelt
 
 ENDINGS = (
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm",

@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from negmerge.tasks.columns import columns_of, no_rows
+from negmerge.tasks.columns import columns_of
 from negmerge.tasks.image_classification.classifier import Classifier
+from negmerge.tasks.observing import observe_in_one_pass
 from negmerge.tasks.on_threads import device_of, on_threads
 
 Labelled = tuple[Tensor, Tensor]
@@ -38,17 +39,14 @@ def observe_parts(
     threads call it. Batches run across the borders of the parts, so that many small parts cost no more than one large
     one; a batch is taken when its turn comes, and only columns are kept of its logits.
     """
-    sizes, rows = [len(rows) for rows in parts.values()], torch.cat(list(parts.values()))
-    names = list(dict.fromkeys(name for part in parts for name in columns[part]))
     find = _logits_of(classifier, model)
 
-    def one(part: Tensor) -> dict[str, Tensor]:
-        images, labels = take(part)
+    def answer(rows: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+        images, labels = take(rows)
         return columns_of(classifier.narrow(find(images), labels), labels, names)
 
-    found = on_threads(one, model, rows.split(batch_size or classifier.batch_rows(device_of(model))))
-    whole = {name: torch.cat([no_rows(name), *(of_batch[name] for of_batch in found)]).split(sizes) for name in names}
-    return {part: {name: whole[name][i] for name in columns[part]} for i, part in enumerate(parts)}
+    size = batch_size or classifier.batch_rows(device_of(model))
+    return observe_in_one_pass(model, parts, columns, answer, lambda rows: size)
 
 
 def _logits_of(classifier: Classifier, model: nn.Module) -> Callable[[Tensor], Tensor]:

@@ -16,8 +16,8 @@ from negmerge.errors import InputError, listing
 from negmerge.requests.rules import ValidationRule
 from negmerge.tasks.image_classification.images import Source
 from negmerge.tasks.image_classification.sources import hub, image_folder, parquet
-from negmerge.tasks.image_classification.split_names import SPLITS, Splits
 from negmerge.tasks.image_classification.tables import TableSettings
+from negmerge.tasks.split_names import SPLITS, Splits
 
 PLACEHOLDER = "{}"
 

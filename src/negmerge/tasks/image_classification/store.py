@@ -1,17 +1,15 @@
 """Decoded images on disk: decoded once in a run, then memory-mapped by every process that needs them."""
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from negmerge.checkpoints import write_bytes_atomic
-from negmerge.requests.split_files import fingerprint
 from negmerge.tasks.image_classification.images import Source
+from negmerge.tasks.rows.loading import facts_of
+from negmerge.tasks.rows.store import ArrayStore, MemoryTables
 
 
 @dataclass(frozen=True)
@@ -29,21 +27,9 @@ class ImageTable:
     def __len__(self) -> int:
         return len(self.labels)
 
-
-@dataclass(frozen=True, eq=False)
-class StoredRows:
-    """The rows of both tables, the test table behind the train table: their labels, class names and hash."""
-
-    group_of: Tensor
-    groups: tuple[str, ...]
-    hash: str
-
-    def __len__(self) -> int:
-        return len(self.group_of)
-
-    def fingerprint(self) -> str:
-        """Return the hash of images, labels and class names of both tables."""
-        return self.hash
+    def followed_by(self, other: "ImageTable") -> "JoinedTables":
+        """Return the table with the rows of another one behind its own; nothing is copied."""
+        return JoinedTables(self, other)
 
 
 @dataclass(frozen=True)
@@ -64,61 +50,16 @@ class JoinedTables:
         return (images[place], labels[place]) if in_first.any() else (images, labels)
 
 
-@dataclass(frozen=True, eq=False)
-class Tables:
-    """The two tables of a source that is in memory, with the interface of a store."""
-
-    source: Source
-
-    def both(self) -> JoinedTables:
-        """Return the train table with the test table behind it."""
-        pair = (self.source.train, self.source.test)
-        return JoinedTables(*(ImageTable(table.images.numpy(), table.labels.numpy()) for table in pair))
-
-    def rows(self) -> StoredRows:
-        """Return the rows of both tables."""
-        train, test = self.source.train, self.source.test
-        return StoredRows(torch.cat([train.labels, test.labels]), train.classes, fingerprint(train, test))
+def tables_of(source: Source, **further: Any) -> MemoryTables[ImageTable]:
+    """Return the tables of a source that is in memory, with the interface of a store; `further` are more facts."""
+    train, test = (ImageTable(t.images.numpy(), t.labels.numpy()) for t in (source.train, source.test))
+    facts = facts_of(source, train.images.nbytes + test.images.nbytes)
+    return MemoryTables(train, test, {**facts, "shape": list(train.images.shape[1:]), **further})
 
 
 @dataclass(frozen=True)
-class Store:
+class Store(ArrayStore[ImageTable]):
     """The folder of the decoded `train` and `test` tables, with their class names."""
 
-    directory: Path
-
-    @property
-    def exists(self) -> bool:
-        """Whether the folder was written to its end."""
-        return (self.directory / "tables.json").exists()
-
-    def write(self, tables: dict[str, tuple[Tensor, Tensor]], facts: dict[str, object]) -> None:
-        """Write the tables and `facts` (JSON); the facts come last and mark the folder as whole."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        for name, (images, labels) in tables.items():
-            np.save(self.directory / f"{name}-images.npy", images.numpy())
-            np.save(self.directory / f"{name}-labels.npy", labels.numpy())
-        write_bytes_atomic(self.directory / "tables.json", json.dumps(facts).encode())
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What was written beside the tables."""
-        facts: dict[str, Any] = json.loads((self.directory / "tables.json").read_text())
-        return facts
-
-    def table(self, name: str) -> ImageTable:
-        """Open the table `train` or `test`."""
-        return ImageTable(
-            np.load(self.directory / f"{name}-images.npy", mmap_mode="r"),
-            np.load(self.directory / f"{name}-labels.npy"),
-        )
-
-    def both(self) -> JoinedTables:
-        """Open the train table with the test table behind it."""
-        return JoinedTables(self.table("train"), self.table("test"))
-
-    def rows(self) -> StoredRows:
-        """Return the rows of both tables."""
-        facts = self.facts
-        labels = [torch.from_numpy(np.load(self.directory / f"{name}-labels.npy")) for name in ("train", "test")]
-        return StoredRows(torch.cat(labels), tuple(facts["classes"]), facts["fingerprint"])
+    TABLE: ClassVar[type[Any]] = ImageTable
+    MAPPED: ClassVar[tuple[str, ...]] = ("images",)

@@ -1,8 +1,6 @@
 """Tables of the `datasets` library as image sets."""
 
-import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -29,24 +27,6 @@ class TableSettings(DecodingSettings):
     most: int | None = Field(
         None, ge=1, description="a seeded sample of so many rows of the train table; all unless set"
     )
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep `datasets` and the hub's client from writing bars and retries to stderr; afterwards they do as before."""
-    import datasets
-
-    bars = datasets.is_progress_bar_enabled()
-    client = logging.getLogger("huggingface_hub")
-    level = client.level
-    datasets.disable_progress_bars()
-    client.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        client.setLevel(level)
-        if bars:
-            datasets.enable_progress_bars()
 
 
 def to_source(train: Any, test: Any | None, settings: TableSettings, where: str) -> Source:

@@ -8,10 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from negmerge.seeding import derive_seed
+from negmerge.tasks.rows.epochs import batches_of_like_lengths, begin_epoch, steps_in
 from negmerge.tasks.text_classification.store import TokenTable
-
-WINDOW = 16  # batches whose rows are sorted by length together
 
 
 class Batch(NamedTuple):
@@ -52,9 +50,8 @@ class BatchSettings(Protocol):
 class TextBatches:
     """Seeded batches of rows of a table; every row is in an epoch once.
 
-    Epoch e is drawn from (seed, e) alone: a permutation, in which the rows of each 16 batches are sorted by length and
-    then cut, so that little of a batch is padding; then the order of the batches. torch's global random numbers, from
-    which dropout draws, are seeded from the same.
+    Epoch e is drawn from (seed, e) alone, as `batches_of_like_lengths` says; torch's global random numbers, from which
+    dropout draws, are seeded from the same.
     """
 
     table: TokenTable
@@ -67,18 +64,10 @@ class TextBatches:
     @property
     def steps(self) -> int:
         """Batches in an epoch."""
-        return max(1, -(-len(self.rows) // self.settings.batch_size))
+        return steps_in(len(self.rows), self.settings.batch_size)
 
     def __call__(self, epoch: int) -> Iterator[Batch]:
         """Yield the batches of an epoch."""
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, "epoch", epoch))
-        torch.manual_seed(derive_seed(self.seed, "dropout", epoch))
-        order = self.rows[torch.randperm(len(self.rows), generator=generator)]
-        size = self.settings.batch_size
-        batches = [batch for window in order.split(size * WINDOW) for batch in self._by_length(window).split(size)]
-        for number in torch.randperm(len(batches), generator=generator).tolist():
-            yield pad(*self.table.take(batches[number]), self.padding).to(self.device)
-
-    def _by_length(self, rows: Tensor) -> Tensor:
-        lengths = torch.from_numpy(self.table.lengths[rows.numpy()])
-        return rows[lengths.argsort(stable=True)]
+        lengths, size = torch.from_numpy(self.table.lengths), self.settings.batch_size
+        for chosen in batches_of_like_lengths(self.rows, lengths, size, begin_epoch(self.seed, epoch)):
+            yield pad(*self.table.take(chosen), self.padding).to(self.device)

@@ -5,8 +5,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from negmerge.tasks.columns import columns_of, no_rows
-from negmerge.tasks.on_threads import device_of, on_threads
+from negmerge.tasks.columns import columns_of
+from negmerge.tasks.lengths import cut_by_length
+from negmerge.tasks.observing import observe_in_one_pass
+from negmerge.tasks.on_threads import device_of
 from negmerge.tasks.text_classification.batches import pad
 from negmerge.tasks.text_classification.classifier import TextClassifier
 from negmerge.tasks.text_classification.store import TokenTable
@@ -27,37 +29,12 @@ def observe_parts(
     `parts` maps a name to row numbers, int64 [m], `columns` the name to the columns asked for. The rows of all parts
     are sorted by length and cut into batches of so many tokens; the columns come back in the order of the rows.
     """
-    sizes, rows = [len(rows) for rows in parts.values()], torch.cat(list(parts.values()))
-    names = list(dict.fromkeys(name for part in parts for name in columns[part]))
-    model.eval()
     device = next(model.parameters()).device
+    most = TOKENS.get(device_of(model), MOST_TOKENS)
 
-    def one(batch: Tensor) -> dict[str, Tensor]:
-        with torch.inference_mode():  # a thread has its own
-            padded = pad(*table.take(batch), classifier.padding)
-            logits = classifier.logits(model, padded.to(device)).cpu()
-            return columns_of(logits, padded.labels, names)
+    def answer(rows: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+        padded = pad(*table.take(rows), classifier.padding)
+        return columns_of(classifier.logits(model, padded.to(device)).cpu(), padded.labels, names)
 
-    lengths = torch.from_numpy(table.lengths[rows.numpy()])
-    order = lengths.argsort(stable=True)
-    counts = _cut(lengths[order], TOKENS.get(device_of(model), MOST_TOKENS))
-    found = on_threads(one, model, rows[order].split(counts))
-    back = order.argsort()
-    whole = {n: torch.cat([no_rows(n), *(of_batch[n] for of_batch in found)])[back].split(sizes) for n in names}
-    return {part: {name: whole[name][i] for name in columns[part]} for i, part in enumerate(parts)}
-
-
-def _cut(lengths: Tensor, tokens: int) -> list[int]:
-    """Return how many rows each batch has, of rows that are sorted by length: as many as `tokens` have room for.
-
-    >>> _cut(torch.tensor([1, 1, 2, 4]), 4)
-    [2, 1, 1]
-    """
-    counts: list[int] = []
-    count = 0
-    for length in lengths.tolist():
-        if count and (count + 1) * length > tokens:
-            counts.append(count)
-            count = 0
-        count += 1
-    return [*counts, count] if count else counts
+    lengths = torch.from_numpy(table.lengths)
+    return observe_in_one_pass(model, parts, columns, answer, lambda sorted: cut_by_length(sorted, most), lengths)

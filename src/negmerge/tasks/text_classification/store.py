@@ -1,18 +1,14 @@
 """Token numbers on disk: texts encoded once in a run, then memory-mapped by every process that needs them."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from negmerge.checkpoints import write_bytes_atomic
-
-TABLES = ("train", "test")
+from negmerge.tasks.rows.store import ArrayStore
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,79 +52,9 @@ def table_of(encoded: Sequence[Sequence[int]], labels: Tensor) -> TokenTable:
     return TokenTable(np.array([n for row in encoded for n in row], dtype=np.int32), offsets, labels.numpy())
 
 
-@dataclass(frozen=True, eq=False)
-class TextRows:
-    """The rows of both tables, the test table behind the train table: their labels, class names and hash."""
-
-    group_of: Tensor
-    groups: tuple[str, ...]
-    hash: str
-
-    def __len__(self) -> int:
-        return len(self.group_of)
-
-    def fingerprint(self) -> str:
-        """Return the hash of texts, labels and class names of both tables."""
-        return self.hash
-
-
-@dataclass(frozen=True, eq=False)
-class EncodedTables:
-    """The two tables in memory, with the interface of a store."""
-
-    tables: tuple[TokenTable, TokenTable]
-    facts: dict[str, Any]
-
-    def both(self) -> TokenTable:
-        """Return the train table with the test table behind it."""
-        return self.tables[0].followed_by(self.tables[1])
-
-    def rows(self) -> TextRows:
-        """Return the rows of both tables."""
-        return _rows(self.both(), self.facts)
-
-
 @dataclass(frozen=True)
-class TokenStore:
+class TokenStore(ArrayStore[TokenTable]):
     """The folder of the encoded `train` and `test` tables, with their class names."""
 
-    directory: Path
-
-    @property
-    def exists(self) -> bool:
-        """Whether the folder was written to its end."""
-        return (self.directory / "tables.json").exists()
-
-    def write(self, tables: tuple[TokenTable, TokenTable], facts: dict[str, Any]) -> None:
-        """Write the tables and `facts` (JSON); the facts come last and mark the folder as whole."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        for name, table in zip(TABLES, tables, strict=True):
-            for part in ("tokens", "offsets", "labels"):
-                np.save(self.directory / f"{name}-{part}.npy", getattr(table, part))
-        write_bytes_atomic(self.directory / "tables.json", json.dumps(facts).encode())
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What was written beside the tables."""
-        facts: dict[str, Any] = json.loads((self.directory / "tables.json").read_text())
-        return facts
-
-    def table(self, name: str) -> TokenTable:
-        """Open the table `train` or `test`."""
-        return TokenTable(
-            np.load(self.directory / f"{name}-tokens.npy", mmap_mode="r"),
-            np.load(self.directory / f"{name}-offsets.npy"),
-            np.load(self.directory / f"{name}-labels.npy"),
-        )
-
-    def both(self) -> TokenTable:
-        """Return the train table with the test table behind it."""
-        return self.table("train").followed_by(self.table("test"))
-
-    def rows(self) -> TextRows:
-        """Return the rows of both tables."""
-        return _rows(self.both(), self.facts)
-
-
-def _rows(table: TokenTable, facts: dict[str, Any]) -> TextRows:
-    return TextRows(torch.from_numpy(table.labels), tuple(facts["classes"]), facts["fingerprint"])
+    TABLE: ClassVar[type[Any]] = TokenTable
+    MAPPED: ClassVar[tuple[str, ...]] = ("tokens",)

@@ -12,6 +12,7 @@ from negmerge.errors import InputError
 from negmerge.seeding import derive_seed
 
 LABELS = ("labels", "label")  # where a batch that is a mapping keeps them
+IGNORED = -100  # the label of what has none, as in torch's cross-entropy: padding, prompts, rows
 
 
 def forward_batch(model: nn.Module, batch: Any) -> Any:
@@ -39,9 +40,48 @@ def labels_of(batch: Any) -> Any:
 
 
 def loss_of_batch(outputs: Any, batch: Any) -> Tensor:
-    """Return the outputs' own `loss` where they have one, else the cross-entropy of their logits with the labels."""
-    own = getattr(outputs, "loss", None)
-    return nn.functional.cross_entropy(logits_of(outputs), labels_of(batch)) if own is None else own
+    """Return the outputs' own `loss` where they have one, else the cross-entropy of their logits with the labels.
+
+    logits [b, …, classes], labels int64 [b, …]: the mean over all labels but −100; 0 for a batch that has no other.
+    """
+    own: Tensor | None = getattr(outputs, "loss", None)
+    if own is not None and bool(own.isfinite().all()):
+        return own
+    labels, logits = labels_of(batch), logits_of(outputs)
+    if not has_labels(labels):
+        nothing: Tensor = logits.sum() * 0.0
+        return nothing
+    return nn.functional.cross_entropy(logits.flatten(0, -2), labels.flatten()) if own is None else own
+
+
+def has_labels(labels: Any) -> bool:
+    """Whether labels hold another than −100.
+
+    >>> has_labels(torch.tensor([-100, 2])), has_labels(torch.tensor([-100]))
+    (True, False)
+    """
+    return not isinstance(labels, Tensor) or bool((labels != IGNORED).any())
+
+
+def aligned(logits: Tensor, labels: Tensor, next_token: bool) -> tuple[Tensor, Tensor]:
+    """Return logits [b, k, classes] and labels [b, k] of the answers of each row; k is 1 where a row has one label.
+
+    With `next_token` the logits at a place answer the label of the next one, as those of causal language models do.
+    """
+    logits, labels = logits.reshape(len(labels), -1, logits.shape[-1]), labels.reshape(len(labels), -1)
+    return (logits[:, :-1], labels[:, 1:]) if next_token else (logits, labels)
+
+
+def row_losses(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean cross-entropy [b] of each row over its labels but −100, 0 where it has none; and their number.
+
+    logits [b, k, classes], labels int64 [b, k].
+    """
+    each = nn.functional.cross_entropy(
+        logits.flatten(0, -2), labels.flatten(), ignore_index=IGNORED, reduction="none"
+    ).view(labels.shape)
+    count = (labels != IGNORED).sum(1)
+    return each.sum(1) / count.clamp(min=1), count
 
 
 def move(batch: Any, device: torch.device | str) -> Any:

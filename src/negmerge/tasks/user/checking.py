@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from negmerge.errors import InputError
-from negmerge.tasks.user.batches import labels_of, logits_of
+from negmerge.tasks.user.batches import IGNORED, aligned, has_labels, labels_of, logits_of, loss_of_batch
 from negmerge.tasks.user.task import UserTask
 
 PROBED = 32  # rows, at most, that are passed through the model first
@@ -56,9 +56,9 @@ def count_classes(task: UserTask) -> int:
     """Return the number of classes that the model's outputs tell apart, from one small batch of the forget set.
 
     Raises InputError for outputs and labels that are not those of a classifier: one output a row, labels that are no
-    whole numbers, or that do not fit the outputs.
+    whole numbers, or that do not fit the outputs; and for a data set whose every label is −100.
     """
-    batch = _first_batch(task)
+    batch = _first_labelled(task, "forget")
     logits = logits_of(_answer(task, batch))
     if not isinstance(logits, Tensor) or logits.dim() < 2:
         shown = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
@@ -69,12 +69,43 @@ def count_classes(task: UserTask) -> int:
     if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.dtype == torch.bool:
         kind = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
         raise InputError(f"unlearn: labels are {kind}, no class numbers (int64): for other targets {OWN}")
-    if labels.shape != logits.shape[:-1] or not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+    real = labels[labels != IGNORED]
+    if labels.shape != logits.shape[:-1] or not 0 <= int(real.min()) <= int(real.max()) < classes:
         raise InputError(
-            f"unlearn: labels {list(labels.shape)} from {int(labels.min())} to {int(labels.max())} do not fit logits "
+            f"unlearn: labels {list(labels.shape)} from {int(real.min())} to {int(real.max())} do not fit logits "
             f"{list(logits.shape)}; {OWN}"
         )
+    for part in task.sets:
+        if part in ("retain", "validation"):
+            _first_labelled(task, part)
     return classes
+
+
+def answers_next_token(task: UserTask) -> bool:
+    """Whether the outputs at a token answer the label of the next one, as those of causal language models do.
+
+    So it is where the outputs' own loss is the cross-entropy of labels [b, L] one place further on, and not that of the
+    labels in place, to a thousandth. Raises InputError where it is neither and is trained on: then accuracies cannot be
+    read from them.
+    """
+    batch = _first_labelled(task, "forget")
+    outputs = _answer(task, batch)
+    labels, own = labels_of(batch), getattr(outputs, "loss", None)
+    if not isinstance(own, Tensor) or labels.dim() != 2:
+        return False
+    logits = logits_of(outputs).float()
+    here, there = (_mean_loss(*aligned(logits, labels, shifted)) for shifted in (False, True))
+    found = [bool((loss - own.float()).abs() <= 1e-3 * (1 + own.float().abs())) for loss in (here, there)]
+    if not any(found) and task.objective is loss_of_batch:
+        raise InputError(
+            f"unlearn: the outputs' own loss ({float(own):.4g}) is the cross-entropy of the labels neither in place "
+            f"({float(here):.4g}) nor at the next token ({float(there):.4g}); give evaluate(model)"
+        )
+    return found == [False, True]
+
+
+def _mean_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(logits.flatten(0, -2), labels.flatten(), ignore_index=IGNORED)
 
 
 def is_drawn_among(task: UserTask) -> bool:
@@ -91,6 +122,7 @@ def is_drawn_among(task: UserTask) -> bool:
             if not all(isinstance(one, Tensor) for one in labels):
                 return False
             found[part] = Counter(torch.cat([one.flatten() for one in labels]).tolist() if labels else [])
+            del found[part][IGNORED]
     forget, retain, validation = (found.get(part, Counter()) for part in ("forget", "retain", "validation"))
     return all(2 * retain[label] >= count and validation[label] for label, count in forget.items())
 
@@ -134,6 +166,16 @@ def check_evaluation(values: Any, objective_score: str) -> tuple[str, ...]:
                 f"unlearn: evaluate(model) must return {name!r} as a percentage from 0 to 100, got {found}"
             )
     return tuple(values)
+
+
+def _first_labelled(task: UserTask, part: str) -> Any:
+    """Return the first small batch of a data set that has another label than −100. Raises InputError for none."""
+    rows = task.parts()[part]
+    for chosen in rows.split(PROBED):
+        batch = task.batch(chosen, task.device)
+        if has_labels(labels_of(batch)):
+            return batch
+    raise InputError(f"unlearn: every label of the {part} set is {IGNORED}, which is left out; give rows with labels")
 
 
 def _first_batch(task: UserTask) -> Any:

@@ -14,7 +14,7 @@ from negmerge.checkpoints import read_state_dict
 from negmerge.scores import Columns, Need, Score, accuracy_of, mean_loss_of, svc_confidence
 from negmerge.tasks.columns import columns_of
 from negmerge.tasks.task import Task
-from negmerge.tasks.user.batches import Loading, RowBatches, labels_of, logits_of, move
+from negmerge.tasks.user.batches import IGNORED, Loading, RowBatches, aligned, labels_of, logits_of, move, row_losses
 
 EVALUATED = "evaluate"  # the part of one row whose columns are what the user's `evaluate` returns
 BATCH = 256  # rows in a pass of evaluation
@@ -159,10 +159,13 @@ class UserTask(Task):
 class UserClassifier(UserTask):
     """A user's module that classifies, `classes` of them; the scores are accuracies of the data sets, and the attack.
 
-    Where each row has several answers (outputs [b, …, classes], labels [b, …]), every one of them counts.
+    Where each row has several answers (outputs [b, …, classes], labels [b, …], one for each token), every one of them
+    counts in the accuracy, and the loss of a row is the mean over its answers. Labels of −100 are left out of both, and
+    so are rows that have no other. With `next_token` the outputs at a token answer the label of the next one.
     """
 
     classes: int = field(default=0)
+    next_token: bool = field(default=False)
 
     COLUMNS: ClassVar[tuple[str, ...]] = ("correct", "loss", "confidence")
 
@@ -181,15 +184,15 @@ class UserClassifier(UserTask):
         return tuple(s for s in (*found, *unseen) if all(need.part in self.sets for need in s.needs))
 
     def losses(self, model: nn.Module, batch: Any) -> Tensor:
-        """Return the cross-entropy of each answer."""
-        logits = logits_of(self.forward(model, batch)).flatten(0, -2)
-        return nn.functional.cross_entropy(logits, labels_of(batch).flatten(), reduction="none")
+        """Return the mean cross-entropy of each row's labels, [b]; 0 for a row that has none but −100."""
+        return row_losses(*aligned(logits_of(self.forward(model, batch)), labels_of(batch), self.next_token))[0]
 
     @torch.inference_mode()
     def observe(
         self, model: nn.Module, parts: Mapping[str, Tensor], columns: Mapping[str, Sequence[str]]
     ) -> Mapping[str, Columns]:
-        """Return the columns `correct`, `loss` and `confidence` of parts, one part after the other."""
+        """Return columns of parts, one part after the other: `correct` and `confidence` of each answer, `loss` of each
+        row."""
         model.eval()
         return {part: self._answers(model, rows, columns[part]) for part, rows in parts.items()}
 
@@ -197,8 +200,14 @@ class UserClassifier(UserTask):
         device, found = next(model.parameters()).device, []
         for raw in self.loading.loader(self.table, rows, BATCH, torch.Generator(), shuffle=False):
             batch = move(raw, device)
-            logits = logits_of(self.forward(model, batch)).float().cpu().flatten(0, -2)
-            found.append(columns_of(logits, labels_of(batch).cpu().flatten(), names))
+            outputs = logits_of(self.forward(model, batch)).float().cpu()
+            logits, labels = aligned(outputs, labels_of(batch).cpu(), self.next_token)
+            real = labels != IGNORED
+            columns = columns_of(logits[real], labels[real], [name for name in names if name != "loss"])
+            if "loss" in names:
+                losses, count = row_losses(logits.double(), labels)
+                columns["loss"] = losses[count > 0]
+            found.append(columns)
         return {name: torch.cat([one[name] for one in found]) if found else torch.empty(0) for name in names}
 
     def labels(self, batch: Any) -> Tensor:
@@ -207,8 +216,9 @@ class UserClassifier(UserTask):
         return labels
 
     def relabel(self, batch: Any, labels: Tensor) -> Any:
-        """Return the batch with other labels."""
+        """Return the batch with other labels; those of −100 stay."""
         labels = labels.to(self.device)
+        labels = labels.masked_fill(labels_of(batch) == IGNORED, IGNORED)
         if isinstance(batch, Mapping):
             return {key: labels if value is labels_of(batch) else value for key, value in batch.items()}
         return type(batch)([batch[0], labels, *batch[2:]])

@@ -9,9 +9,10 @@ from negmerge.tasks.image_classification import preparing as images
 from negmerge.tasks.image_classification.classifier import Classifier
 from negmerge.tasks.image_classification.family import family_of
 from negmerge.tasks.image_classification.preparing import Loaded, check_training, model_files, open_store
-from negmerge.tasks.image_classification.settings import DataConfig, ModelConfig, source_names
 from negmerge.tasks.image_classification.source_file import source_file
-from negmerge.tasks.image_classification.store import Store, Tables
+from negmerge.tasks.image_classification.store import ImageTable, tables_of
+from negmerge.tasks.rows.store import BothTables
+from negmerge.tasks.settings import DataConfig, ModelConfig, source_names
 from negmerge.tasks.zero_shot.task import ZeroShot
 
 __all__ = ["check_training", "family_of", "load_data", "make_task", "model_files", "open_store", "source_file"]
@@ -33,11 +34,11 @@ def load_data(data: DataConfig, model: ModelConfig) -> Loaded:
     for name, size in zip(names, sizes, strict=True):
         prompts.append((classes[start : start + size], _templates(name)))
         start += size
-    return replace(loaded, facts={"prompts": prompts})
+    return replace(loaded, tables=tables_of(loaded.source, prompts=prompts))
 
 
 def make_task(
-    data: DataConfig, model: ModelConfig, compute: Compute, tables: Store | Tables, facts: Mapping[str, Any]
+    data: DataConfig, model: ModelConfig, compute: Compute, tables: BothTables[ImageTable], facts: Mapping[str, Any]
 ) -> ZeroShot:
     """Return the task: the family with a text head for each source, made of its class names and templates.
 

@@ -9,8 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from negmerge.seeding import seeded
-from negmerge.tasks.image_classification.initialising import he_initialise
+from negmerge.tasks.image_classification.initialising import he_initialised
 from negmerge.tasks.image_classification.pixels import CIFAR, PixelSettings, normalise_as
 
 SUMMARY = "ResNet-20 for CIFAR (0.27 M parameters), and ResNet-18 with a 3 × 3 stem and no max-pool (11.2 M)"
@@ -92,18 +91,8 @@ def build(settings: Settings, classes: int, shape: tuple[int, int, int], seed: i
     >>> sum(parameter.numel() for parameter in build(Settings(depth=20), 10, (3, 32, 32)).parameters())
     269722
     """
-
-    def make() -> nn.Module:
-        small = settings.depth == 20
-        model = (
-            ResNet((16, 32, 64), 3, False, shape[0], classes)
-            if small
-            else ResNet((64, 128, 256, 512), 2, True, shape[0], classes)
-        )
-        he_initialise(model)
-        return model
-
-    return seeded(make, seed)
+    widths, blocks, projects = ((16, 32, 64), 3, False) if settings.depth == 20 else ((64, 128, 256, 512), 2, True)
+    return he_initialised(lambda: ResNet(widths, blocks, projects, shape[0], classes), seed)
 
 
 def prepare(settings: Settings, images: Tensor) -> Tensor:
@@ -116,9 +105,3 @@ def prepare(settings: Settings, images: Tensor) -> Tensor:
     tensor([-1.9895, -1.9803, -1.7068])
     """
     return normalise_as(settings, images, CIFAR)
-
-
-def logits(model: nn.Module, batch: Tensor) -> Tensor:
-    """Return logits [b, classes]."""
-    outputs: Tensor = model(batch)
-    return outputs

@@ -9,9 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from negmerge.errors import InputError
-from negmerge.seeding import seeded
 from negmerge.tasks.image_classification.processor import CONFIG, Processor, plain, read_processor
-from negmerge.tasks.transformers_model import LABELS, LabelRule, TransformersModel, quiet, reason
+from negmerge.tasks.transformers_model import LABELS, LabelRule, TransformersModel, quiet
 
 SUMMARY = "any AutoModelForImageClassification of transformers (ViT, ResNet, ConvNeXt, Swin, …): a folder or a hub id"
 
@@ -41,26 +40,16 @@ def build(settings: Settings, classes: int, shape: tuple[int, int, int], seed: i
 
     Raises InputError for a model that is no classifier of images, and for another number of classes or channels.
     """
-    import torch
     from transformers import AutoModelForImageClassification
 
     found = TransformersModel(settings.path)
-    found.check("image", settings.labels == "new")
-    config = found.config
-    if settings.labels == "new":
-        config.num_labels = classes
-    elif config.num_labels != classes:
-        raise InputError(f"{settings.path} has {config.num_labels} outputs, not {classes}; write labels: new")
+    config = found.sized("image", classes, settings.labels == "new")
     if _channels(config) != shape[0]:
         raise InputError(
             f"{settings.path} takes images of {_channels(config)} channels, the data has {shape[0]}; set data.mode"
         )
-    config.dtype = torch.float32
-    try:
-        with quiet():
-            return seeded(lambda: AutoModelForImageClassification.from_config(config), seed)
-    except ValueError as error:  # a model of a kind that has no such head
-        raise InputError(f"{settings.path}: transformers has no image classifier of it ({reason(error)})") from None
+    model: nn.Module = found.drawn(AutoModelForImageClassification, config, seed, "image classifier")
+    return model
 
 
 def start(settings: Settings, classes: int, shape: tuple[int, int, int], seed: int = 0) -> nn.Module:

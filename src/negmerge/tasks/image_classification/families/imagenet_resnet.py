@@ -11,8 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from negmerge.seeding import seeded
-from negmerge.tasks.image_classification.initialising import he_initialise
+from negmerge.tasks.image_classification.initialising import he_initialised
 from negmerge.tasks.image_classification.pixels import IMAGENET, PixelSettings, normalise_as
 
 SUMMARY = "ResNet-18 or ResNet-34 with ImageNet's stem (11.2 M or 21.3 M parameters), for 64 × 64 pixels and more"
@@ -82,13 +81,7 @@ def build(settings: Settings, classes: int, shape: tuple[int, int, int], seed: i
     >>> sum(parameter.numel() for parameter in build(Settings(), 1000, (3, 224, 224)).parameters())
     11689512
     """
-
-    def make() -> nn.Module:
-        model = ResNet(BLOCKS[settings.depth], shape[0], classes)
-        he_initialise(model)
-        return model
-
-    return seeded(make, seed)
+    return he_initialised(lambda: ResNet(BLOCKS[settings.depth], shape[0], classes), seed)
 
 
 def prepare(settings: Settings, images: Tensor) -> Tensor:
@@ -97,9 +90,3 @@ def prepare(settings: Settings, images: Tensor) -> Tensor:
     Raises InputError for as many means or deviations as the images have no channels.
     """
     return normalise_as(settings, images, IMAGENET)
-
-
-def logits(model: nn.Module, batch: Tensor) -> Tensor:
-    """Return logits [b, classes]."""
-    outputs: Tensor = model(batch)
-    return outputs

@@ -2,7 +2,6 @@
 
 from typing import Annotated
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
@@ -53,9 +52,3 @@ def prepare(settings: Settings, images: Tensor) -> Tensor:
     Raises InputError for as many means or deviations as the images have no channels.
     """
     return normalise(images, settings.mean, settings.std)
-
-
-def logits(model: nn.Module, batch: Tensor) -> Tensor:
-    """Return logits [b, classes]."""
-    outputs: torch.Tensor = model(batch)
-    return outputs

@@ -41,12 +41,6 @@ def prepare(settings: Settings, images: Tensor) -> Tensor:
     return normalise(images, mean, std)
 
 
-def logits(model: nn.Module, batch: Tensor) -> Tensor:
-    """Return logits [b, classes]."""
-    outputs: Tensor = model(batch)
-    return outputs
-
-
 def image_form(settings: Settings) -> dict[str, Any]:
     """Return how images are decoded: the short side scaled by timm's share, the centre cut."""
     form = _data_config(settings.name)

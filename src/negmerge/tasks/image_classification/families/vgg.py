@@ -9,8 +9,7 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from negmerge.seeding import seeded
-from negmerge.tasks.image_classification.initialising import he_initialise
+from negmerge.tasks.image_classification.initialising import he_initialised
 from negmerge.tasks.image_classification.pixels import CIFAR, PixelSettings, normalise_as
 
 SUMMARY = "VGG-16 (or 11) with batch normalisation and one linear layer (14.7 M parameters), for CIFAR"
@@ -52,13 +51,7 @@ def build(settings: Settings, classes: int, shape: tuple[int, int, int], seed: i
     >>> sum(parameter.numel() for parameter in build(Settings(), 10, (3, 32, 32)).parameters())
     14728266
     """
-
-    def make() -> nn.Module:
-        model = Vgg(STAGES[settings.depth], shape[0], classes)
-        he_initialise(model)
-        return model
-
-    return seeded(make, seed)
+    return he_initialised(lambda: Vgg(STAGES[settings.depth], shape[0], classes), seed)
 
 
 def prepare(settings: Settings, images: Tensor) -> Tensor:
@@ -67,9 +60,3 @@ def prepare(settings: Settings, images: Tensor) -> Tensor:
     Raises InputError for as many means or deviations as the images have no channels.
     """
     return normalise_as(settings, images, CIFAR)
-
-
-def logits(model: nn.Module, batch: Tensor) -> Tensor:
-    """Return logits [b, classes]."""
-    outputs: Tensor = model(batch)
-    return outputs

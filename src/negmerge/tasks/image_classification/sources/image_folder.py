@@ -20,8 +20,8 @@ from negmerge.tasks.image_classification.folders import (
     split_folder,
 )
 from negmerge.tasks.image_classification.images import ImageSet, Source
-from negmerge.tasks.image_classification.split_names import SPLITS, Splits
 from negmerge.tasks.image_classification.tables import sample_rows
+from negmerge.tasks.split_names import SPLITS, Splits
 
 SUMMARY = "image files as train/CLASS/… and test/CLASS/…, or CLASS/… with a seeded test part"
 

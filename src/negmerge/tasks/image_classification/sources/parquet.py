@@ -6,10 +6,11 @@ from pathlib import Path
 from pydantic import Field
 
 from negmerge.errors import InputError
+from negmerge.tasks.hub_data import quiet
 from negmerge.tasks.image_classification.folders import folders_in
 from negmerge.tasks.image_classification.images import Source
-from negmerge.tasks.image_classification.split_names import SPLITS, VALIDATION, Splits, spellings
-from negmerge.tasks.image_classification.tables import TableSettings, quiet, to_source
+from negmerge.tasks.image_classification.tables import TableSettings, to_source
+from negmerge.tasks.split_names import SPLITS, VALIDATION, Splits, spellings
 
 SUMMARY = "a folder with train*.parquet and test*.parquet, as the Hugging Face hub stores image data sets"
 

@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from negmerge.errors import InputError
-from negmerge.seeding import seeded
 from negmerge.tasks.transformers_model import LABELS, LabelRule, TransformersModel, quiet, reason
 
 SUMMARY = "any AutoModelForSequenceClassification of transformers: a folder or a hub id, with its own tokenizer"
@@ -44,23 +43,13 @@ def build(settings: Settings, classes: int, seed: int = 0) -> nn.Module:
 
     Raises InputError for a model that is no classifier of texts, and for another number of classes than its own.
     """
-    import torch
     from transformers import AutoModelForSequenceClassification
 
     found = TransformersModel(settings.path)
-    found.check("text", settings.labels == "new")
-    config = found.config
-    if settings.labels == "new":
-        config.num_labels = classes
-    elif config.num_labels != classes:
-        raise InputError(f"{settings.path} has {config.num_labels} outputs, not {classes}; write labels: new")
+    config = found.sized("text", classes, settings.labels == "new")
     config.pad_token_id = padding(settings)
-    config.dtype = torch.float32
-    try:
-        with quiet():
-            return seeded(lambda: AutoModelForSequenceClassification.from_config(config), seed)
-    except ValueError as error:  # a model of a kind that has no such head
-        raise InputError(f"{settings.path}: transformers has no text classifier of it ({reason(error)})") from None
+    model: nn.Module = found.drawn(AutoModelForSequenceClassification, config, seed, "text classifier")
+    return model
 
 
 def encode(settings: Settings, texts: Sequence[str]) -> list[list[int]]:

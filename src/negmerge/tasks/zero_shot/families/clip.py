@@ -147,12 +147,6 @@ def prepare(settings: Settings, images: Tensor) -> Tensor:
     return normalise(images, *_files(settings.path).statistics)
 
 
-def logits(model: nn.Module, batch: Tensor) -> Tensor:
-    """Return logits [b, classes], of all heads side by side."""
-    outputs: Tensor = model(batch)
-    return outputs
-
-
 @lru_cache(maxsize=8)
 def _files(path: str) -> ClipFiles:
     """Return the files of a model, the same object each time: a hub id is looked up once, not with every batch."""

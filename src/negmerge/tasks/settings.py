@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from negmerge.plug_in import PlugIn
 from negmerge.requests.rules import ForgetRule, RetainRule, ValidationRule
-from negmerge.tasks.image_classification.two_sources import side_by_side
+from negmerge.tasks.two_sources import side_by_side
 
 
 class DataConfig(BaseModel):
