@@ -123,12 +123,13 @@ def _write_results(
 
 
 def _all_seeds(place: RunDir, config: RunConfig, material: Material) -> list[dict[str, Any]]:
-    rows = []
+    runs, found = [], []
     for seed in config.seeds:
         first = None if seed == config.seeds[0] else place.path / f"seed-{config.seeds[0]}"
-        own = seed_place(place, config, seed)
-        rows.append(collect(config, material, SeedRun(own, config, material, seed, first).finish()))
-    return rows
+        runs.append(SeedRun(seed_place(place, config, seed), config, material, seed, first))
+        found.append(runs[-1].finish())
+    found[0].evidence = runs[0].judge(found[0], runs)
+    return [collect(config, material, one) for one in found]
 
 
 def _outputs(directory: Path) -> list[Path]:
