@@ -1,11 +1,11 @@
 """Hidden states as features of rows, a linear classifier on them, and how alike two sets of features are."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from negmerge.errors import InputError, nearest
 from negmerge.evidence.blocks import answering
 from negmerge.evidence.subject import CHUNK, Subject
 
@@ -17,22 +17,29 @@ HALVINGS = 30
 def features_of(subject: Subject, model: nn.Module, rows: Tensor, layer: str | None = None) -> Tensor:
     """Return the output of a layer on each row, pooled, float64 [n, features]; of the penultimate one unless given.
 
-    Penultimate: what the last layer gets that holds a matrix. Raises AttributeError for a layer that is not there.
+    Penultimate: what the last layer gets that holds a matrix. Raises InputError, with the nearest name, for a layer
+    that is not there or is not called.
     """
+    names = [name for name, _ in model.named_modules() if name]
+    if layer is not None and layer not in names:
+        raise InputError(f"evidence: probe: the model has no layer {layer!r}{nearest(layer, names)}")
     name = layer if layer is not None else answering(subject.task, model, rows[:2], subject.device)
     module, found = model.get_submodule(name), []
+    seen: list[Any] = []
 
-    def keep(values: Any) -> None:
+    def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+        values = inputs if layer is None else output
         seen.append(values[0] if isinstance(values, tuple) else values)
 
-    hook: Callable[..., None] = lambda *given: keep(given[2] if layer is not None else given[1])  # noqa: E731
-    handle = module.register_forward_hook(hook)
+    handle = module.register_forward_hook(keep)
     try:
         for some in rows.split(CHUNK):
             batch = subject.task.batch(some, subject.device)
-            seen: list[Tensor] = []
+            seen.clear()
             with torch.inference_mode():
                 subject.task.run_model(model, batch)
+            if not seen or not isinstance(seen[-1], Tensor):
+                raise InputError(f"evidence: probe: layer {name!r} is not called with tensors; name another one")
             found.append(pooled(seen[-1], subject.task.real_tokens(batch)))
     finally:
         handle.remove()

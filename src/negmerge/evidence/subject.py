@@ -89,7 +89,7 @@ class Subject:
         with torch.inference_mode():
             for some in rows.split(CHUNK):
                 batch = self.task.batch(some, self.device)
-                yield self.task.outputs(model, batch).float().cpu(), self.task.labels(batch).cpu()
+                yield self.task.outputs(model, batch).float().cpu(), self.task.labels(batch).cpu().flatten()
 
     def forgotten_groups(self) -> Tensor:
         """Return the groups that stand among the forget rows and not among those to keep, int64; often none."""

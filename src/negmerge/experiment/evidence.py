@@ -107,9 +107,12 @@ def gather(
     if trainer.reference is None:
         found = _without_reference(config, material, scores)
     else:
+        parts = dict(material.parts)
+        if not len(parts["test"]):
+            parts["test"] = parts["validation"]  # of a user's data sets no other rows are unseen
         subject = Subject(
             material.task,
-            material.parts,
+            parts,
             trainer.base,
             trainer.reference,
             model,
@@ -151,7 +154,7 @@ def _without_reference(
 ) -> dict[str, Any]:
     rows = material.split.describe()
     erased = material.split.kind in ("class", "source") or bool(material.about.forgotten)
-    part = "test_forget" if erased else "test"
+    part = "test_forget" if erased else "test" if rows["test"] else "validation"
     known = {role: scores[role] for role in ("base", "model")}
     own = own_without_reference(
         known["base"]["forget"],

@@ -45,7 +45,7 @@ def run(subject: Subject, settings: NoSettings) -> Found:
     facts: dict[str, dict[str, dict[str, float]]] = {}
     apart: dict[str, dict[Role, tuple[Tensor, Tensor]]] = {}
     labels = 0
-    for part in PARTS:
+    for part in (part for part in PARTS if len(subject.parts[part])):
         reference = _log_probabilities(subject, "reference", part)
         labels = reference.shape[1]
         apart[part] = {}
@@ -62,11 +62,12 @@ def run(subject: Subject, settings: NoSettings) -> Found:
         read_scale("another label", {role: forget[role][0] for role in ROLES}, span=100.0),
         read_scale("KL", {role: forget[role][1] for role in ROLES}, span=math.log(max(2, labels))),
     )
-    now, before, kept = facts["forget"]["model"], facts["forget"]["base"], facts["retain"]["model"]
+    now, before = facts["forget"]["model"], facts["forget"]["base"]
+    kept = f" and on {facts['retain']['model']['disagreement']:.1f} % of those to keep" if "retain" in facts else ""
     text = (
         f"It answers another label than Retrain on {now['disagreement']:.0f} % of the forgotten rows (the base on "
-        f"{before['disagreement']:.0f} %) and on {kept['disagreement']:.1f} % of those to keep; KL on the forgotten "
-        f"rows is {now['kl']:.2f} nat (the base {before['kl']:.2f})."
+        f"{before['disagreement']:.0f} %){kept}; KL on the forgotten rows is {now['kl']:.2f} nat (the base "
+        f"{before['kl']:.2f})."
     )
     return Found(readings, text, facts)
 

@@ -180,6 +180,11 @@ class UserClassifier(UserTask):
         unseen = [part("validation", "validation", "Unseen rows right"), svc_confidence("validation")]
         return tuple(s for s in (*found, *unseen) if all(need.part in self.sets for need in s.needs))
 
+    def outputs(self, model: nn.Module, batch: Any) -> Tensor:
+        """Return float32 logits of a batch, [answers, classes]."""
+        logits: Tensor = logits_of(self.forward(model, batch)).float().flatten(0, -2)
+        return logits
+
     def losses(self, model: nn.Module, batch: Any) -> Tensor:
         """Return the cross-entropy of each answer."""
         logits = logits_of(self.forward(model, batch)).flatten(0, -2)
