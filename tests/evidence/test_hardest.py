@@ -61,7 +61,7 @@ def asked(tmp_path):
                     "validation": {"rows": [200, 240]},
                     "train_rows": [0, 200],
                 },
-                "base": {"train": {"epochs": 15, "lr": 0.01, "batch_size": 50}},
+                "base": {"train": {"epochs": 30, "lr": 0.01, "batch_size": 50}},
                 "reference": {"train": "base"},
                 "pool": {"train": {"batch_size": 32}, "grid": {"lr": [1e-3], "epochs": [1]}},
                 "methods": ["uniform"],
@@ -97,7 +97,7 @@ def test_rows_that_can_only_be_memorised_are_found(asked, tmp_path):
 
 def test_the_plan_counts_the_ranking_and_rows_are_not_guessed(asked):
     few, many = (plan(asked({"n": 12, "models": models})) for models in (2, 6))
-    assert many.training_rows - few.training_rows == 4 * 15 * 100
+    assert many.training_rows - few.training_rows == 4 * 30 * 100
     assert few.rows["forget"] == 12
     with pytest.raises(InputError, match="known once a run has ranked them"):
         find_rows(asked())
