@@ -15,7 +15,7 @@ from negmerge.training.adapters import AdapterSettings
 SUMMARY = "what comes back after a short fine-tuning on retain rows alone"
 COLUMNS = ("correct",)
 WEIGHT = "refutation"  # that nothing comes back so does not tell that nothing is there
-REFERENCE = "Hu et al., Unlearning or Obfuscating? Jogging the Memory of Unlearned LLMs, 2024 (arXiv 2406.13356)"
+REFERENCE = "Łucki et al., An Adversarial Perspective on Machine Unlearning for AI Safety, 2024 (arXiv 2409.18025)"
 
 
 class Settings(EvidenceSettings):
