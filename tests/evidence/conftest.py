@@ -1,4 +1,4 @@
-"""A small network on half of the digits: the base, Retrain, further Retrains, and one that only lost its head's row."""
+"""A network on half of the digits: the base, Retrain, further Retrains, one with a lowered head's row, one of noise."""
 
 import pytest
 import torch
@@ -45,6 +45,13 @@ def weights(tmp_path_factory):
             lowered["11.bias"][3] -= 20.0
             files["head"] = folder / "head.safetensors"
             write_state_dict(files["head"], lowered)
+            draw = torch.Generator().manual_seed(0)
+            noised = {
+                key: value + 2.0 * value.std() * torch.randn(value.shape, generator=draw) if value.dim() > 1 else value
+                for key, value in state.items()
+            }
+            files["noised"] = folder / "noised.safetensors"
+            write_state_dict(files["noised"], noised)
     return material, files
 
 

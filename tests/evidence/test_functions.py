@@ -41,7 +41,7 @@ def test_rounding_per_channel():
     assert rounded(weight.bfloat16(), 8).dtype == torch.bfloat16
     net = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    after = round_weights(net, 4).state_dict()
+    after = round_weights(net, "int4").state_dict()
     assert [name for name in before if not torch.equal(before[name], after[name])] == ["0.weight"]
 
 

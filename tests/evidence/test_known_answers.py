@@ -9,8 +9,14 @@ from negmerge.evidence.own_rows import read_own_rows
 from negmerge.evidence.protocol import check_capable, checked_settings, read_test
 from negmerge.evidence.verdict import Answer, decide
 
-SETTINGS = {"relearning": {"factors": [3.0], "steps": 60, "scored": 40}}
-NAMES = ("relearning", "offset", "quantisation", "depth", "three-sample")
+SETTINGS = {
+    "relearning": {"factors": [3.0], "steps": 60, "scored": 40},
+    "fine-tuning": {"factors": [3.0], "steps": 20},
+}
+NAMES = (
+    "relearning", "offset", "quantisation", "pruning", "fine-tuning", "probe", "depth", "three-sample", "disagreement",
+    "who-paid",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -18,11 +24,11 @@ def judged(subject_of):
     """What each test finds on each model, with a further Retrain as the control, and the verdict."""
     made = {}
 
-    def judge(model):
+    def judge(model, names=NAMES):
         if model not in made:
             subject, control = subject_of(model), subject_of("control")
             found = {}
-            for name in NAMES:
+            for name in names:
                 settings = checked_settings(name, SETTINGS.get(name, {}))
                 held = read_test(name)
                 found[name] = held.run(subject, settings).beside([held.run(control, settings)])
@@ -38,7 +44,7 @@ def test_the_base_is_found_by_every_test_that_can_tell(judged):
     found, own, verdict = judged("base")
     assert own == "not" and verdict.word == "not"
     told = {name: one.counted for name, one in found.items() if one.counted.informative}
-    assert {"relearning", "quantisation", "depth", "three-sample"} <= set(told)
+    assert set(told) == set(NAMES) - {"probe"}  # Retrain's features tell a 3 by its shape
     assert all(reading.position == pytest.approx(1.0) and not reading.passes for reading in told.values())
     assert found["three-sample"].facts["nearer"] == "base"
 
@@ -56,6 +62,31 @@ def test_a_lowered_head_passes_accuracy_but_not_depth(judged):
     assert own == "held" and verdict.word == "suppressed" and "depth" in verdict.because
     assert found["depth"].counted.position == pytest.approx(1.0)
     assert found["offset"].readings[0].model == 100.0
+    hidden = found["depth"].facts["cka"]
+    assert hidden["model and base"] == pytest.approx([1.0] * 3)
+    assert (
+        hidden["model and reference"] == pytest.approx(hidden["base and reference"])
+        and min(hidden["model and reference"]) < 0.9
+    )
+
+
+def test_noise_is_paid_by_everybody(judged):
+    found = judged("noised", ("depth", "who-paid", "disagreement"))[0]
+    facts = found["who-paid"].facts
+    assert found["depth"].counted.passes  # nothing is left, of the class and of all else
+    assert facts["examples"]["fallen"] > 300 and len(facts["examples"]["worst"]) == 20
+    groups = facts["groups"]["retain"]
+    assert [one["lost"] for one in groups] == sorted((one["lost"] for one in groups), reverse=True)
+    assert groups[0]["lost"] > 80 and "3" not in {one["group"] for one in groups}
+    unharmed = judged("head")[0]["who-paid"].facts
+    assert max(one["lost"] for one in unharmed["groups"]["test"]) <= 3
+    assert found["disagreement"].facts["retain"]["model"]["disagreement"] > 30
+    assert judged("head")[0]["disagreement"].facts["retain"]["model"]["disagreement"] < 2
+
+
+def test_neighbours_are_what_retrain_takes_the_rows_for(judged):
+    near = judged("base")[0]["who-paid"].facts["neighbours"]
+    assert near[0]["group"] != "3" and near[0]["share"] >= near[1]["share"] > 0 and near[0]["lost"] == 0.0
 
 
 def test_relearning_draws_are_seeded_and_k_is_retrains(judged, subject_of):

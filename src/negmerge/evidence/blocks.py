@@ -20,18 +20,7 @@ def chain_of(task: Task, model: nn.Module, rows: Tensor, device: str) -> list[st
     before the next candidate that holds a matrix. The last candidate with a matrix gives the answer: it and what
     follows it are left out.
     """
-    called: list[str] = []
-    candidates = dict(_candidates(model))
-
-    def note(name: str) -> Callable[..., None]:
-        return lambda module, inputs, output: called.append(name) if _tensor(output) is not None else None
-
-    with ExitStack() as hooks:
-        for name, module in candidates.items():
-            hooks.callback(module.register_forward_hook(note(name)).remove)
-        _losses(task, model, task.batch(rows, device))
-    order = [name for name in called if called.count(name) == 1]
-    weighted = [any(p.dim() >= 2 for p in candidates[name].parameters()) for name in order]
+    order, weighted = _called(task, model, rows, device)
     seen = False
     found = []
     for i, name in enumerate(order[:-1]):
@@ -39,6 +28,28 @@ def chain_of(task: Task, model: nn.Module, rows: Tensor, device: str) -> list[st
         if seen and weighted[i + 1]:
             found.append(name)
     return found
+
+
+def answering(task: Task, model: nn.Module, rows: Tensor, device: str) -> str:
+    """Return the name of the last block of a model that holds a matrix: its output is the answer, '' the model."""
+    order, weighted = _called(task, model, rows, device)
+    return next((name for name, held in zip(reversed(order), reversed(weighted), strict=True) if held), "")
+
+
+def _called(task: Task, model: nn.Module, rows: Tensor, device: str) -> tuple[list[str], list[bool]]:
+    """Return the names of candidates that are called once, in the order of the calls, and which hold a matrix."""
+    called: list[str] = []
+    candidates = dict(_candidates(model))
+
+    def note(name: str) -> Callable[..., None]:
+        return lambda module, inputs, output: called.append(name) if _tensor(output) is not None else None
+
+    with ExitStack() as hooks, torch.inference_mode():
+        for name, module in candidates.items():
+            hooks.callback(module.register_forward_hook(note(name)).remove)
+        task.run_model(model, task.batch(rows, device))
+    order = [name for name in called if called.count(name) == 1]
+    return order, [any(p.dim() >= 2 for p in candidates[name].parameters()) for name in order]
 
 
 def recorded(task: Task, model: nn.Module, batch: Any, names: Sequence[str]) -> dict[str, Any]:

@@ -62,7 +62,8 @@ class EvidenceTest:
     `run(subject, settings)` returns what it found. `cost(settings, rows)` returns what that takes, `rows` being how
     many of each part are looked at. `WEIGHT` in the verdict: a "probe" looks for what was forgotten, and both of its
     answers count; a "refutation" counts only where it finds something; a "description" does not count. `REQUIRES` are
-    the capabilities that a task must have, `COLUMNS` what it must be able to observe.
+    the capabilities that a task must have, `COLUMNS` what it must be able to observe. `SEEDS`: it looks at the models
+    of all seeds of a run (`subject.seeds`); further Retrains are then among these and no controls.
     """
 
     SUMMARY: str
@@ -73,6 +74,7 @@ class EvidenceTest:
     REFERENCE: str = ""
     REQUIRES: tuple[type, ...] = ()
     COLUMNS: tuple[str, ...] = ()
+    SEEDS: bool = False
 
 
 def read_test(name: str) -> EvidenceTest:

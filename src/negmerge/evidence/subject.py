@@ -19,12 +19,21 @@ CHUNK = 128  # rows whose outputs are held at a time
 
 
 @dataclass(frozen=True)
+class Seeds:
+    """The models of all seeds of a run, each seed with a base of its own, for what is asked of a method."""
+
+    bases: tuple[Path, ...]
+    retrained: tuple[Path, ...]
+    unlearned: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
 class Subject:
     """A model that is said to have forgotten, beside the base and Retrain.
 
     `parts` are the rows of the split, by name; of forget and of other rows a test looks at `most` at most, the same
-    ones in all three models. `kind` is that of the split: class, source,
-    random, rows.
+    ones in all three models. `kind` is that of the split: class, source, random, rows. `seeds` are the models of all
+    seeds, where each has a base of its own.
     """
 
     task: Task
@@ -36,6 +45,7 @@ class Subject:
     kind: str = "class"
     device: str = "cpu"
     most: int = 1000
+    seeds: Seeds | None = None
     memo: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)  # shared by subjects of one request
 
     def open(self, role: Role) -> nn.Module:
@@ -79,7 +89,7 @@ class Subject:
         with torch.inference_mode():
             for some in rows.split(CHUNK):
                 batch = self.task.batch(some, self.device)
-                yield self.task.outputs(model, batch).float().cpu(), self.task.labels(batch).cpu()
+                yield self.task.outputs(model, batch).float().cpu(), self.task.labels(batch).cpu().flatten()
 
     def forgotten_groups(self) -> Tensor:
         """Return the groups that stand among the forget rows and not among those to keep, int64; often none."""

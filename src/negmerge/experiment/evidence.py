@@ -9,7 +9,7 @@ from typing import Any
 from negmerge.evidence.own_rows import own_without_reference, read_own_rows
 from negmerge.evidence.protocol import Found, checked_settings, read_test
 from negmerge.evidence.scale import unread
-from negmerge.evidence.subject import Subject
+from negmerge.evidence.subject import Seeds, Subject
 from negmerge.evidence.verdict import Answer, answers_json, decide
 from negmerge.experiment.config import MethodConfig, RunConfig
 from negmerge.experiment.methods import describe
@@ -49,14 +49,17 @@ def planned(config: RunConfig, material: Material, train_speed: float, predict_s
     most = config.evidence.most
     rows = {name: min(most, count) for name, count in material.split.describe().items()}
     rows["forgotten_groups"] = len(material.about.forgotten)
+    rows["seeds"] = len(config.seeds)
     found: list[dict[str, Any]] = []
     if controls and isinstance(settings, TrainSettings):
         seconds = controls * settings.count_rows(len(material.split.retain)) / train_speed
         found.append({"name": f"{controls} further Retrain(s)", "minutes": seconds / 60})
     for test in config.evidence.tests:
-        cost = read_test(test.name).cost(checked_settings(test.name, test.settings), rows)
+        held = read_test(test.name)
+        cost = held.cost(checked_settings(test.name, test.settings), rows)
         seconds = cost.trained / train_speed + cost.evaluated / predict_speed
-        found.append({"name": short_name(test.name), "minutes": seconds * (1 + controls / 3) / 60})
+        times = 1 if held.SEEDS else 1 + controls / 3
+        found.append({"name": short_name(test.name), "minutes": seconds * times / 60})
     return found
 
 
@@ -83,21 +86,33 @@ def make_controls(trainer: Trainer) -> list[Path]:
     return [job.checkpoint for job in jobs]
 
 
+def asks_for_seeds(config: RunConfig) -> bool:
+    """Return whether a test looks at the models of all seeds."""
+    return any(read_test(test.name).SEEDS for test in config.evidence.tests)
+
+
 def gather(
-    trainer: Trainer, model: Path, controls: Sequence[Path], scores: Mapping[str, Mapping[str, Any]]
+    trainer: Trainer,
+    model: Path,
+    controls: Sequence[Path],
+    scores: Mapping[str, Mapping[str, Any]],
+    seeds: Seeds | None = None,
 ) -> dict[str, Any]:
     """Make every test, and return `evidence` and `verdict` as they stand in the results.
 
     `controls` are further Retrains, read as the judged `model` is. `scores` are those of the `base` and of the judged
-    `model`, for the rule without Retrain.
+    `model`, for the rule without Retrain. `seeds` are the models of all seeds, for tests that ask for them.
     """
     config, material = trainer.config, trainer.material
     if trainer.reference is None:
         found = _without_reference(config, material, scores)
     else:
+        parts = dict(material.parts)
+        if not len(parts["test"]):
+            parts["test"] = parts["validation"]  # of a user's data sets no other rows are unseen
         subject = Subject(
             material.task,
-            material.parts,
+            parts,
             trainer.base,
             trainer.reference,
             model,
@@ -105,6 +120,7 @@ def gather(
             material.split.kind,
             material.device,
             config.evidence.most,
+            seeds,
         )
         found = _with_reference(config, subject, [replace(subject, model=one) for one in controls], trainer.place)
     head = {"method": judged_row(config), "seed": trainer.seed, "most": config.evidence.most}
@@ -119,7 +135,8 @@ def _with_reference(config: RunConfig, subject: Subject, controls: Sequence[Subj
         settings = checked_settings(test.name, test.settings)
         place.emit("testing", test=name)
         started = time.perf_counter()
-        found = held.run(subject, settings).beside([held.run(one, settings) for one in controls])
+        beside = () if held.SEEDS else controls
+        found = held.run(subject, settings).beside([held.run(one, settings) for one in beside])
         answers.append(Answer(name, held.WEIGHT, found))
         seconds[name] = time.perf_counter() - started
         counted = answers[-1].found.counted
@@ -137,7 +154,7 @@ def _without_reference(
 ) -> dict[str, Any]:
     rows = material.split.describe()
     erased = material.split.kind in ("class", "source") or bool(material.about.forgotten)
-    part = "test_forget" if erased else "test"
+    part = "test_forget" if erased else "test" if rows["test"] else "validation"
     known = {role: scores[role] for role in ("base", "model")}
     own = own_without_reference(
         known["base"]["forget"],

@@ -10,6 +10,8 @@ from negmerge.errors import InputError
 from negmerge.execution import torch_threads
 from negmerge.experiment.aggregate import aggregate
 from negmerge.experiment.config import Config, RunConfig
+from negmerge.experiment.hardest import FILE as HARDEST
+from negmerge.experiment.hardest import asks_for_hardest, name_hardest
 from negmerge.experiment.keys import Keys
 from negmerge.experiment.plan import estimate
 from negmerge.experiment.prepare import Material, check_inputs, prepare
@@ -50,7 +52,7 @@ def run(
 
     def prepared() -> Material:
         with place.stage("data"):
-            material = prepare(place, config)
+            material = prepare(place, config, name_hardest if asks_for_hardest(config) else None)
         for note in material.notes:
             place.emit("note", text=note)
         place.emit("estimate", **estimate(config, material).as_json())
@@ -123,16 +125,17 @@ def _write_results(
 
 
 def _all_seeds(place: RunDir, config: RunConfig, material: Material) -> list[dict[str, Any]]:
-    rows = []
+    runs, found = [], []
     for seed in config.seeds:
         first = None if seed == config.seeds[0] else place.path / f"seed-{config.seeds[0]}"
-        own = seed_place(place, config, seed)
-        rows.append(collect(config, material, SeedRun(own, config, material, seed, first).finish()))
-    return rows
+        runs.append(SeedRun(seed_place(place, config, seed), config, material, seed, first))
+        found.append(runs[-1].finish())
+    found[0].evidence = runs[0].judge(found[0], runs)
+    return [collect(config, material, one) for one in found]
 
 
 def _outputs(directory: Path) -> list[Path]:
-    names = {"results.json", "split.json", "inputs.json", "scores.json", "model.safetensors", "config.yaml"}
+    names = {"results.json", "split.json", "inputs.json", "scores.json", "model.safetensors", "config.yaml", HARDEST}
     found = [p for p in directory.rglob("*") if p.name in names and p.is_file()]
     return [p for p in found if "private" not in p.relative_to(directory).parts]
 

@@ -13,6 +13,7 @@ from negmerge.experiment.alternatives import Speed, ways
 from negmerge.experiment.choices import SelectionConfig
 from negmerge.experiment.config import Config, RunConfig
 from negmerge.experiment.evidence import planned
+from negmerge.experiment.hardest import rows_trained
 from negmerge.experiment.prepare import Material, load_unwritten
 from negmerge.experiment.workload import workload
 from negmerge.tasks.task import Pretrained, need
@@ -101,7 +102,8 @@ def estimate(config: RunConfig, material: Material) -> Plan:
     state = material.task.trained(material.task.template())
     model_bytes = sum(t.numel() * t.element_size() for t in state.values())
     kept = len(members) * seeds + vectors + judged + models
-    trained = training * seeds + sum(work.trained for work in works)
+    ranked = rows_trained(config, len(split.retain) + len(split.forget)) if isinstance(config, Config) else 0
+    trained = ranked + training * seeds + sum(work.trained for work in works)
     seconds = trained / train_speed / threads + pool * seeds / train_speed / workers + evaluated / predict_speed
     tests = planned(config, material, train_speed * threads, predict_speed)
     seconds += 60.0 * sum(test["minutes"] for test in tests)

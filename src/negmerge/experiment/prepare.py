@@ -1,6 +1,6 @@
 """The data stage: rows decoded once, the split drawn once, the task made for both."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from negmerge.requests.rows import Rows
 from negmerge.requests.splits import Split, load_split, save_split
 from negmerge.tasks.compute import Compute
 from negmerge.tasks.opening import preparing_of
+from negmerge.tasks.settings import DataConfig
 from negmerge.tasks.task import Task
 
 
@@ -52,8 +53,10 @@ class Material:
     notes: tuple[str, ...] = ()
 
 
-def prepare(place: RunDir, config: Config) -> Material:
+def prepare(place: RunDir, config: Config, hardest: Callable[[RunDir, Config], DataConfig] | None = None) -> Material:
     """Decode the rows and draw the split, or take both from the run directory.
+
+    `hardest` returns the data part with the rows named, where the request asks for the most memorised ones.
 
     Every file that is read is hashed, and must not change meanwhile. Raises InputError where the rows are not those
     that the run was begun with.
@@ -65,7 +68,8 @@ def prepare(place: RunDir, config: Config) -> Material:
     if not (store.exists and split_file.exists() and inputs.entries):
         files = [*named_files(config), *data_files(config)]
         states = [state_of(file.path) for file in files]
-        loaded = preparing.load_data(config.data, config.model)
+        data = config.data if hardest is None else hardest(place, config)
+        loaded = preparing.load_data(data, config.model)
         entries = [file.entry() for file in files]
         for file, state, entry in zip(files, states, entries, strict=True):
             if entry["state"] != state:
@@ -153,6 +157,8 @@ def describe_request(config: Config, split: Split, rows: Rows) -> About:
     if split.kind == "class":
         forgotten = tuple(rows.groups[number] for number in rows.group_of[split.forget].unique().tolist())
         text = f"forget class {', '.join(forgotten)} of {source}"
+    elif rule is not None and rule.hardest:
+        text = f"forget the {len(split.forget):,} most memorised rows of {source}"
     elif rule is not None and (rule.files or rule.rows):
         text = f"{text} that {(rule.files or rule.rows or Path()).name} lists"
     elif rule is not None and rule.where:

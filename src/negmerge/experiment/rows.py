@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from negmerge.errors import InputError
 from negmerge.experiment.config import Config
 from negmerge.experiment.prepare import About, describe_request
 from negmerge.requests.split_files import forgotten_rows
@@ -28,6 +29,11 @@ def find_rows(config: Config) -> FoundRows:
 
     Raises InputError as loading the data and drawing the split do.
     """
+    if config.data.forget is not None and config.data.forget.hardest is not None:
+        raise InputError(
+            "data.forget.hardest: which rows these are is known once a run has ranked them; "
+            "`negmerge run CONFIG -o DIR` lists them in DIR/split.json"
+        )
     loaded = preparing_of(config.model, config.task).load_data(config.data, config.model)
     about: About = describe_request(config, loaded.split, loaded.source.train)
     notes = (*loaded.described.get("notes", ()), *loaded.split.notes)

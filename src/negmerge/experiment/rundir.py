@@ -19,10 +19,10 @@ from negmerge.parsing import dump_yaml
 LOG = logging.getLogger(__name__)
 LEVELS = {"stage-started": logging.INFO, "stage-done": logging.INFO, "renewed": logging.INFO, "finished": logging.INFO}
 LEVELS |= {"diverged": logging.WARNING, "note": logging.WARNING, "trained": logging.INFO}
-FOLDERS = ("base", "reference", "methods", "private")
+FOLDERS = ("base", "reference", "methods", "evidence", "private")
 FILES = (
     "split.json", "inputs.json", "pool.json", "leave-one-out.json", "results.json", "record.json", "report.html",
-    "config.yaml", "keys.json",
+    "config.yaml", "hardest.json", "keys.json",
 )  # fmt: skip
 
 Event = dict[str, Any]

@@ -1,16 +1,17 @@
 """The stages of one seed: base, reference, pool, methods; each reads and writes files, and is skipped when done."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from negmerge.checkpoints import hash_file, read_state_dict, write_state_dict
 from negmerge.errors import InputError, NegmergeError
+from negmerge.evidence.subject import Seeds
 from negmerge.experiment.choices import Buffers, Recalibrate
 from negmerge.experiment.config import MethodConfig, RunConfig
 from negmerge.experiment.contexts import Contexts, facts_of
-from negmerge.experiment.evidence import gather, judged_row, make_controls
+from negmerge.experiment.evidence import asks_for_seeds, gather, judged_row, make_controls
 from negmerge.experiment.evidence_checks import check_evidence_task
 from negmerge.experiment.health import mean_cosine, moved_statistics, pool_health
 from negmerge.experiment.keys import digest
@@ -106,25 +107,48 @@ class SeedRun:
             if self.reference:
                 reference = {**self._scores("reference", self.reference), **self._seconds("reference")}
         facts = [{**job.facts(), "name": job.name} for job in members]
-        evidence: dict[str, Any] = {}
-        if self.config.evidence.tests and place == 0:
-            with self.place.stage("evidence"):
-                evidence = self._evidence({"base": base, "model": methods[judged_row(self.config)]})
-        return Finished(base, reference, pool, facts, methods, left_out, evidence)
+        return Finished(base, reference, pool, facts, methods, left_out)
 
-    def _evidence(self, scores: dict[str, dict[str, Any]]) -> dict[str, Any]:
-        """Return what the tests of the claim find, and the verdict; `scores` are those of base and judged model."""
+    def judge(self, finished: Finished, runs: "Sequence[SeedRun]") -> dict[str, Any]:
+        """Return what the tests of the claim find, and the verdict; nothing where none is asked for.
+
+        `finished` is what this seed found; `runs` are all seeds, this one among them, each finished.
+        """
+        if not self.config.evidence.tests:
+            return {}
+        with self.place.stage("evidence"):
+            scores = {"base": finished.base, "model": finished.methods[judged_row(self.config)]}
+            return self._evidence(scores, runs if asks_for_seeds(self.config) else ())
+
+    @property
+    def judged(self) -> Path:
+        """The checkpoint of the row whose claim is tested; a row of fewer seeds is not there in all."""
+        return self.place.path / "methods" / judged_row(self.config) / "model.safetensors"
+
+    def _evidence(self, scores: dict[str, dict[str, Any]], runs: "Sequence[SeedRun]") -> dict[str, Any]:
         controls = make_controls(self.trainer)
-        model = self.place.path / "methods" / judged_row(self.config) / "model.safetensors"
         files = [file for file in (file_of(test.name) for test in self.config.evidence.tests) if file is not None]
-        models = [self.keys.content(path) for path in (model, self.reference, *controls) if path is not None]
-        asked = [self.config.evidence.model_dump(mode="json"), [hash_file(file) for file in files]]
+        models = [self.keys.content(path) for path in (self.judged, self.reference, *controls) if path is not None]
+        asked: list[Any] = [self.config.evidence.model_dump(mode="json"), [hash_file(file) for file in files]]
+        seeds = self._seeds(runs, controls)
+        if seeds is not None:
+            made = ((run, path) for run in runs for path in (run.reference, run.judged) if path and path.exists())
+            asked += [[run.ground for run in runs], [run.keys.content(path) for run, path in made]]
         found = self.place.path / "evidence" / "scores.json"
         self._keep("evidence", [asked, models, self.ground], found)
         if not found.exists():
-            write_json(found, gather(self.trainer, model, controls, scores))
+            write_json(found, gather(self.trainer, self.judged, controls, scores, seeds))
         evidence: dict[str, Any] = read_json(found)
         return evidence
+
+    def _seeds(self, runs: "Sequence[SeedRun]", controls: Sequence[Path]) -> Seeds | None:
+        """Return the models of all seeds; None unless each has a base and a Retrain of its own."""
+        reference = self.config.reference
+        if not runs or self.config.base.train is None or reference is None or reference.train is None:
+            return None
+        retrained = [run.reference for run in runs if run.reference is not None]
+        judged = tuple(run.judged for run in runs if run.judged.exists())
+        return Seeds(tuple(run.base for run in runs), (*retrained, *controls), judged)
 
     def _seconds(self, name: str) -> dict[str, Any]:
         """Return the training time of base or reference; nothing is known of one that was given."""

@@ -1,7 +1,7 @@
 """A user's own module and data sets through the whole pipeline, in this process."""
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,9 @@ from torch.utils.data import Dataset
 
 from negmerge.checkpoints import write_state_dict
 from negmerge.errors import InputError
+from negmerge.experiment.choices import EvidenceConfig
 from negmerge.experiment.config import PoolConfig, RunConfig, SelectionConfig
+from negmerge.experiment.evidence_checks import check_evidence, check_evidence_task
 from negmerge.experiment.methods import check_settings, check_task, describe
 from negmerge.experiment.pipeline import run_stages
 from negmerge.experiment.prepare import About, Material
@@ -70,6 +72,7 @@ def unlearn(
     method: str = "consensus",
     settings: Mapping[str, Any] | None = None,
     projection: Mapping[str, Any] | None = None,
+    evidence: Mapping[str, Any] | Sequence[str] | None = None,
     seed: int = 0,
     directory: Path | str | None = None,
     key: str | None = None,
@@ -108,6 +111,11 @@ def unlearn(
     "validation", or a data set of whatever rows are at hand, labels or none. The results then have the row of `method`
     without projection as well, and the projected one is returned.
 
+    `evidence` are tests of the claim that the new module forgot, named as in `negmerge list evidence`, or a mapping as
+    in a config: `{"tests": ["quantisation", {"name": "relearning", "factors": [1.0]}], "most": 500}`. They read it
+    beside `model` and `reference` (without one the verdict is at best "not refuted"), and `results` then has `evidence`
+    and `verdict`. `validation` stands in the place of test rows.
+
     The members are trained one after the other in this process. With `directory` the run is kept there, with its
     results and report, and the same call again takes over what is done; a call with other inputs is refused. What
     cannot be hashed (a closure, rows that are drawn at random) is named by `key`. `report` is a folder that gets
@@ -145,7 +153,8 @@ def unlearn(
         rule = _checked(
             SelectionConfig, {**(selection or {}), "objective": _objective(bare, evaluate, reference)}, "selection"
         )
-    _check_objective(rule.objective, given, evaluate, reference)
+    claims = _claims(evidence)
+    _check_objective(rule.objective, given, evaluate, reference, bool(claims.tests))
     asked = (selection or {}).get("floor_on")
     if asked in ("validation", "both") and ("validation" not in given or evaluate is not None):
         raise InputError(
@@ -174,10 +183,12 @@ def unlearn(
             "methods": [{"name": method, **(settings or {})}],
             "projection": protected or "none",
             "selection": rule.model_dump(),
+            "evidence": claims.model_dump(),
             "inputs": inputs,
         },
         "settings",
     )
+    _check_claims(config, task)
     with ExitStack() as stack:
         folder = Path(directory) if directory else Path(stack.enter_context(tempfile.TemporaryDirectory()))
         place = RunDir(folder, on_event)
@@ -250,6 +261,22 @@ def _projection(
     return made.model_dump(mode="json")
 
 
+def _claims(evidence: Mapping[str, Any] | Sequence[str] | None) -> EvidenceConfig:
+    """Return the tests that are asked for, by name or as a config has them."""
+    asked = evidence if isinstance(evidence, Mapping) else {"tests": list(evidence or ())}
+    claims: EvidenceConfig = _checked(EvidenceConfig, asked, "evidence")
+    return claims
+
+
+def _check_claims(config: UserConfig, task: UserTask) -> None:
+    """Let the tests judge the last row, which is returned, unless another is named; raise InputError as in a config."""
+    claims, rows = config.evidence, [one.row for one in config.methods]
+    if claims.tests:
+        config.evidence = claims.model_copy(update={"method": claims.method or rows[-1]})
+        check_evidence(config.evidence, rows, "unlearn")
+        check_evidence_task(config.evidence, task)
+
+
 def _check_method(task: UserTask, method: str, given: Mapping[str, Any]) -> None:
     """Raise InputError for a method that lacks a data set, or a capability of the task."""
     missing = [need for need in describe(method).needs if need in ("retain", "validation") and need not in given]
@@ -277,14 +304,21 @@ def _material(task: UserTask, objective: str, inputs: Mapping[str, str]) -> Mate
 
 
 def _check_objective(
-    objective: str, given: Mapping[str, Any], evaluate: Callable[..., Any] | None, reference: nn.Module | None
+    objective: str,
+    given: Mapping[str, Any],
+    evaluate: Callable[..., Any] | None,
+    reference: nn.Module | None,
+    tested: bool,
 ) -> None:
-    """Raise InputError where an objective lacks its data set or reference, or does not look at one that is given."""
+    """Raise InputError where an objective lacks its data set or reference, or nobody looks at one that is given.
+
+    `tested`: the tests of evidence look at it.
+    """
     if objective != "retain-floor" and evaluate is None and "validation" not in given:
         raise InputError(f"unlearn: {objective} needs validation (a data set of rows that the model has not seen)")
     if objective == "match-reference" and reference is None:
         raise InputError("unlearn: match-reference needs reference (a module that never saw the forget rows)")
-    if objective != "match-reference" and reference is not None:
+    if objective != "match-reference" and reference is not None and not tested:
         raise InputError(f"unlearn: {objective} does not look at a reference; leave it out, or choose match-reference")
 
 

@@ -50,6 +50,11 @@ class Unlearned:
         return 0.0 if self.selection is None else self.selection.alpha
 
     @property
+    def verdict(self) -> str | None:
+        """The word of the verdict (forgotten, suppressed, …), where evidence was asked for."""
+        return (self.results.get("verdict") or {}).get("word")
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What looks wrong and what to do, a line each: `weak-forgetting (consensus): …; …`."""
         return tuple(f"{w['name']} ({w['method']}): {w['text']}; {w['advice']}" for w in self.results["warnings"])

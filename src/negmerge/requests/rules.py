@@ -30,6 +30,19 @@ def _lists(value: Any) -> Any:
     return {name: one if isinstance(one, list) else [one] for name, one in value.items()}
 
 
+class Hardest(BaseModel):
+    """The most memorised rows, as models tell that are trained on halves of the rows; a number alone is `n`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    n: int = Field(ge=1, description="rows to forget")
+    models: int = Field(4, ge=2, le=100, multiple_of=2, description="trained on halves of the rows, to rank them")
+
+
+def _with_number(value: Any) -> Any:
+    return {"n": value} if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 Names = Annotated[list[str | int], BeforeValidator(_exact_names)]
 Conditions = Annotated[dict[str, list[bool | int | float | str | None]], BeforeValidator(_lists)]
 
@@ -78,6 +91,9 @@ class ForgetRule(RowRule):
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)
 
     source: PlugIn | None = Field(None, description="another source, to be forgotten as a whole")
+    hardest: Annotated[Hardest, BeforeValidator(_with_number)] | None = Field(
+        None, description="the n most memorised training rows: n, or {n, models}; trains models to rank the rows"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -89,13 +105,13 @@ class ForgetRule(RowRule):
         return values
 
     def _alternatives(self) -> tuple[str, ...]:
-        return (*super()._alternatives(), "source")
+        return (*super()._alternatives(), "source", "hardest")
 
     @property
     def kind(self) -> str:
         """The kind of split that the rule makes."""
         kinds = {"classes": "class", "groups": "class", "fraction": "random", "source": "source"}
-        kinds |= dict.fromkeys(("rows", "files", "where"), "rows")
+        kinds |= dict.fromkeys(("rows", "files", "where", "hardest"), "rows")
         return next(kind for key, kind in kinds.items() if getattr(self, key) is not None)
 
     @property

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from negmerge.errors import InputError
+from negmerge.requests.hardest import check_hardest
 from negmerge.requests.naming import rows_in_list, rows_where
 from negmerge.requests.rows import Joined, Rows
 from negmerge.requests.rules import (
@@ -34,6 +35,9 @@ __all__ = [
 ]
 
 
+STAND_IN = "data.forget: a run ranks the rows first; before that, rows drawn at random stand for the hardest"
+
+
 def draw_split(
     train: Rows,
     test: Rows,
@@ -50,9 +54,10 @@ def draw_split(
     Every row of `train` inside `train_rows` (all, unless given) counts as training data. Validation rows are those of
     the rule's range, or else a seeded share of the table, from outside `train_rows` where that leaves any (a base that
     was trained on those rows has not seen the others), otherwise from the training rows, but never rows that are
-    named one by one (`rows`, `files`, and `where` of the forget rule). With `other`, `train` and `test` are the joined
-    tables: ranges count in the first source, all rows of the second one are to be forgotten, and a share of each is
-    held out, drawn for each by itself.
+    named one by one (`rows`, `files`, and `where` of the forget rule). For `hardest`, whose rows only trained models
+    tell, as many are drawn at random, and a note says so: a run names the rows before it draws its split. With `other`,
+    `train` and `test` are the joined tables: ranges count in the first source, all rows of the second one are to be
+    forgotten, and a share of each is held out, drawn for each by itself.
 
     Raises InputError for ranges that overlap or leave the table, unknown classes, rows that are no training rows, and
     for a split without forget, retain, validation or test rows.
@@ -99,6 +104,8 @@ def draw_split(
         chosen = _choose(forget, train, test, trained, generator, "forget")
         kind = "random" if forget.fraction is not None else "rows"
         notes += _counted(forget, chosen, trained, "forget")
+        if forget.hardest is not None:
+            notes.append(STAND_IN)
         split = Split(kind, without(trained, chosen), chosen, held_out, none, everything, none)
     if retain is not None:
         kept = _choose(retain, train, test, split.retain, generator, "retain")
@@ -156,11 +163,14 @@ def _choose(rule: RowRule, train: Rows, test: Rows, among: Tensor, generator: to
         return among[torch.isin(train.group_of[among], torch.tensor(_groups(rule, train)))]
     if rule.where is not None:
         return among[torch.isin(among, rows_where(rule.where, train))]
-    if rule.fraction is None:
+    hardest = rule.hardest if isinstance(rule, ForgetRule) else None
+    if rule.fraction is None and hardest is None:
         rows = _named(rule, train, test)
         check_inside(rows, among, f"data.{key}: {rule.rows or rule.files}")
         return rows
-    count = max(1, round(rule.fraction * len(among)))
+    if hardest is not None:
+        check_hardest(hardest.n, len(among))
+    count = hardest.n if hardest is not None else max(1, round((rule.fraction or 0.0) * len(among)))
     return among[torch.randperm(len(among), generator=generator)[:count]].sort().values
 
 

@@ -7,14 +7,16 @@ from pydantic import Field
 from torch import Tensor
 
 from negmerge.evidence.blocks import chain_of, patched, recorded
+from negmerge.evidence.features import linear_cka, pooled
 from negmerge.evidence.protocol import Cost, EvidenceSettings, Found
 from negmerge.evidence.scale import Role, read_scale, unread
-from negmerge.evidence.subject import CHUNK, Subject
+from negmerge.evidence.subject import CHUNK, ROLES, Subject
 from negmerge.tasks.task import RowLosses
 
 SUMMARY = "whether the base can still read what was forgotten from the model's hidden states, block by block"
 REQUIRES = (RowLosses,)
 REFERENCE = "activation patching, arXiv 2605.24614"
+PAIRS: tuple[tuple[Role, Role], ...] = (("model", "base"), ("model", "reference"), ("base", "reference"))
 LEAST = 2  # rows that a share of erasure can be told of
 
 
@@ -43,7 +45,7 @@ def erased(reference: Tensor, model: Tensor, effect: float = 0.05) -> Tensor:
 
 def cost(settings: Settings, rows: Mapping[str, int]) -> Cost:
     """Return the passes for a chain of eight blocks: the number of blocks is known once the model is open."""
-    return Cost(evaluated=(3 + 2 * 8) * min(settings.rows, rows["forget"]))
+    return Cost(evaluated=(5 + 2 * 8) * min(settings.rows, rows["forget"]))
 
 
 def run(subject: Subject, settings: Settings) -> Found:
@@ -52,6 +54,9 @@ def run(subject: Subject, settings: Settings) -> Found:
     Δ_l(m) = log p of the right answer by the base, less that with block l's output from m, in nat; m is Retrain or the
     judged model. The blocks are those whose outputs feed the next layer with weights, the last layer left out: its
     output is the answer. Score: 100 · (1 − D) of each forget row, D as in `erased`: the base has 100, Retrain 0.
+
+    Facts: `nat`, the mean Δ of each block; `cka`, how alike each block's output is in two models (`linear_cka` of the
+    forget rows, averaged over places or tokens), of the model beside the base and Retrain and of these two.
     """
     base = subject.kept("base")
     rows = subject.rows("forget")[: settings.rows]
@@ -60,17 +65,26 @@ def run(subject: Subject, settings: Settings) -> Found:
     if not names or any(other != names for other in others):
         return Found((unread("depth", "the models are no chain of the same blocks"),), "The models are no chain.")
     costs: dict[Role, list[Tensor]] = {"reference": [], "model": []}
+    seen: dict[Role, dict[str, list[Tensor]]] = {role: {name: [] for name in names} for role in ROLES}
     for some in rows.split(CHUNK):
         batch = subject.task.batch(some, subject.device)
-        for role, found in costs.items():
+        real = subject.task.real_tokens(batch)
+        for role in ROLES:
             states = recorded(subject.task, subject.kept(role), batch, names)
-            found.append(patched(subject.task, base, batch, states))
+            for name, state in states.items():
+                seen[role][name].append(pooled(state[0] if isinstance(state, tuple) else state, real))
+            if role in costs:
+                costs[role].append(patched(subject.task, base, batch, states))
     by_role = {role: torch.cat(found) for role, found in costs.items()}
     shares = erased(by_role["reference"], by_role["model"], settings.effect)
     told = ~shares.isnan()
     facts = {
         "blocks": names,
         "nat": {role: found.mean(0).tolist() for role, found in by_role.items()},
+        "cka": {
+            f"{one} and {other}": [linear_cka(torch.cat(seen[one][n]), torch.cat(seen[other][n])) for n in names]
+            for one, other in PAIRS
+        },
         "rows": {"counted": int(told.sum()), "left_out": int((~told).sum())},
     }
     if int(told.sum()) < LEAST:

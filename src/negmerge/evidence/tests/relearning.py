@@ -7,9 +7,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from negmerge.evidence.brief_training import Optimizer, Way, take_steps
 from negmerge.evidence.protocol import Cost, EvidenceSettings, Found
 from negmerge.evidence.scale import Reading, Role, read_scale, unread
 from negmerge.evidence.subject import Subject
+from negmerge.training.adapters import AdapterSettings
 
 SUMMARY = "how fast forgotten rows come back from five of them, beside Retrain: the curve over the steps it needs"
 COLUMNS = ("correct",)
@@ -22,9 +24,11 @@ class Settings(EvidenceSettings):
     rows: int = Field(5, ge=1, description="forget rows of a batch, of each class that is forgotten as a whole")
     retain: int = Field(9, ge=0, description="times as many retain rows stand beside them")
     draws: int = Field(5, ge=5, description="draws of these rows")
-    lr: float = Field(1e-2, gt=0, description="learning rate of SGD, without momentum")
+    lr: float = Field(1e-2, gt=0, description="learning rate, held")
     factors: tuple[float, ...] = Field((0.3, 1.0, 3.0), min_length=1, description="that the rate is tried with")
     steps: int = Field(200, ge=1, description="at most")
+    optimizer: Optimizer = Field("sgd", description="sgd without momentum, or adamw without weight decay")
+    adapter: AdapterSettings | None = Field(None, description="train a LoRA adapter {r, alpha, targets} instead of all")
     scored: int = Field(60, ge=20, description="other forget rows and unseen rows that a point is scored on, of each")
 
     def every(self, factor: float) -> int:
@@ -53,12 +57,12 @@ def cost(settings: Settings, rows: Mapping[str, int]) -> Cost:
 def run(subject: Subject, settings: Settings) -> Found:
     """Train all three models on a few forget rows among retain rows, and follow the share of other ones that is right.
 
-    SGD on full batches of one draw, which is the same for all three. Score of a draw: the mean over the points 0 … K of
-    the share of other forget rows that are right, in percent; K is the first point at which Retrain, on the mean of the
-    draws, has half of what the base has at step 0, or that of `steps`. Points are a step apart, at a rate times 0.3
-    three steps (`every`). Where Retrain has that much before any training, the
-    test tells nothing. Facts: the mean curves, K of each rate, and `memory`, the mean over the curve of other forget
-    rows less unseen rows of their kind: only that is memory of these rows.
+    By SGD, or as the settings say, on full batches of one draw, which is the same for all three. Score of a draw: the
+    mean over the points 0 … K of the share of other forget rows that are right, in percent; K is the first point at
+    which Retrain, on the mean of the draws, has half of what the base has at step 0, or that of `steps`. Points are a
+    step apart, at a rate times 0.3 three steps (`every`). Where Retrain has that much before any training, the test
+    tells nothing. Facts: the mean curves, K of each rate, and `memory`, the mean over the curve of other forget rows
+    less unseen rows of their kind: only that is memory of these rows.
     """
     draws = [_draw(subject, settings, i) for i in range(settings.draws)]
     if any(not len(draw.others) for draw in draws):
@@ -72,18 +76,18 @@ def run(subject: Subject, settings: Settings) -> Found:
         every = settings.every(factor)
         longest = settings.steps // every
         reference = subject.once(
-            (subject.reference, settings, factor),
-            lambda: _curves(subject, "reference", draws, lr, longest, every, until=start / 2),  # noqa: B023
+            (subject.reference, "relearning", str(settings), factor),
+            lambda: _curves(subject, "reference", draws, settings, lr, longest, every, until=start / 2),  # noqa: B023
         )
         points = reference.shape[1] - 1
         if not points:
             readings.append(unread(name, "Retrain has half of the base's score without training", "draws"))
             continue
         base = subject.once(
-            (subject.base, settings, factor),
-            lambda: _curves(subject, "base", draws, lr, points, every),  # noqa: B023
+            (subject.base, "relearning", str(settings), factor),
+            lambda: _curves(subject, "base", draws, settings, lr, points, every),  # noqa: B023
         )
-        model = _curves(subject, "model", draws, lr, points, every)
+        model = _curves(subject, "model", draws, settings, lr, points, every)
         curves: dict[Role, Tensor] = {"reference": reference, "base": base, "model": model}
         known = {role: curve[:, :, 0].mean(1) for role, curve in curves.items()}
         readings.append(read_scale(name, known, span=100.0, unit="draws"))
@@ -120,6 +124,7 @@ def _curves(
     subject: Subject,
     role: Role,
     draws: Sequence[Draw],
+    settings: Settings,
     lr: float,
     points: int,
     every: int,
@@ -130,16 +135,13 @@ def _curves(
     It stops at the first point at which the mean over the draws of the former reaches `until`.
     """
     models = [subject.open(role) for _ in draws]
-    optimisers = [torch.optim.SGD(model.parameters(), lr=lr) for model in models]
+    way = Way(settings.optimizer, settings.adapter)
+    optimisers = [way.prepare(model, lr, i, "relearning") for i, model in enumerate(models)]
     batches = [subject.task.batch(draw.trained, subject.device) for draw in draws]
     found = [[_scores(subject, model, draw) for model, draw in zip(models, draws, strict=True)]]
     while len(found) <= points and sum(one[0] for one in found[-1]) / len(draws) < until:
         for model, optimiser, batch in zip(models, optimisers, batches, strict=True):
-            model.train()
-            for _ in range(every):
-                optimiser.zero_grad()
-                subject.task.loss(model, batch).backward()
-                optimiser.step()
+            take_steps(subject, model, optimiser, [batch] * every)
         found.append([_scores(subject, model, draw) for model, draw in zip(models, draws, strict=True)])
     return torch.tensor(found, dtype=torch.float64).transpose(0, 1)
 

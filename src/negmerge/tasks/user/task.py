@@ -183,6 +183,11 @@ class UserClassifier(UserTask):
         unseen = [part("validation", "validation", "Unseen rows right"), svc_confidence("validation")]
         return tuple(s for s in (*found, *unseen) if all(need.part in self.sets for need in s.needs))
 
+    def outputs(self, model: nn.Module, batch: Any) -> Tensor:
+        """Return float32 logits of a batch, [answers, classes]."""
+        logits: Tensor = logits_of(self.forward(model, batch)).float().flatten(0, -2)
+        return logits
+
     def losses(self, model: nn.Module, batch: Any) -> Tensor:
         """Return the mean cross-entropy of each row's labels, [b]; 0 for a row that has none but −100."""
         return row_losses(*aligned(logits_of(self.forward(model, batch)), labels_of(batch), self.next_token))[0]
