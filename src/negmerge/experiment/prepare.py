@@ -85,7 +85,8 @@ def prepare(place: RunDir, config: Config) -> Material:
     parts = split.parts(len(store.table("train")))
     about = describe_request(config, split, task.rows())
     rows = {"path": f"{task.NOUN}s:{config.data.source}", "bytes": facts["bytes"], "hash": facts["fingerprint"]}
-    named = [{k: entry[k] for k in ("path", "bytes", "hash")} for entry in inputs.entries if entry["role"] != DATA]
+    kept = ("role", "path", "bytes", "hash", "sha256")
+    named = [{k: entry[k] for k in kept if k in entry} for entry in inputs.entries if entry["role"] != DATA]
     notes = _notes(facts, split)
     return Material(task, split, parts, about, device, compute, facts["bytes"], (*named, rows), notes)
 

@@ -9,8 +9,10 @@ from negmerge.checkpoints import hash_file
 from negmerge.experiment.config import Config, RunConfig
 from negmerge.experiment.inputs import DATA, Inputs
 from negmerge.experiment.record import rewrite_record
-from negmerge.experiment.rundir import RunDir, read_json
+from negmerge.experiment.rundir import RunDir
+from negmerge.record.statement import fact, read_statement
 
+PRIVATE_FOLDER = "private"
 PRIVATE = "decoded rows, members of the pool, merged vectors: they know what was forgotten"
 BASE = "the model before unlearning: it knows what was forgotten"
 GIVEN = "the model that was given: it knows what was forgotten"
@@ -22,10 +24,11 @@ MODEL = "the model of the row {}"
 def remove_private(place: RunDir, *, base: bool) -> dict[str, Any]:
     """Remove images, members, vectors and unfinished trainings of a finished run; with `base` the base too.
 
-    A row whose model is the base itself goes with it. Returns which paths were removed, below the run's directory; the
-    record says so, and no longer counts them among its outputs.
+    A row whose model is the base itself goes with it. Returns which paths were removed, below the run's directory. The
+    record says so first: where the removal is interrupted, `negmerge verify` names what is still there, and the same
+    command again removes it.
     """
-    doomed = [*_folders(place, "private"), *_files(place, "last-epoch.pt")]
+    doomed = [*_folders(place, PRIVATE_FOLDER), *_files(place, "last-epoch.pt")]
     if base:
         bases = _files(place, "base/model.safetensors")
         hashes = {hash_file(path) for path in bases}
@@ -33,14 +36,14 @@ def remove_private(place: RunDir, *, base: bool) -> dict[str, Any]:
             *bases,
             *(path for path in _files(place, "methods/*/model.safetensors") if hash_file(path) in hashes),
         ]
+    removed = [path.relative_to(place.path).as_posix() for path in doomed]
+    before = fact(read_statement(place.path), "purged") or []
+    rewrite_record(place.path, purged=sorted({*before, *removed}))
     for path in doomed:
         if path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-    removed = [path.relative_to(place.path).as_posix() for path in doomed]
-    before = read_json(place.path / "record.json").get("purged") or []
-    rewrite_record(place.path, purged=sorted({*before, *removed}))
     return {"removed": removed}
 
 
@@ -55,7 +58,7 @@ def on_disk(place: RunDir, config: RunConfig) -> Iterator[tuple[str, str]]:
     def shown(path: Path) -> str:
         return path.relative_to(place.path).as_posix()
 
-    yield from ((f"{shown(path)}/", PRIVATE) for path in _folders(place, "private"))
+    yield from ((f"{shown(path)}/", PRIVATE) for path in _folders(place, PRIVATE_FOLDER))
     yield from ((shown(path), BASE) for path in _files(place, "base/model.safetensors"))
     if config.base.checkpoint is not None and isinstance(config, Config):
         yield str(config.base.checkpoint), GIVEN

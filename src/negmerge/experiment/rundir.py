@@ -14,6 +14,7 @@ from typing import Any
 from negmerge.checkpoints import write_bytes_atomic
 from negmerge.errors import InputError, NegmergeError
 from negmerge.experiment.config import RunConfig
+from negmerge.experiment.machine import peak_rss
 from negmerge.parsing import dump_yaml
 
 LOG = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ class RunDir:
         yield
         seconds = time.perf_counter() - started
         self.stages.append({"name": name, "seconds": seconds})
-        self.emit("stage-done", stage=name, seconds=round(seconds, 3))
+        self.emit("stage-done", stage=name, seconds=round(seconds, 3), peak_rss=peak_rss())
 
     @contextmanager
     def lock(self) -> Iterator[None]:
