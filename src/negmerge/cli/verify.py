@@ -19,10 +19,12 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Recompute every hash that the record of a run or of a model names; tell what was changed, is missing or added."""
+    from negmerge.record.statement import kind_of, read_statement
     from negmerge.record.verifying import has_record, verify_folder
 
-    signed = False
+    signed = is_run = False
     if has_record(path):
+        is_run = kind_of(read_statement(path)) == "run"
         verified = verify_folder(path)
         count, sha256, signed = verified.count, verified.sha256, verified.signed
     else:
@@ -37,7 +39,7 @@ def verify(
     if as_json:
         print_json({"path": str(path), "hashes": count, "sha256": sha256, "signature": public_key is not None})
         return
-    for name, digest in sha256.items():
+    for name, digest in sha256.items() if not is_run else ():
         print(f"{digest}  {name}")
     print(f"{path}: {count} hashes are as recorded{_about_signature(signed, public_key)}")
 

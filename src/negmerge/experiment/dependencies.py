@@ -53,7 +53,9 @@ class _Place:
             judged = self._own(f"methods/{judged_row(self.config)}/{WEIGHTS}")
             return [*judged, *self._originals(), *self._own(f"private/controls/*/{WEIGHTS}"), SPLIT]
         if self.rest == "results.json":
-            return self._matching("*scores.json", "*outcome.json", "*training.json", "*pool.json", "*leave-one-out.json")
+            return self._matching(
+                "*scores.json", "*outcome.json", "*training.json", "*pool.json", "*leave-one-out.json"
+            )
         return []
 
     def _models(self, parts: list[str]) -> list[str]:

@@ -62,7 +62,7 @@ def run(
         results = run_stages(place, config, prepared, command, check=lambda: check_inputs(place, config))
         if purge or purge_base:
             place.emit("purged", **remove_private(place, base=purge_base))
-        write_on_disk(place, config)
+        write_on_disk(place, config.resolved())
         from negmerge.report import write_report
 
         write_report(place.path)

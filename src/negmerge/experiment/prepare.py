@@ -13,7 +13,7 @@ from negmerge.experiment.config import Config
 from negmerge.experiment.inputs import DATA, FREE, REFERENCE, Inputs, data_files, named_files, refuse
 from negmerge.experiment.keys import state_of
 from negmerge.experiment.renewing import check_identity
-from negmerge.experiment.rundir import RunDir
+from negmerge.experiment.rundir import TASK, RunDir, write_json
 from negmerge.plug_in import short_name
 from negmerge.requests.rows import Rows
 from negmerge.requests.splits import Split, load_split, save_split
@@ -78,6 +78,7 @@ def prepare(place: RunDir, config: Config) -> Material:
     else:
         _take_new_files(inputs, config)
     facts = store.facts
+    write_json(place.path / TASK, facts)
     split = load_split(split_file)
     device = choose_device(config.device)
     compute = config.compute.on(device)

@@ -191,9 +191,7 @@ def _input(entry: Mapping[str, Any]) -> Json:
     path, role = entry["path"], entry.get("role", ROWS)
     if "sha256" not in entry:
         return descriptor(path, {"negmerge": entry["hash"]}, role=role, bytes=entry["bytes"])
-    return descriptor(
-        path, {"sha256": entry["sha256"]}, role=role, path=path, bytes=entry["bytes"], tree=entry["hash"]
-    )
+    return descriptor(path, {"sha256": entry["sha256"]}, role=role, path=path, bytes=entry["bytes"], tree=entry["hash"])
 
 
 def _forgotten(folder: Path, material: Material) -> Json:
@@ -224,5 +222,3 @@ def _spent(folder: Path, started: str) -> tuple[list[Json], int]:
                 spent[key] = spent.get(key, 0.0) + event["seconds"]
                 peak = max(peak, event.get("peak_rss", 0))
     return [{"name": f"{seed}: {name}" if seed else name, "seconds": n} for (seed, name), n in spent.items()], peak
-
-

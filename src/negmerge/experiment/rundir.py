@@ -21,9 +21,10 @@ LOG = logging.getLogger(__name__)
 LEVELS = {"stage-started": logging.INFO, "stage-done": logging.INFO, "renewed": logging.INFO, "finished": logging.INFO}
 LEVELS |= {"diverged": logging.WARNING, "note": logging.WARNING, "trained": logging.INFO}
 FOLDERS = ("base", "reference", "methods", "private")
+TASK = "task.json"  # what a task is made of beside its rows: an exported model is opened with it
 FILES = (
     "split.json", "inputs.json", "pool.json", "leave-one-out.json", "results.json", "record.json", "report.html",
-    "config.yaml", "keys.json",
+    "config.yaml", "keys.json", TASK,
 )  # fmt: skip
 
 Event = dict[str, Any]

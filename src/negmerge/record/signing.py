@@ -62,7 +62,7 @@ def verify_signature(folder: Path, key: Path) -> None:
 
 def _reason(error: Exception) -> str:
     """Return what is wrong in words; digests, which model-signing prints as bytes, are left out."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(error).replace("\\'", "'").split()) or type(error).__name__
     changed = sorted(re.findall("Hash mismatch for '([^']*)'", text))
     others = re.findall("((?:Extra|Missing) files [^\"']*'[^']*': [^\"]*)", text)
     found = [*([f"changed: {shortened(changed)}"] if changed else []), *others]

@@ -80,7 +80,9 @@ def read_statement(path: Path) -> Json:
     try:
         found = json.loads(file.read_text())
     except OSError:
-        raise InputError(f"{path} has no {RECORD}; give the directory of a finished run, or an exported model") from None
+        raise InputError(
+            f"{path} has no {RECORD}; give the directory of a finished run, or an exported model"
+        ) from None
     except ValueError:
         found = None
     if isinstance(found, dict) and "outputs" in found and "_type" not in found:

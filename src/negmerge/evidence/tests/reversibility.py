@@ -1,6 +1,7 @@
-"""Does anything that would be shipped, or lies in the run directory, give the base back? By arithmetic on the weights."""
+"""Does anything that would be shipped, or lies in the run directory, give the base back? Arithmetic on weights tells."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from pydantic import Field
@@ -42,7 +43,7 @@ def run(subject: Subject, settings: Settings) -> Found:
         return Found((unread(READING, "the model is the base"),), "The model is the base: nothing needs restoring it.")
     every = weight_files(folder)
     looked = [file for file in every if file != subject.model][: settings.files]
-    groups = [(file,) for file in looked]
+    groups: list[tuple[Path, ...]] = [(file,) for file in looked]
     if len(subject.members) > 1:
         groups.append(tuple(subject.members))
     tried = [restore(subject.base, subject.model, files) for files in groups]
