@@ -67,9 +67,9 @@ def test_another_key_does_not_fit_and_what_is_no_key_is_refused(signed, tmp_path
         signing.verify_signature(place, other)
     rsa, _ = write_pair(tmp_path, "rsa", "RSA")
     for wrong in (rsa, public):
-        with pytest.raises(InputError, match="is no private key that can be used .*openssl ecparam"):
+        with pytest.raises(InputError, match=r"is no private key that can be used .*openssl ecparam"):
             signing.check_key(wrong)
-    with pytest.raises(InputError, match="gone.pem: No such file or directory; give the private key as a PEM file"):
+    with pytest.raises(InputError, match=r"gone\.pem: No such file or directory; give the private key as a PEM file"):
         signing.check_key(tmp_path / "gone.pem")
     with pytest.raises(InputError, match="is no public key that can be used"):
         signing.verify_signature(place, private)

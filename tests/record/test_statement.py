@@ -60,7 +60,9 @@ def test_a_page_reads_a_statement_by_plain_keys_and_a_plain_record_as_it_is():
         peak_rss=9,
     )
     flat = flattened(whole)
-    assert flat["command"] == "negmerge run x.yaml" and flat["peak_rss"] == 9 and flat["versions"]["negmerge"] == "0.1.0"
+    assert (
+        flat["command"] == "negmerge run x.yaml" and flat["peak_rss"] == 9 and flat["versions"]["negmerge"] == "0.1.0"
+    )
     assert flat["inputs"] == [{"path": "/models/base.pt", "bytes": 3, "hash": f"sha256:{'0' * 64}"}]
     assert flat["outputs"] == [{"path": "r", "bytes": 7, "hash": f"sha256:{'2' * 64}"}]
     assert (flat["started"], flat["finished"]) == ("2026-01-02T03:04:05Z", "2026-01-02T03:05:05Z")

@@ -1,4 +1,4 @@
-"""Does anything that would be shipped, or lies in the run directory, give the base back? Arithmetic on weights tells."""
+"""Does anything that would be shipped, or lies in the run directory, give the base back? Arithmetic tells."""
 
 from collections.abc import Mapping
 from pathlib import Path
