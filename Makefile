@@ -29,7 +29,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "negmerge needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 setup" >&2; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[experiments,peft,dev]'
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[experiments,peft,sign,dev]'
 	@touch $(STAMP)
 
 setup: $(STAMP)

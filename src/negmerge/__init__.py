@@ -20,6 +20,7 @@ _PLACES = {
     "unlearn": ("negmerge.experiment.unlearn", "unlearn"),
     "choose_alpha": ("negmerge.selection", "choose_alpha"),
     "run": ("negmerge.experiment.pipeline", "run"),
+    "export": ("negmerge.experiment.exporting.export", "export"),
     "NegmergeError": ("negmerge.errors", "NegmergeError"),
     "InputError": ("negmerge.errors", "InputError"),
 }
@@ -29,6 +30,7 @@ __all__ = [
     "NegmergeError",
     "__version__",
     "choose_alpha",
+    "export",
     "inspect",
     "merge",
     "merge_as_adapter",
@@ -40,6 +42,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from negmerge.errors import InputError, NegmergeError
+    from negmerge.experiment.exporting.export import export
     from negmerge.experiment.pipeline import run
     from negmerge.experiment.unlearn import unlearn
     from negmerge.merging.as_adapter import merge_as_adapter

@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
 
@@ -15,6 +16,7 @@ from tiny_models import rows, save
 from negmerge.checkpoints import write_state_dict
 from negmerge.cli import main
 from negmerge.parsing import parse_yaml
+from negmerge.record.statement import flattened
 from negmerge.tasks.text_classification.families import small_transformer
 
 transformers = pytest.importorskip("transformers")
@@ -91,6 +93,10 @@ def test_one_label_is_forgotten_without_yaml_and_a_second_request_goes_on(traine
     batch = tokenizer([r["text"] for r in known if r["label"] == "food"], padding=True, return_tensors="pt")
     right = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.argmax(1) == 0
     assert 100 * right.float().mean().item() == pytest.approx(row["forget"], abs=1e-3)
+    card = huggingface_hub.ModelCard.load(one / "model" / "README.md")
+    assert card.data.library_name == "transformers" and card.data.pipeline_tag == "text-classification"
+    assert call("verify", one / "model")[0] == 0 and call("verify", one)[0] == 0
+    assert not any(str(tmp_path).encode() in path.read_bytes() for path in (one / "model").iterdir())
     code, again, _ = call(*arguments, "--json")
     assert code == 0 and json.loads(again)["methods"]["consensus"]["forget"] == row["forget"]
 
@@ -102,8 +108,10 @@ def test_one_label_is_forgotten_without_yaml_and_a_second_request_goes_on(traine
     second = json.loads((two / "results.json").read_text())
     counts = second["task"]["rows"]
     assert counts["forget"] == 12 and counts["retain"] + counts["validation"] + counts["test"] == 108
-    inputs = {entry["path"]: entry["hash"] for entry in json.loads((two / "record.json").read_text())["inputs"]}
-    first = json.loads((one / "record.json").read_text())
+    inputs = {
+        entry["path"]: entry["hash"] for entry in flattened(json.loads((two / "record.json").read_text()))["inputs"]
+    }
+    first = flattened(json.loads((one / "record.json").read_text()))
     weights = "methods/consensus/model.safetensors"
     assert str(one / "record.json") in inputs
     assert inputs[str(one / weights)] == next(e["hash"] for e in first["outputs"] if e["path"] == weights)

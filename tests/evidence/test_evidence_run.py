@@ -10,6 +10,7 @@ from negmerge.errors import InputError
 from negmerge.experiment.config import check_config
 from negmerge.experiment.pipeline import run
 from negmerge.experiment.plan import plan
+from negmerge.record.statement import flattened
 from negmerge.report.document import results_document
 
 TESTS = ["offset", "depth", "three-sample"]
@@ -32,13 +33,13 @@ def test_the_results_hold_evidence_and_verdict(finished):
     assert evidence["method"] == "consensus" and evidence["controls"] == 1
     assert verdict["word"] in ("forgotten", "suppressed", "too far", "can't tell") and "images" in verdict["text"]
     assert evidence["tests"][0]["counted"]["model"] == pytest.approx(results["methods"]["consensus"]["forget"])
-    record = json.loads((place / "record.json").read_text())
+    record = flattened(json.loads((place / "record.json").read_text()))
     assert "evidence/scores.json" in {entry["path"] for entry in record["outputs"]}
 
 
 def test_page_document_and_command_line_print_the_one_verdict(finished):
     place, results = finished
-    record = json.loads((place / "record.json").read_text())
+    record = flattened(json.loads((place / "record.json").read_text()))
     page = (place / "report.html").read_text()
     for text in (page.replace("&#39;", "'"), results_document(results, record), result_text(results, place)):
         assert results["verdict"]["text"] in text

@@ -7,7 +7,8 @@ import torch
 from scipy import stats
 
 from negmerge.errors import DivergedError, InputError
-from negmerge.evidence.scale import read_scale, student, wilson
+from negmerge.evidence.scale import read_scale, student
+from negmerge.intervals import wilson
 
 
 def read(base, reference, model, **settings):

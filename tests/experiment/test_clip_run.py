@@ -12,11 +12,13 @@ from clip_example import save_colours, save_tiny_clip, tiny_run
 from negmerge.checkpoints import read_state_dict
 from negmerge.errors import InputError
 from negmerge.experiment.config import check_config, load_config
+from negmerge.experiment.exporting.export import export
 from negmerge.experiment.pipeline import run
 from negmerge.experiment.plan import plan
 from negmerge.experiment.prepare import check_inputs, prepare
 from negmerge.experiment.record import verify_run
 from negmerge.experiment.rundir import RunDir
+from negmerge.record.statement import flattened
 from negmerge.requests.rules import ValidationRule
 from negmerge.requests.splits import hold_out, load_split
 from negmerge.tasks.compute import Compute
@@ -119,9 +121,24 @@ def test_the_same_run_again_gives_the_same_bytes(finished, places, tmp_path):
     assert (tmp_path / "again" / name).read_bytes() == (place / name).read_bytes()
 
 
+def test_the_model_is_exported_as_a_whole_clip(finished, places, tmp_path):
+    from transformers import CLIPModel, CLIPProcessor
+
+    place, _results = finished
+    done = export(place, tmp_path / "out", method="consensus")
+    trained = read_state_dict(place / "methods/consensus/model.safetensors")
+    given = CLIPModel.from_pretrained(places / "clip").state_dict()
+    model = CLIPModel.from_pretrained(tmp_path / "out").state_dict()
+    assert set(model) == set(given) > set(trained)
+    for name, value in model.items():
+        assert torch.equal(value, trained.get(name, given[name])), name
+    assert CLIPProcessor.from_pretrained(tmp_path / "out") is not None
+    assert {"README.md", "record.json", "tokenizer.json"} < {path.name for path in done.path.iterdir()}
+
+
 def test_a_run_goes_on_with_the_model_that_it_was_begun_with(finished, places, tmp_path):
     place, _ = finished
-    entries = {Path(e["path"]).name: e for e in json.loads((place / "record.json").read_text())["inputs"]}
+    entries = {Path(e["path"]).name: e for e in flattened(json.loads((place / "record.json").read_text()))["inputs"]}
     assert {"config.json", "preprocessor_config.json", "tokenizer.json", "model.safetensors"} < set(entries)
     assert verify_run(place) > 0
     begun = RunDir(tmp_path / "begun")

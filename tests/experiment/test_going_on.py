@@ -11,6 +11,8 @@ from negmerge.errors import InputError, NegmergeError
 from negmerge.experiment.config import check_config
 from negmerge.experiment.pipeline import run
 from negmerge.experiment.record import verify_run
+from negmerge.record.digests import digests_of
+from negmerge.record.statement import flattened
 
 SMALL = {
     "name": "small",
@@ -274,13 +276,11 @@ def test_a_file_that_changed_under_a_run_is_refused_by_name(on_files, name, fini
 
 
 def test_the_record_holds_the_hashes_of_what_was_used(on_files):
-    from negmerge.checkpoints import hash_file
-
     folder, _ = on_files
-    record = json.loads((folder / "run/record.json").read_text())
+    record = flattened(json.loads((folder / "run/record.json").read_text()))
     inputs = {entry["path"]: entry["hash"] for entry in record["inputs"]}
     for name in ("base.safetensors", "reference.safetensors", "list"):
-        assert inputs[str(folder / name)] == hash_file(folder / name)
+        assert inputs[str(folder / name)] == f"sha256:{digests_of(folder / name).sha256}"
     data = [one for one in json.loads((folder / "run/inputs.json").read_text())["files"] if one["role"] == "data"]
     assert len(data) == 40 and verify_run(folder / "run") >= 40
     Image.new("L", (8, 8), 77).save(folder / "img/dog/002.png")
@@ -311,7 +311,7 @@ def test_a_model_of_the_run_that_changed_is_refused_by_name(place, name):
 def test_purging_removes_what_knows_the_forget_set_and_says_what_is_left(place):
     results, _ = go_on(place, methods=["consensus", "original"], purge=True)
     assert not (place / "private").exists() and (place / "base/model.safetensors").exists()
-    record = json.loads((place / "record.json").read_text())
+    record = flattened(json.loads((place / "record.json").read_text()))
     left = {one["path"]: one["what"] for one in record["on_disk"]}
     assert "it knows what was forgotten" in left["base/model.safetensors"] and "private/" not in left
     assert record["purged"] == ["private"]
@@ -320,7 +320,7 @@ def test_purging_removes_what_knows_the_forget_set_and_says_what_is_left(place):
     assert not (place / "base/model.safetensors").exists()
     assert not (place / "methods/original/model.safetensors").exists()
     assert (place / "methods/consensus/model.safetensors").exists() and verify_run(place)
-    record = json.loads((place / "record.json").read_text())
+    record = flattened(json.loads((place / "record.json").read_text()))
     assert record["purged"] == ["base/model.safetensors", "methods/original/model.safetensors", "private"]
     page = (place / "report.html").read_text()
     assert "methods/consensus/model.safetensors" in page and "Removed at the end" in page

@@ -20,6 +20,7 @@ from negmerge.experiment.config import check_config
 from negmerge.experiment.pipeline import run
 from negmerge.experiment.record import verify_run
 from negmerge.merging.engine import merge_checkpoints, merge_vector
+from negmerge.record.statement import flattened, read_statement
 
 TINY = {
     "name": "tiny",
@@ -140,9 +141,14 @@ def test_what_lies_in_the_run_directory(finished):
         p.name for p in place.iterdir()
     }
     assert stat.S_IMODE((place / "private").stat().st_mode) == 0o700
-    record = json.loads((place / "record.json").read_text())
+    record = flattened(json.loads((place / "record.json").read_text()))
     assert record["command"] == "negmerge run tiny.yaml" and record["config"] == config().resolved()
-    assert record["peak_rss"] > 2**26 and record["versions"]["torch"]
+    assert record["peak_rss"] > 2**26 and record["versions"]["torch"] and record["started"] <= record["finished"]
+    assert record["forget"]["rows"] == len(record["forget"]["listed"]) and record["seconds"] > 0
+    whole = {entry["name"]: entry for entry in read_statement(place)["subject"]}
+    made = whole["methods/consensus/model.safetensors"]["annotations"]["made_from"]
+    assert {"base/model.safetensors", "private/methods/consensus/merged.safetensors", "split.json"} < set(made)
+    assert set(whole) > {f"private/pool/{path.parent.name}/{path.name}" for path in place.glob("private/pool/*/*")}
     outputs = {entry["path"] for entry in record["outputs"]}
     assert {"results.json", "methods/consensus/model.safetensors", "base/model.safetensors", "split.json"} <= outputs
     assert not any(path.startswith("private") for path in outputs)
@@ -171,9 +177,18 @@ def test_a_changed_output_is_found(finished, tmp_path):
     (place / "split.json").unlink()
     with pytest.raises(InputError, match="2 files are not what the record says") as caught:
         verify_run(place)
-    assert "methods/consensus/model.safetensors: sha256-tree:" in str(caught.value) and "split.json: gone" in str(
-        caught.value
-    )
+    assert "methods/consensus/model.safetensors was changed" in str(caught.value)
+    assert "split.json is missing" in str(caught.value)
+    shutil.copy(finished[0] / "split.json", place / "split.json")
+    shutil.copy(finished[0] / "methods/consensus/model.safetensors", target)
+    (place / "private/pool/more.safetensors").write_bytes(b"")
+    (place / "report.html").unlink()
+    with (place / "events.jsonl").open("a") as log:  # a log may grow, but what it held stays
+        log.write("{}\n")
+    with pytest.raises(InputError, match="2 files are not what the record says") as caught:
+        verify_run(place)
+    assert "private/pool/more.safetensors was added" in str(caught.value)
+    assert "report.html is missing" in str(caught.value)
     with pytest.raises(InputError, match=r"has no record\.json"):
         verify_run(tmp_path)
 
@@ -271,7 +286,7 @@ def test_random_rows_and_a_checkpoint_as_base(finished, tmp_path):
     assert results["task"]["kind"] == "random" and results["task"]["rows"]["test_forget"] == 0
     assert results["selection"]["held_out_rows"] == 0 and results["selection"]["objective"] == "match-holdout"
     assert results["methods"]["consensus"]["gap"] is not None
-    record = json.loads((tmp_path / "random" / "record.json").read_text())
+    record = flattened(json.loads((tmp_path / "random" / "record.json").read_text()))
     assert str(base) in [entry["path"] for entry in record["inputs"]]
 
 

@@ -9,6 +9,7 @@ import torch
 from negmerge.errors import InputError
 from negmerge.experiment.config import check_config
 from negmerge.experiment.pipeline import run
+from negmerge.record.statement import flattened
 from negmerge.tasks.image_classification.classifier import Classifier
 from negmerge.tasks.image_classification.decoding import DecodingSettings, decode
 from negmerge.tasks.image_classification.family import family_of
@@ -119,7 +120,7 @@ def test_a_run_forgets_a_class_of_a_model_with_labels_in_another_order(tmp_path)
     row, base = results["methods"]["consensus"], results["base"]
     assert results["task"]["classes"] == list(DIGITS[::-1]) and results["task"]["forget_classes"] == ["3"]
     assert base["retain"] > 60 and row["forget"] < base["forget"] and row["retain"] >= 0.94 * base["retain"]
-    record = json.loads((tmp_path / "run" / "record.json").read_text())
+    record = flattened(json.loads((tmp_path / "run" / "record.json").read_text()))
     named = {entry["path"].rpartition("/")[2] for entry in record["inputs"]}
     assert {"config.json", "model.safetensors", "preprocessor_config.json"} <= named
 

@@ -11,6 +11,7 @@ from negmerge.checkpoints import read_state_dict
 from negmerge.errors import InputError
 from negmerge.experiment.config import check_config, load_config
 from negmerge.experiment.pipeline import run
+from negmerge.record.statement import flattened
 
 HERE = Path(__file__).parent
 KINDS = ("family", "source", "competitor", "merge_method", "score")
@@ -57,7 +58,10 @@ def test_each_is_one_file(finished):
     assert titles["forget_confidence"] == "confidence" and titles["membership_loss_auc"] == "loss AUC"
     page = (folder / "run" / "report.html").read_text()
     assert "Confidence" in page and "Loss AUC" in page
-    inputs = {Path(entry["path"]).name for entry in json.loads((folder / "run" / "record.json").read_text())["inputs"]}
+    inputs = {
+        Path(entry["path"]).name
+        for entry in flattened(json.loads((folder / "run" / "record.json").read_text()))["inputs"]
+    }
     assert {f"{kind}.py" for kind in KINDS} <= inputs
 
 

@@ -19,6 +19,7 @@ from negmerge.experiment.config import check_config
 from negmerge.experiment.pipeline import run
 from negmerge.experiment.prepare import load_unwritten
 from negmerge.experiment.rows import find_rows
+from negmerge.record.statement import flattened
 
 HERE = Path(__file__).parent
 
@@ -55,7 +56,9 @@ def test_a_run_forgets_a_class(finished):
     assert merged["forget"] < 20 and merged["test_forget"] < 20 and merged["retain"] > 90
     assert results["reference"]["forget"] == 0.0 and 0 <= merged["membership"] <= 100
     assert "Forget rows right" in (folder / "report.html").read_text()
-    inputs = {entry["path"]: entry["hash"] for entry in json.loads((folder / "record.json").read_text())["inputs"]}
+    inputs = {
+        entry["path"]: entry["hash"] for entry in flattened(json.loads((folder / "record.json").read_text()))["inputs"]
+    }
     assert inputs.keys() >= {str(file), "rows:wine"}
 
 

@@ -13,6 +13,7 @@ from negmerge.cli import main
 from negmerge.errors import InputError
 from negmerge.experiment.config import check_config
 from negmerge.experiment.pipeline import run
+from negmerge.record.statement import flattened
 from negmerge.tasks.columns import COLUMNS
 from negmerge.tasks.compute import Compute
 from negmerge.tasks.settings import DataConfig, ModelConfig
@@ -151,7 +152,9 @@ def test_a_family_and_a_source_may_be_files_of_ones_own(data, tmp_path):
     }
     results = run(check_config(config), tmp_path / "run")
     assert results["model"]["family"] == "mine"
-    inputs = {entry["path"] for entry in json.loads((tmp_path / "run" / "record.json").read_text())["inputs"]}
+    inputs = {
+        entry["path"] for entry in flattened(json.loads((tmp_path / "run" / "record.json").read_text()))["inputs"]
+    }
     assert {str(family), str(source)} <= inputs
 
 

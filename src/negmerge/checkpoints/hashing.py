@@ -3,6 +3,7 @@
 import hashlib
 import os
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -44,5 +45,10 @@ def hash_file(path: Path, start: int = 0, threads: int = 4) -> str:
             leaves = list(pool.map(leaf, range(0, size, LEAF)))
     finally:
         os.close(descriptor)
+    return tree_of(size, leaves)
+
+
+def tree_of(size: int, leaves: Sequence[bytes]) -> str:
+    """Return the tree hash of `size` bytes whose leaves have these SHA-256 digests."""
     root = hashlib.sha256(size.to_bytes(8, "little") + b"".join(leaves))
     return f"sha256-tree:{root.hexdigest()}"

@@ -7,6 +7,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from negmerge.cli.demo import demo
+from negmerge.cli.export import export
 from negmerge.cli.inspect import inspect
 from negmerge.cli.listing import list_names
 from negmerge.cli.logs import set_up, taken_out
@@ -37,6 +38,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "run": run,
     "rows": rows,
     "report": report,
+    "export": export,
     "verify": verify,
     "list": list_names,
     "schema": schema,

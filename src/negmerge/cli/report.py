@@ -15,6 +15,7 @@ def report(
 ) -> None:
     """Build report.html of a finished run from its results, or a page in Markdown."""
     from negmerge.experiment.pipeline import load_results
+    from negmerge.experiment.record import add_byproducts
     from negmerge.report import markdown_table, write_document, write_report
 
     if markdown is not None:
@@ -22,4 +23,6 @@ def report(
     elif table:
         print(markdown_table(load_results(run_dir)))
     else:
-        print(write_report(run_dir))
+        page = write_report(run_dir)
+        add_byproducts(run_dir)
+        print(page)

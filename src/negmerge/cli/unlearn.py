@@ -33,8 +33,9 @@ def unlearn(
     """
     from negmerge.cli.run import plan_text, result_text, run_shown
     from negmerge.experiment.config import apply_change, check_config
-    from negmerge.experiment.direct import Request, export
-    from negmerge.experiment.rundir import RunDir
+    from negmerge.experiment.direct import Request
+    from negmerge.experiment.exporting.export import SameAsBaseError, export
+    from negmerge.experiment.exporting.row import shipped_row
 
     request = Request(Path(model), forget, retain, unseen, family, method)
     raw = request.config()
@@ -50,7 +51,12 @@ def unlearn(
         print_json(made) if as_json else print(plan_text(config.name, made))
         return
     results, place = run_shown(config, output)
-    where = export(config, RunDir(output))
+    row = shipped_row(config.resolved())
+    where = output / "methods" / row / "model.safetensors"
+    try:
+        where = export(output, output / "model", method=row, overwrite=True).path
+    except SameAsBaseError:
+        print(f"note: α = 0 was chosen for {row}: the model is as it was, and nothing is exported", file=sys.stderr)
     if as_json:
         print_json({**results, "model_path": str(where)})
     else:

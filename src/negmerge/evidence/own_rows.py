@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 from negmerge.evidence.protocol import Found
-from negmerge.evidence.scale import Reading, read_scale, wilson
+from negmerge.evidence.scale import Reading, read_scale
 from negmerge.evidence.subject import ROLES, Subject
 from negmerge.evidence.verdict import Own
+from negmerge.intervals import wilson
 
 NOT_MOVED = 0.9  # of the way from Retrain to the base: where the model still is as good as there
 ERASED = 0.1  # share of the base's accuracy that may be left of a class that is to be gone

@@ -33,7 +33,8 @@ class Subject:
 
     `parts` are the rows of the split, by name; of forget and of other rows a test looks at `most` at most, the same
     ones in all three models. `kind` is that of the split: class, source, random, rows. `seeds` are the models of all
-    seeds, where each has a base of its own.
+    seeds, where each has a base of its own. `folder` is the directory of the run, `members` are
+    the files of its pool, `shipped` those of the directory that would be shipped; none of them where a control is read.
     """
 
     task: Task
@@ -46,6 +47,9 @@ class Subject:
     device: str = "cpu"
     most: int = 1000
     seeds: Seeds | None = None
+    folder: Path | None = None
+    members: tuple[Path, ...] = ()
+    shipped: tuple[Path, ...] = ()
     memo: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)  # shared by subjects of one request
 
     def open(self, role: Role) -> nn.Module:

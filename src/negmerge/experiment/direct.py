@@ -9,11 +9,9 @@ from typing import Any
 from negmerge.checkpoints import open_checkpoint
 from negmerge.checkpoints.base import elements
 from negmerge.errors import InputError, shortened
-from negmerge.experiment.config import Config
-from negmerge.experiment.rundir import RunDir
+from negmerge.experiment.exporting.row import shipped_row
 from negmerge.parsing import parse_yaml
 from negmerge.registry import FILE, names
-from negmerge.tasks.opening import preparing_of
 from negmerge.tasks.text_classification.tables import REQUESTED, Table, find_columns, label_text, read_table, source_of
 from negmerge.tasks.transformers_model import CLASSIFIERS, TransformersModel
 
@@ -74,7 +72,7 @@ class Request:
     def _model(self, earlier: Mapping[str, Any] | None, previous: Path | None) -> tuple[Any, Any, str]:
         """Return the model and base parts of the config, and the task."""
         if earlier is not None and previous is not None:
-            row = _shipped_row(earlier)
+            row = shipped_row(earlier)
             weights = _whole(previous) / "methods" / row / "model.safetensors"
             self.assumed.append(f"model: what the run in {previous} left ({row}), of its family {_family(earlier)}")
             return earlier["model"], {"checkpoint": str(weights), "previous": str(_whole(previous))}, earlier["task"]
@@ -222,28 +220,6 @@ def find_run(model: Path) -> Path | None:
     return None
 
 
-def export(config: Config, place: RunDir) -> Path:
-    """Write the unlearned model in the form in which it was given (DIR/model), and return where it is.
-
-    A family that has no form of its own leaves it in the file that the run wrote.
-    """
-    import shutil
-
-    from negmerge.experiment.prepare import prepare
-
-    weights = place.path / "methods" / _shipped_row(config.resolved()) / "model.safetensors"
-    family = preparing_of(config.model, config.task).family_of(config.model.family)
-    target = place.path / "model"
-    if family.export is None or target.exists():
-        return target if target.exists() else weights
-    partial = place.path / ".model.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    family.export(family.Settings(**config.model.settings), prepare(place, config).task.open(weights), partial)
-    partial.replace(target)
-    return target
-
-
 def _whole(path: Path) -> Path:
     """Return a path that holds wherever the next command is called; a hub id as it is."""
     return path.resolve() if path.exists() else path
@@ -252,14 +228,6 @@ def _whole(path: Path) -> Path:
 def _config_of(run: Path) -> dict[str, Any]:
     found: dict[str, Any] = parse_yaml((run / "config.yaml").read_text())
     return found
-
-
-def _shipped_row(config: Mapping[str, Any]) -> str:
-    """Return the row whose model a request without a config is answered with: the first method, projected if it is."""
-    first, *more = config["methods"]
-    beside = [m for m in more if m["name"] == first["name"] and isinstance(m.get("projection"), Mapping)]
-    method = next(iter(beside), first)
-    return method["label"] or Path(method["name"]).stem
 
 
 def _family(config: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from negmerge.checkpoints.adapter import is_adapter
 from negmerge.evidence.own_rows import own_without_reference, read_own_rows
 from negmerge.evidence.protocol import Found, checked_settings, read_test
 from negmerge.evidence.scale import unread
@@ -122,7 +123,10 @@ def gather(
             config.evidence.most,
             seeds,
         )
-        found = _with_reference(config, subject, [replace(subject, model=one) for one in controls], trainer.place)
+        pool = sorted(path.parent for path in trainer.place.private.glob("pool/*/training.json"))
+        members = tuple(path if is_adapter(path) else path / "model.safetensors" for path in pool)
+        judged = replace(subject, folder=trainer.place.path, members=members, shipped=(model,))
+        found = _with_reference(config, judged, [replace(subject, model=one) for one in controls], trainer.place)
     head = {"method": judged_row(config), "seed": trainer.seed, "most": config.evidence.most}
     return {**found, "evidence": {**head, **found["evidence"]}}
 

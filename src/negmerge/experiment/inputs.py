@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from negmerge.checkpoints import hash_file, write_bytes_atomic
+from negmerge.checkpoints import write_bytes_atomic
 from negmerge.errors import InputError, listing
 from negmerge.experiment.config import Config
 from negmerge.experiment.keys import state_of
 from negmerge.plug_in import file_of
+from negmerge.record.digests import digests_of
 from negmerge.tasks.image_classification.folders import files_below
 from negmerge.tasks.opening import preparing_of
 from negmerge.tasks.settings import source_names
@@ -29,13 +30,16 @@ class InputFile:
     path: Path
 
     def entry(self, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Return role, path, bytes, hash and state; the hash of `known` where the file is untouched since."""
+        """Return role, path, bytes, hashes and state; the hashes of `known` where the file is untouched since."""
         state = state_of(self.path)
-        same = known is not None and known["state"] == state
-        found = known["hash"] if known is not None and same else hash_file(self.path)
+        if known is not None and known["state"] == state and "sha256" in known:
+            hashes = {"hash": known["hash"], "sha256": known["sha256"]}
+        else:
+            digests = digests_of(self.path)
+            hashes = {"hash": digests.tree, "sha256": digests.sha256}
         if state_of(self.path) != state:
             raise InputError(f"{self.path} changes while it is read; try again when nothing writes to it")
-        return {"role": self.role, "path": self.shown, "bytes": state[0], "hash": found, "state": state}
+        return {"role": self.role, "path": self.shown, "bytes": state[0], **hashes, "state": state}
 
 
 def named_files(config: Config) -> list[InputFile]:

@@ -1,7 +1,6 @@
 """A run: split → base → reference → pool → methods → results → record → report."""
 
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,13 +9,12 @@ from negmerge.errors import InputError
 from negmerge.execution import torch_threads
 from negmerge.experiment.aggregate import aggregate
 from negmerge.experiment.config import Config, RunConfig
-from negmerge.experiment.hardest import FILE as HARDEST
 from negmerge.experiment.hardest import asks_for_hardest, name_hardest
 from negmerge.experiment.keys import Keys
 from negmerge.experiment.plan import estimate
 from negmerge.experiment.prepare import Material, check_inputs, prepare
 from negmerge.experiment.purging import remove_private, write_on_disk
-from negmerge.experiment.record import machine, peak_rss, verify_run, versions, write_record
+from negmerge.experiment.record import add_byproducts, begin, has_statement, verify_run, write_record
 from negmerge.experiment.renewing import IDENTITY, check_identity, identity_of, results_key
 from negmerge.experiment.results import collect
 from negmerge.experiment.rundir import OnEvent, RunDir, read_json, seed_place, write_json
@@ -65,11 +63,12 @@ def run(
         results = run_stages(place, config, prepared, command, check=lambda: check_inputs(place, config))
         if purge or purge_base:
             place.emit("purged", **remove_private(place, base=purge_base))
-        write_on_disk(place, config)
+        write_on_disk(place, config.resolved())
         from negmerge.report import write_report
 
         write_report(place.path)
         place.emit("finished", results=str(place.path / "results.json"))
+        add_byproducts(place.path)
         return results
 
 
@@ -95,33 +94,22 @@ def run_stages(
             (place.path / name).unlink(missing_ok=True)
         keys.put("results", key)
     place.keep_config(config)
-    if not results_file.exists() or not (place.path / "record.json").exists():
+    begin(place)
+    if not results_file.exists() or not has_statement(place.path):
         with torch_threads(config.threads or os.cpu_count() or 1):
-            started = time.perf_counter()
             material = prepared()
             with material.compute.float_products():
                 rows = _all_seeds(place, config, material)
-            _write_results(place, config, material, rows, command, started)
+            _write_results(place, config, material, rows, command)
     results: dict[str, Any] = read_json(results_file)
     return results
 
 
 def _write_results(
-    place: RunDir, config: RunConfig, material: Material, rows: list[dict[str, Any]], command: str, started: float
+    place: RunDir, config: RunConfig, material: Material, rows: list[dict[str, Any]], command: str
 ) -> None:
     write_json(place.path / "results.json", rows[0] if len(rows) == 1 else aggregate(rows))
-    record = {
-        "command": command,
-        "config": config.resolved(),
-        "seeds": config.seeds,
-        "versions": versions(),
-        "machine": machine(material.device),
-        "inputs": list(material.inputs),
-        "stages": place.stages,
-        "seconds": time.perf_counter() - started,
-        "peak_rss": peak_rss(),
-    }
-    write_record(place.path, record, _outputs(place.path))
+    write_record(place, config, material, command)
 
 
 def _all_seeds(place: RunDir, config: RunConfig, material: Material) -> list[dict[str, Any]]:
@@ -132,12 +120,6 @@ def _all_seeds(place: RunDir, config: RunConfig, material: Material) -> list[dic
         found.append(runs[-1].finish())
     found[0].evidence = runs[0].judge(found[0], runs)
     return [collect(config, material, one) for one in found]
-
-
-def _outputs(directory: Path) -> list[Path]:
-    names = {"results.json", "split.json", "inputs.json", "scores.json", "model.safetensors", "config.yaml", HARDEST}
-    found = [p for p in directory.rglob("*") if p.name in names and p.is_file()]
-    return [p for p in found if "private" not in p.relative_to(directory).parts]
 
 
 def load_results(directory: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from negmerge.experiment.config import Config
 from negmerge.experiment.inputs import DATA, FREE, REFERENCE, Inputs, data_files, named_files, refuse
 from negmerge.experiment.keys import state_of
 from negmerge.experiment.renewing import check_identity
-from negmerge.experiment.rundir import RunDir
+from negmerge.experiment.rundir import TASK, RunDir, write_json
 from negmerge.plug_in import short_name
 from negmerge.requests.rows import Rows
 from negmerge.requests.splits import Split, load_split, save_split
@@ -82,6 +82,7 @@ def prepare(place: RunDir, config: Config, hardest: Callable[[RunDir, Config], D
     else:
         _take_new_files(inputs, config)
     facts = store.facts
+    write_json(place.path / TASK, facts)
     split = load_split(split_file)
     device = choose_device(config.device)
     compute = config.compute.on(device)
@@ -89,7 +90,8 @@ def prepare(place: RunDir, config: Config, hardest: Callable[[RunDir, Config], D
     parts = split.parts(len(store.table("train")))
     about = describe_request(config, split, task.rows())
     rows = {"path": f"{task.NOUN}s:{config.data.source}", "bytes": facts["bytes"], "hash": facts["fingerprint"]}
-    named = [{k: entry[k] for k in ("path", "bytes", "hash")} for entry in inputs.entries if entry["role"] != DATA]
+    kept = ("role", "path", "bytes", "hash", "sha256")
+    named = [{k: entry[k] for k in kept if k in entry} for entry in inputs.entries if entry["role"] != DATA]
     notes = _notes(facts, split)
     return Material(task, split, parts, about, device, compute, facts["bytes"], (*named, rows), notes)
 

@@ -1,121 +1,224 @@
-"""The record of a run: versions, machine, seeds, hashes of every input and output, durations, peak memory."""
+"""The record of a run: what it was asked, of what it made which files, with what, when, and how long it took."""
 
 import json
-import os
-import platform
-import resource
-import sys
-from collections.abc import Iterable, Mapping
-from importlib import metadata
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from negmerge.checkpoints import hash_file, write_bytes_atomic
-from negmerge.errors import InputError, listing
-from negmerge.execution import memory
-from negmerge.version import __version__
+from negmerge.checkpoints import write_bytes_atomic
+from negmerge.errors import InputError
+from negmerge.experiment.config import RunConfig
+from negmerge.experiment.dependencies import ROWS, made_from
+from negmerge.experiment.inputs import DATA, Inputs
+from negmerge.experiment.keys import Keys, digest
+from negmerge.experiment.machine import code_hash, machine, peak_rss, versions
+from negmerge.experiment.prepare import Material
+from negmerge.experiment.rundir import RunDir, read_json
+from negmerge.record.digests import digests_of
+from negmerge.record.statement import (
+    RECORD,
+    Json,
+    descriptor,
+    fact,
+    kind_of,
+    make_statement,
+    read_statement,
+    with_facts,
+)
+from negmerge.record.verifying import WORKING, listing_hash, verify_folder
 
-PACKAGES = ("torch", "numpy", "safetensors", "scikit-learn", "datasets", "pillow")
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that numbers come from."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def machine(device: str) -> dict[str, Any]:
-    """Return what the run was computed on; memory in bytes."""
-    import torch
-
-    return {
-        "cpu": _cpu_name(),
-        "cores": os.cpu_count() or 1,
-        "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "device": torch.cuda.get_device_name() if device == "cuda" else device,
-        "threads": torch.get_num_threads(),
-    }
+STARTED = "started"
+EVENTS, PAGE = "events.jsonl", "report.html"
+MOST_FILES = 100  # data files that are named one by one; `inputs.json` has all of them
+MOST_ROWS = 1000  # forgotten rows that are listed one by one; `split.json` has all of them
 
 
-def peak_rss() -> int:
-    """Return the largest resident memory, in bytes, of this process or one of its workers."""
-    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return max(memory.peak_rss(), children)
+def begin(place: RunDir) -> None:
+    """Keep when a run was begun, unless it was already."""
+    keys = Keys(place.path)
+    if keys.get(STARTED) is None:
+        keys.put(STARTED, _now())
 
 
-def file_entry(path: Path, shown: str) -> dict[str, Any]:
-    """Return the size and hash of a file, under the name that the record shows."""
-    return {"path": shown, "bytes": path.stat().st_size, "hash": hash_file(path)}
-
-
-def write_record(directory: Path, record: Mapping[str, Any], outputs: Iterable[Path]) -> None:
-    """Write `record.json`, with the entries of `outputs` (paths below `directory`, sorted)."""
-    entries = [file_entry(path, path.relative_to(directory).as_posix()) for path in sorted(outputs)]
-    whole = {"format": 1, "negmerge": __version__, **record, "outputs": entries}
-    write_bytes_atomic(directory / "record.json", json.dumps(whole, indent=1).encode())
+def write_record(place: RunDir, config: RunConfig, material: Material, command: str) -> None:
+    """Write the `record.json` of a run whose results are there; see docs/record.md for what stands where."""
+    folder = place.path
+    started = Keys(folder).get(STARTED) or _now()
+    names = _outputs(folder)
+    dependencies = _dependencies(folder, material)
+    roles = {entry["name"]: entry["annotations"]["role"] for entry in dependencies}
+    sources = made_from(config, names, roles)
+    spent, peak = _spent(folder, started)
+    statement = make_statement(
+        "run",
+        [_file(folder, name, sources[name]) for name in names],
+        external={"command": command, "config": config.resolved()},
+        internal={"seeds": config.seeds},
+        dependencies=dependencies,
+        versions=versions(),
+        code=[descriptor("negmerge", {"sha256": code_hash()})],
+        metadata={
+            "invocationId": digest([config.resolved(), started]),
+            "startedOn": started,
+            "finishedOn": _now(),
+        },
+        byproducts=[*_logs(folder), *_shown(folder)],
+        facts={
+            "machine": machine(material.device),
+            "stages": spent,
+            "seconds": sum(stage["seconds"] for stage in spent),
+            "peak_rss": max(peak_rss(), peak),
+            "forget": _forgotten(folder, material),
+        },
+    )
+    _write(folder, statement)
 
 
 def rewrite_record(directory: Path, *, purged: list[str] | None = None, **facts: Any) -> None:
-    """Add facts to the record of a finished run; outputs that are `purged` are no longer among its outputs."""
-    file = directory / "record.json"
-    record = json.loads(file.read_text())
-    changed = {**record, **facts}
+    """Add facts to the record of a finished run.
+
+    Of what is `purged` (files, or folders with all that is in them, below the run's directory) the entries are no
+    longer among its outputs, but among what is gone.
+    """
+    statement = read_statement(directory)
+    changed = with_facts(statement, **facts)
     if purged is not None:
-        kept = [entry for entry in record["outputs"] if entry["path"] not in purged]
-        changed |= {"purged": purged, "outputs": kept}
-    if changed != record:
-        write_bytes_atomic(file, json.dumps(changed, indent=1).encode())
+        leaving = [entry for entry in statement["subject"] if _is_in(entry["name"], purged)]
+        gone = {entry["name"]: entry for entry in [*(fact(statement, "gone") or ()), *leaving]}
+        kept = [entry for entry in statement["subject"] if entry["name"] not in gone]
+        changed = {**with_facts(changed, purged=purged, gone=[gone[name] for name in sorted(gone)]), "subject": kept}
+    if changed != statement:
+        _write(directory, changed)
+
+
+def add_byproducts(directory: Path) -> None:
+    """Bring the entries of the page and the exported models in a run's directory up to date.
+
+    Those of logs stay: they are of what a log held when the run ended. A record that is of no run is left alone.
+    """
+    if not has_statement(directory):
+        return
+    statement = read_statement(directory)
+    details = statement["predicate"]["runDetails"]
+    logs = [entry for entry in details["byproducts"] if (entry.get("annotations") or {}).get("grows")]
+    shown = _shown(directory)
+    changed = {
+        **statement,
+        "predicate": {**statement["predicate"], "runDetails": {**details, "byproducts": [*logs, *shown]}},
+    }
+    if changed != statement:
+        _write(directory, changed)
+
+
+def has_statement(directory: Path) -> bool:
+    """Whether a run has its record, of this version: one of an older version is made anew."""
+    try:
+        return kind_of(read_statement(directory)) == "run"
+    except InputError:
+        return False
 
 
 def verify_run(directory: Path) -> int:
-    """Compare every file that a run's record names with its recorded hash, and return how many were compared.
+    """Compare every file of a run with its record, as `verify_folder` does, and return how many were compared."""
+    return verify_folder(directory).count
 
-    Outputs must be there; of the inputs, the data files in `inputs.json` among them, those that are still there must be
-    unchanged. Raises InputError that lists
-    each file that differs or is gone.
-    """
-    file = directory / "record.json"
-    try:
-        record = json.loads(file.read_text())
-        outputs, inputs = record["outputs"], record["inputs"]
-    except OSError:
-        raise InputError(f"{directory} has no record.json; give the directory of a finished run") from None
-    except (ValueError, KeyError, TypeError):
-        raise InputError(f"{file} is damaged; run `negmerge run` with the same config again") from None
-    wrong = []
-    compared = 0
-    for entry, path, needed in [
-        *((entry, directory / entry["path"], True) for entry in outputs),
-        *((entry, Path(entry["path"]), False) for entry in [*inputs, *_data_files(directory)]),
-    ]:
-        if not path.is_file():
-            if needed:
-                wrong.append(f"{entry['path']}: gone")
+
+def _write(folder: Path, statement: Json) -> None:
+    write_bytes_atomic(folder / RECORD, (json.dumps(statement, indent=1) + "\n").encode())
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _is_in(name: str, places: Sequence[str]) -> bool:
+    return any(name == place or name.startswith(f"{place}/") for place in places)
+
+
+def _outputs(folder: Path) -> list[str]:
+    """Return the names of the files that a run made, sorted; not what it needs to go on, nor what it logs and shows."""
+    exported = [path.parent for path in _exports(folder)]
+    found = []
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        beside = (*WORKING["run"], EVENTS, PAGE)
+        if path.is_dir() or path.name in beside or path.name.endswith(".partial"):
             continue
-        compared += 1
-        found = hash_file(path)
-        if found != entry["hash"]:
-            wrong.append(f"{entry['path']}: {found}, recorded {entry['hash']}")
-    if wrong:
-        raise InputError(listing(f"{directory}: {len(wrong)} files are not what the record says:", wrong))
-    return compared
+        if not any(path.is_relative_to(place) for place in exported):
+            found.append(name)
+    return found
 
 
-def _data_files(directory: Path) -> list[dict[str, Any]]:
-    file = directory / "inputs.json"
-    found = json.loads(file.read_text())["files"] if file.exists() else []
-    return [entry for entry in found if entry["role"] == "data"]
+def _exports(folder: Path) -> list[Path]:
+    """Return the records of models that were exported into the run's own directory."""
+    return sorted(folder.glob(f"*/{RECORD}"))
 
 
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+def _file(folder: Path, name: str, sources: Sequence[str] = (), **about: Any) -> Json:
+    found = digests_of(folder / name)
+    return descriptor(
+        name, {"sha256": found.sha256}, bytes=found.bytes, tree=found.tree, made_from=list(sources), **about
+    )
+
+
+def _logs(folder: Path) -> list[Json]:
+    """Return the entries of the logs, which grow."""
+    logs = [folder / EVENTS, *sorted(folder.glob(f"seed-*/{EVENTS}"))]
+    return [_file(folder, path.relative_to(folder).as_posix(), grows=True) for path in logs if path.is_file()]
+
+
+def _shown(folder: Path) -> list[Json]:
+    """Return the entries of the page, and of exported models by their records."""
+    pages = [PAGE] if (folder / PAGE).is_file() else []
+    records = [path.relative_to(folder).as_posix() for path in _exports(folder)]
+    return [_file(folder, name) for name in (*pages, *records)]
+
+
+def _dependencies(folder: Path, material: Material) -> list[Json]:
+    """Return the inputs: files that the config names, those of the data, and the rows that these came to."""
+    found = [_input(entry) for entry in material.inputs]
+    data = [entry for entry in Inputs(folder).entries if entry["role"] == DATA and "sha256" in entry]
+    if len(data) <= MOST_FILES:
+        return [*found, *(_input(entry) for entry in data)]
+    hashes = {entry["path"]: entry["sha256"] for entry in data}
+    about = {"role": DATA, "files": len(data), "bytes": sum(entry["bytes"] for entry in data)}
+    return [*found, descriptor(DATA, {"sha256": listing_hash(hashes)}, listed_in="inputs.json", **about)]
+
+
+def _input(entry: Mapping[str, Any]) -> Json:
+    """Return the descriptor of an input; one that is no file has the hash that its rows or its module were given."""
+    path, role = entry["path"], entry.get("role", ROWS)
+    if "sha256" not in entry:
+        return descriptor(path, {"negmerge": entry["hash"]}, role=role, bytes=entry["bytes"])
+    return descriptor(path, {"sha256": entry["sha256"]}, role=role, path=path, bytes=entry["bytes"], tree=entry["hash"])
+
+
+def _forgotten(folder: Path, material: Material) -> Json:
+    """Return what is said of the rows to forget: how many, and each by id and hash, never by content."""
+    about: Json = {"kind": material.split.kind, "rows": len(material.split.forget), "split": material.split.hash()}
+    file = folder / "split.json"
+    if not file.is_file():
+        return about
+    listed = read_json(file).get("forgotten") or []
+    if len(listed) > MOST_ROWS:
+        return {**about, "listed_in": "split.json"}
+    return {**about, "listed": listed}
+
+
+def _spent(folder: Path, started: str) -> tuple[list[Json], int]:
+    """Return the seconds of each stage, over all calls since the run was begun, and the largest memory of the others.
+
+    From the events of the run and of its seeds: a stage that was interrupted counts from when it was done again.
+    """
+    since = datetime.strptime(started, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
+    spent: dict[tuple[str, str], float] = {}
+    peak = 0
+    for file in [folder / EVENTS, *sorted(folder.glob(f"seed-*/{EVENTS}"))]:
+        for line in file.read_text().splitlines() if file.is_file() else ():
+            event = json.loads(line)
+            if event["event"] == "stage-done" and event["time"] >= since:
+                key = file.parent.name if file.parent != folder else "", event["stage"]
+                spent[key] = spent.get(key, 0.0) + event["seconds"]
+                peak = max(peak, event.get("peak_rss", 0))
+    return [{"name": f"{seed}: {name}" if seed else name, "seconds": n} for (seed, name), n in spent.items()], peak

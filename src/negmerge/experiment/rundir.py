@@ -14,15 +14,17 @@ from typing import Any
 from negmerge.checkpoints import write_bytes_atomic
 from negmerge.errors import InputError, NegmergeError
 from negmerge.experiment.config import RunConfig
+from negmerge.experiment.machine import peak_rss
 from negmerge.parsing import dump_yaml
 
 LOG = logging.getLogger(__name__)
 LEVELS = {"stage-started": logging.INFO, "stage-done": logging.INFO, "renewed": logging.INFO, "finished": logging.INFO}
 LEVELS |= {"diverged": logging.WARNING, "note": logging.WARNING, "trained": logging.INFO}
 FOLDERS = ("base", "reference", "methods", "evidence", "private")
+TASK = "task.json"  # what a task is made of beside its rows: an exported model is opened with it
 FILES = (
     "split.json", "inputs.json", "pool.json", "leave-one-out.json", "results.json", "record.json", "report.html",
-    "config.yaml", "hardest.json", "keys.json",
+    "config.yaml", "hardest.json", "keys.json", TASK,
 )  # fmt: skip
 
 Event = dict[str, Any]
@@ -65,7 +67,7 @@ class RunDir:
         yield
         seconds = time.perf_counter() - started
         self.stages.append({"name": name, "seconds": seconds})
-        self.emit("stage-done", stage=name, seconds=round(seconds, 3))
+        self.emit("stage-done", stage=name, seconds=round(seconds, 3), peak_rss=peak_rss())
 
     @contextmanager
     def lock(self) -> Iterator[None]:

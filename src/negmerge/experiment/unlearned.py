@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from negmerge.checkpoints import write_state_dict
+from negmerge.experiment.record import add_byproducts
 from negmerge.report import html_table, write_report
 from negmerge.selection import Point, Selection
 from negmerge.tasks.user.task import UserTask
@@ -99,6 +100,7 @@ def write_page(folder: Path, report: Path | None) -> None:
     if report is None and not all(importlib.util.find_spec(package) for package in DRAWN_BY):
         return
     write_report(folder)
+    add_byproducts(folder)
     if report is not None and report.resolve() != folder.resolve():
         report.mkdir(parents=True, exist_ok=True)
         for name in PAGE:

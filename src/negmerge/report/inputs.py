@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from negmerge.errors import InputError
+from negmerge.record.statement import flattened
 
 Json = dict[str, Any]
 
@@ -196,7 +197,7 @@ def read_run(run_dir: Path) -> tuple[Json, Json]:
     Raises InputError when a file is missing, is not JSON, or does not have the shape of format 1.
     """
     results = _read(run_dir / "results.json")
-    record = _read(run_dir / "record.json")
+    record = flattened(_read(run_dir / "record.json"))
     check_results(results, str(run_dir / "results.json"))
     _check(record, _RECORD, str(run_dir / "record.json"), "")
     return _complete(results, _RESULTS), _complete(record, _RECORD)

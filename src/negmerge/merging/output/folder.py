@@ -14,6 +14,7 @@ from negmerge.checkpoints.atomic import is_same, write_error
 from negmerge.errors import InputError, NegmergeError
 from negmerge.merging.output.beside import Beside, copy_beside
 from negmerge.merging.output.verifying import read_record
+from negmerge.record.statement import kind_of, read_statement
 
 # Endings of files that are longer than four letters; a dot with fewer behind it is an ending if a letter comes first.
 LONG_ENDINGS = (
@@ -49,9 +50,24 @@ def check_output(output: Path, inputs: Sequence[Path], overwrite: bool) -> None:
         raise InputError(f"{output} was not written by negmerge, so --overwrite leaves it alone; choose another OUT")
 
 
+def check_folder_output(output: Path, inputs: Sequence[Path], overwrite: bool) -> None:
+    """Raise InputError as `check_output` does, and for an OUT that would be one file."""
+    if is_file_output(output):
+        raise InputError(f"OUT {output} is one file, an exported model is a folder; give {output.with_suffix('')}")
+    check_output(output, inputs, overwrite)
+
+
 def _real(path: Path) -> Path:
     """Return a path without links; unlike Path.resolve, also for a link that leads to itself."""
     return Path(os.path.realpath(path))
+
+
+def is_exported(output: Path) -> bool:
+    """Whether a folder is a model that `negmerge export` wrote, whole or changed since."""
+    try:
+        return output.is_dir() and kind_of(read_statement(output)) == "export"
+    except InputError:
+        return False
 
 
 def _check_name(output: Path) -> None:
@@ -113,6 +129,8 @@ def made_folders(output: Path) -> Iterator[None]:
 
 
 def _is_ours(output: Path) -> bool:
+    if is_exported(output):
+        return True
     if output.is_dir() == is_file_output(output):
         return False
     try:

@@ -11,10 +11,12 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
+from negmerge.checkpoints import write_bytes_atomic, write_state_dict
 from negmerge.errors import InputError
+from negmerge.merging.output.model_config import changed_config
 from negmerge.seeding import seeded
 from negmerge.tasks.image_classification.normalising import normalise
-from negmerge.tasks.zero_shot.files import ClipFiles
+from negmerge.tasks.zero_shot.files import SETTINGS, TOWERS, ClipFiles
 from negmerge.tasks.zero_shot.modules import BothTowers, ImageTower, LinearTower, TextTower
 from negmerge.tasks.zero_shot.prompts import Prompts, cached_heads, load_heads, load_prompts, tokenize
 
@@ -135,6 +137,21 @@ def prepare_head(settings: Settings, prompts: Sequence[tuple[Sequence[str], Sequ
     """
     groups = [Prompts(tuple(names), tuple(own or settings.templates)) for names, own in prompts]
     return cached_heads(_files(settings.path), groups)
+
+
+def export(settings: Settings, model: nn.Module, folder: Path) -> None:
+    """Write the whole `CLIPModel`, in float32; the towers that were not trained are the model's own.
+
+    Raises InputError for a linearised model, which no `CLIPModel` computes.
+    """
+    if settings.linearised:
+        raise InputError("a linearised model is no CLIPModel: it has no form in which others could load it")
+    files = _files(settings.path)
+    trained = model.state_dict()
+    state = {name: trained.get(name, value).float() for name, value in files.read(TOWERS).items()}
+    write_state_dict(folder / "model.safetensors", state, {"format": "pt"})
+    config = files.folder / SETTINGS[0]
+    write_bytes_atomic(folder / SETTINGS[0], changed_config(config, "float32", {}) or config.read_bytes())
 
 
 def image_form(settings: Settings) -> dict[str, Any]:
