@@ -9,7 +9,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import negmerge
 from negmerge.execution import memory
 from negmerge.version import __version__
 
@@ -31,7 +30,7 @@ def versions() -> dict[str, str]:
 
 def code_hash() -> str:
     """Return the SHA-256 of the lines `hash  name` of all files of negmerge's own code, sorted by name."""
-    root = Path(negmerge.__file__).parent
+    root = Path(__file__).resolve().parents[1]
     files = sorted(path for path in root.rglob("*") if path.is_file() and path.suffix != ".pyc")
     lines = (
         f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(root).as_posix()}\n" for path in files
