@@ -3,7 +3,6 @@
 import golden_runs
 import pytest
 
-
 LONG = {"digits-random": 7, "digits-table": 6, "clip": 5}
 RUNS = [pytest.param(n, marks=[pytest.mark.heavy(LONG[n])] if n in LONG else []) for n in golden_runs.NAMES]
 
