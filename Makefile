@@ -37,11 +37,12 @@ setup: $(STAMP)
 demo: $(STAMP)
 	$(BIN)/negmerge demo
 
+# worksteal: a file's tests stay in one process as long as there is work for both, so its fixtures are made once.
 test: $(STAMP)
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-all: $(STAMP)
-	$(BIN)/python -m pytest -n auto -m ''
+	$(BIN)/python -m pytest -n auto --dist worksteal -m ''
 
 heavy: $(STAMP)
 	$(BIN)/python -m pytest -n auto --dist load -m heavy --deadline $(DEADLINE)

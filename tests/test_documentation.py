@@ -21,6 +21,7 @@ LONG = {
     "adapter_pool.py": 8,
     "own_architecture.py": 8,
     "tabular_rows.py": 7,
+    "own_model.py": 6,
 }
 MODULES = sorted(m.name for m in pkgutil.walk_packages(negmerge.__path__, "negmerge.") if m.name != "negmerge.__main__")
 

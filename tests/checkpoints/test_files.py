@@ -244,7 +244,10 @@ while True:
 """
 
 
-@pytest.mark.parametrize("delay", [0.005, 0.02, 0.05, 0.11])
+LONG = pytest.mark.heavy(2)
+
+
+@pytest.mark.parametrize("delay", [0.005, pytest.param(0.02, marks=LONG), pytest.param(0.05, marks=LONG), 0.11])
 def test_a_killed_writer_leaves_a_whole_file_or_none(tmp_path, delay):
     target = tmp_path / "x.safetensors"
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(target)], stdout=subprocess.PIPE)

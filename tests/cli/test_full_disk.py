@@ -12,7 +12,8 @@ import torch
 
 from negmerge.checkpoints import write_state_dict
 
-OUTS = ["o.safetensors", "out", "shards"]
+# One file, a folder of one, and one of several: a folder is removed as a whole, however many files are in it.
+OUTS = ["o.safetensors", "out", pytest.param("shards", marks=pytest.mark.heavy(2))]
 
 
 @pytest.fixture(scope="module")

@@ -169,6 +169,7 @@ def clear(output):
 
 
 LONG = pytest.mark.heavy(3)
+OUTS = ["o.safetensors", pytest.param("out", marks=LONG)]
 CASES = [
     ("o.safetensors", False),
     pytest.param("out", False, marks=LONG),
@@ -189,7 +190,7 @@ def test_a_merge_killed_at_25_random_moments(inputs, tmp_path, name, overwrite):
     assert check_kills(inputs, tmp_path, name, overwrite, [draw.uniform(0, 1.2) for _ in range(25)]) >= 8
 
 
-@pytest.mark.parametrize("name", ["o.safetensors", "out"])
+@pytest.mark.parametrize("name", OUTS)
 def test_a_second_process_on_an_out_that_is_being_written(inputs, tmp_path, name):
     """The first is held while it writes, so that the second certainly meets it."""
     output = tmp_path / "place" / name
@@ -209,7 +210,7 @@ def test_a_second_process_on_an_out_that_is_being_written(inputs, tmp_path, name
     assert content(output) == whole and names(output.parent) == [name]
 
 
-@pytest.mark.parametrize("name", ["o.safetensors", "out"])
+@pytest.mark.parametrize("name", OUTS)
 def test_two_processes_at_the_same_time(inputs, tmp_path, name):
     output = tmp_path / "place" / name
     output.parent.mkdir()

@@ -193,6 +193,7 @@ def test_with_a_projection_the_projected_model_is_the_answer(trained, tmp_path, 
     assert 100 * right.float().mean().item() == pytest.approx(row["forget"], abs=1e-3)
 
 
+@pytest.mark.heavy(4)
 def test_a_class_folder_of_a_resnet_of_transformers(tmp_path, call):
     from PIL import Image
 

@@ -42,21 +42,28 @@ def test_the_error_of_a_job_is_raised(workers):
 
 SCRIPT = """
 import sys, time
+from pathlib import Path
 from negmerge.execution import run_jobs
+
+def begin(file):
+    Path(file).touch()
+    time.sleep(60)
+
 if __name__ == "__main__":
-    run_jobs(time.sleep, [60, 60], workers=2)
+    run_jobs(begin, sys.argv[1:], workers=2)
 """
 
 
 def test_workers_end_with_their_parent(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    parent = subprocess.Popen([sys.executable, str(script)])
-    deadline = time.monotonic() + 30
-    while len(children := _children(parent.pid)) < 3 and time.monotonic() < deadline:
-        time.sleep(0.2)  # two workers and multiprocessing's tracker
-    assert len(children) >= 2
-    time.sleep(4)  # let them start their watch
+    begun = [tmp_path / "a", tmp_path / "b"]
+    parent = subprocess.Popen([sys.executable, str(script), *map(str, begun)])
+    deadline = time.monotonic() + 120
+    while not all(file.exists() for file in begun) and time.monotonic() < deadline:
+        time.sleep(0.02)  # a worker that has begun a job has begun its watch
+    children = _children(parent.pid)
+    assert len(children) >= 2 and all(file.exists() for file in begun)
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait()
     while any(map(_alive, children)) and time.monotonic() < deadline:

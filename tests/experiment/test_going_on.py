@@ -218,22 +218,34 @@ def pictures(root, count):
             Image.new("L", (8, 8), 100 * label + i).save(root / name / f"{i:03}.png")
 
 
-@pytest.fixture
-def on_files(tmp_path, begun):
-    """A finished run whose base, reference, request and rows all came from files."""
-    pictures(tmp_path / "img", 20)
+@pytest.fixture(scope="module")
+def run_on_files(tmp_path_factory):
+    """A run whose base, reference, request and rows all came from files; it may be changed by whoever puts it back."""
+    folder = tmp_path_factory.mktemp("on-files") / "work"
+    pictures(folder / "img", 20)
     changes = {
-        "data": {"source": "image-folder", "path": str(tmp_path / "img"), "forget": {"files": str(tmp_path / "list")}}
+        "data": {"source": "image-folder", "path": str(folder / "img"), "forget": {"files": str(folder / "list")}}
     }
-    (tmp_path / "list").write_text("cat/003.png\ncat/007.png\n")
-    go_on(tmp_path / "one", data=changes["data"])
+    (folder / "list").write_text("cat/003.png\ncat/007.png\n")
+    go_on(folder / "one", data=changes["data"])
     for name in ("base", "reference"):
-        shutil.copy(tmp_path / "one/base/model.safetensors", tmp_path / f"{name}.safetensors")
-        changes[name] = {"checkpoint": str(tmp_path / f"{name}.safetensors")}
-    split = json.loads((tmp_path / "one" / "split.json").read_text())
+        shutil.copy(folder / "one/base/model.safetensors", folder / f"{name}.safetensors")
+        changes[name] = {"checkpoint": str(folder / f"{name}.safetensors")}
+    split = json.loads((folder / "one" / "split.json").read_text())
     assert {one["id"] for one in split["forgotten"]} <= {"cat/003.png", "cat/007.png"}
-    go_on(tmp_path / "run", **changes)
-    return tmp_path, changes
+    go_on(folder / "run", **changes)
+    return folder, changes
+
+
+@pytest.fixture
+def on_files(run_on_files):
+    """The same run, as it was when it had ended: its record names paths, so it stays in its place."""
+    folder, changes = run_on_files
+    kept = folder.with_name("kept")
+    if not kept.exists():
+        shutil.copytree(folder, kept)
+    shutil.rmtree(folder)
+    return shutil.copytree(kept, folder), changes
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,11 @@
 import golden_runs
 import pytest
 
+LONG = {"digits-random": 7, "digits-table": 6, "clip": 5}
+RUNS = [pytest.param(n, marks=[pytest.mark.heavy(LONG[n])] if n in LONG else []) for n in golden_runs.NAMES]
 
-@pytest.mark.parametrize("name", golden_runs.NAMES)
+
+@pytest.mark.parametrize("name", RUNS)
 def test_no_number_has_moved(name, tmp_path, monkeypatch):
     monkeypatch.setenv("NEGMERGE_CACHE", str(tmp_path / "cache"))
     kept, arithmetic = golden_runs.read(name)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,13 @@ def write_document(run_dir: Path, target: Path) -> Path:
 
 def render(results: Json, record: Json, forgotten: Sequence[Json] = ()) -> str:
     """Return the page as HTML; `forgotten` are the rows to forget, one by one."""
+    page: str = _template().render(context(results, record, forgotten))
+    return page + "\n"
+
+
+@cache  # compiling the templates takes longer than filling them
+def _template() -> Any:
+    """Return the template of the page."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -72,7 +80,7 @@ def render(results: Json, record: Json, forgotten: Sequence[Json] = ()) -> str:
     )
     for name in FILTERS:
         environment.filters[name] = getattr(numbers, name)
-    return environment.get_template("page.html.j2").render(context(results, record, forgotten)) + "\n"
+    return environment.get_template("page.html.j2")
 
 
 def context(results: Json, record: Json, forgotten: Sequence[Json] = ()) -> dict[str, Any]:

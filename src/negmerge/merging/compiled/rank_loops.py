@@ -47,6 +47,32 @@ def count_digits(places, kinds, start, length, known, high, low, floats, raw, co
 
 
 @compiled
+def _select(values, at):  # type: ignore[no-untyped-def]
+    """Return what sorting would put at place `at`, by Hoare's selection; numpy's own compiles for five seconds."""
+    low, high = 0, len(values) - 1
+    while low < high:
+        a, b, c = values[low], values[(low + high) // 2], values[high]
+        pivot = max(min(a, b), min(max(a, b), c))
+        i, j = low, high
+        while i <= j:
+            while values[i] < pivot:
+                i += 1
+            while values[j] > pivot:
+                j -= 1
+            if i <= j:
+                values[i], values[j] = values[j], values[i]
+                i += 1
+                j -= 1
+        if at <= j:
+            high = j
+        elif at >= i:
+            low = i
+        else:
+            break
+    return values[at]
+
+
+@compiled
 def select_whole(places, kinds, lengths, ranks, base, member, raw, found):  # type: ignore[no-untyped-def]
     """Find the magnitudes at ranks of whole tensors that fit the scratch, and return the state of each.
 
@@ -72,6 +98,5 @@ def select_whole(places, kinds, lengths, ranks, base, member, raw, found):  # ty
                 states[t] = NOT_FINITE
                 break
             for r in range(ranks.shape[1]):
-                at = n - ranks[t, r]
-                found[t, i - 1, r] = np.partition(values, at)[at]
+                found[t, i - 1, r] = _select(values, n - ranks[t, r])
     return states
