@@ -114,7 +114,7 @@ def measure(args) -> dict:
         run, vector = make_run(args, Path(temporary) / "run")
         prepared = time.perf_counter() - started
         selector, task = on_held_out_rows(run.selector), run.material.task
-        classifier, table = task.classifier, task.tables.both()
+        classifier, table = task.classifier, task.tables.both
         sets = {
             name: Encoded(*table.take(rows), classifier)
             for name, rows in selector.parts.items()

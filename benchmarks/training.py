@@ -30,7 +30,7 @@ from negmerge.tasks.image_classification.batches import ImageBatches, resident
 from negmerge.tasks.image_classification.classifier import Classifier
 from negmerge.tasks.image_classification.images import ImageSet, Source
 from negmerge.tasks.image_classification.pixels import CIFAR
-from negmerge.tasks.image_classification.store import Tables
+from negmerge.tasks.image_classification.store import tables_of
 from negmerge.tasks.image_classification.task import ImageClassification
 from negmerge.training import TrainSettings
 from negmerge.training.fitting import fit_rows
@@ -125,7 +125,7 @@ def steps(images: Tensor, labels: Tensor, device: str, workers: list[int]) -> It
         classifier = Classifier("cifar-resnet", {}, 10, (3, 32, 32), compute)
         model = classifier.place(classifier.build(), device)
         table = ImageSet(images, labels, tuple(str(number) for number in range(10)))
-        task = ImageClassification(classifier, Tables(Source(table, table)))
+        task = ImageClassification(classifier, tables_of(Source(table, table)))
 
         def ours(task: ImageClassification = task, model: nn.Module = model) -> None:
             with task.classifier.compute.float_products():

@@ -14,6 +14,7 @@ from negmerge.tasks.rows.row_set import RowSet, RowSource
 class TextSet(RowSet):
     """Texts [n], labels int64 [n] from 0, and the class names that the labels count.
 
+    >>> import torch
     >>> texts = TextSet(("good", "bad"), torch.tensor([1, 0]), ("no", "yes"))
     >>> len(texts), texts.counted_as(("maybe", "yes", "no")).labels.tolist()
     (2, [1, 2])
