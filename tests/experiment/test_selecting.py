@@ -12,7 +12,7 @@ from negmerge.errors import InputError
 from negmerge.experiment.config import check_config
 from negmerge.experiment.pipeline import run
 from negmerge.requests.splits import load_split
-from negmerge.scores import accuracy, holdout_distance, membership_svc_confidence
+from negmerge.scores import accuracy, holdout_distance, membership_svc
 from negmerge.seeding import derive_seed
 from negmerge.tasks.columns import COLUMNS, columns_of
 from negmerge.tasks.image_classification.classifier import Classifier
@@ -48,7 +48,7 @@ def measured(place, model, most=2000):
         pairs[name] = columns_of(predict(classifier, weights, images), labels, COLUMNS)
     parts = {name: accuracy(columns["correct"]) for name, columns in pairs.items()}
     sure = [pairs[name]["confidence"] for name in ("retain", "validation", "forget")]
-    parts["membership"] = membership_svc_confidence(*sure, seed=derive_seed(0, "selection attack"), most=most)
+    parts["membership"] = membership_svc(*sure, seed=derive_seed(0, "selection attack"), most=most)
     original = classifier.load(place / "base" / "model.safetensors")
     unseen = columns_of(predict(classifier, original, images), labels, COLUMNS)  # the last part: validation
     return parts, holdout_distance(pairs["forget"], unseen)

@@ -309,12 +309,12 @@ def test_match_reference_chooses_the_smallest_gap_to_the_twin(memorised):
         x, y = data.tensors
         return 100 * float((module(x).argmax(1) == y).float().mean())
 
-    from negmerge.scores import membership_svc_confidence
+    from negmerge.scores import membership_svc
 
     def attack(module):
         answers = [(module(data.tensors[0]).detach().double().softmax(1), data) for data in (retain, unseen, forget)]
         sure = [shares.gather(1, data.tensors[1][:, None])[:, 0] for shares, data in answers]
-        return membership_svc_confidence(*sure, seed=7)
+        return membership_svc(*sure, seed=7)
 
     sets = {"retain": retain, "forget": forget, "validation": unseen}
     by_hand = [abs(correct(done.model, data) - correct(twin, data)) for data in sets.values()]

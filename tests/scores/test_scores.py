@@ -11,6 +11,7 @@ from negmerge.errors import DivergedError, InputError, NegmergeError
 from negmerge.scores import average_gap, kolmogorov_smirnov
 from negmerge.scores.further.loss_auc import loss_auc
 from negmerge.scores.further.loss_tpr import loss_tpr
+from negmerge.scores.svc import fit_svc
 from negmerge.tasks.columns import COLUMNS, columns_of
 
 
@@ -36,7 +37,7 @@ def confidence(values, labels):
 
 def membership_svc_confidence(*pairs, **more):
     sure = [confidence(*pairs[i : i + 2]) for i in (0, 2, 4)]
-    return scores.membership_svc_confidence(*sure, **more)
+    return scores.membership_svc(*sure, **more)
 
 
 def holdout_distance(*pairs):
@@ -133,20 +134,18 @@ def test_membership_by_hand():
 
 
 def test_membership_trains_on_equally_many_and_at_most_so_many(monkeypatch):
-    import sklearn.svm
-
     seen = []
 
-    class Spy(SVC):
-        def fit(self, x, y):
-            seen.append((x.shape, x.dtype, y.tolist().count(1), y.tolist().count(0)))
-            return super().fit(x, y)
+    def spy(members, others, **settings):
+        seen.append((members.shape, others.shape, members.dtype, settings))
+        return fit_svc(members, others, **settings)
 
-    monkeypatch.setattr(sklearn.svm, "SVC", Spy)
+    monkeypatch.setattr("negmerge.scores.membership.fit_svc", spy)
     sets = *logits(90, seed=1, strength=4.0), *logits(60, seed=2), *logits(5, seed=3)
     membership_svc_confidence(*sets)
     membership_svc_confidence(*sets, most=20)
-    assert seen == [((120, 1), np.float64, 60, 60), ((40, 1), np.float64, 20, 20)]
+    settings = {"penalty": 3.0, "gamma": 1.0}
+    assert seen == [((n,), (n,), np.float64, settings) for n in (60, 20)]
 
 
 def test_membership_draws_by_its_seed():
@@ -166,7 +165,7 @@ def test_what_answers_with_nan_is_wrong():
 
 def test_membership_of_a_diverged_model():
     values, labels = logits(20)
-    with pytest.raises(NegmergeError, match="confidences of the forget rows hold NaN or Inf: the model has diverged"):
+    with pytest.raises(NegmergeError, match="the forget rows holds NaN or Inf: the model has diverged"):
         membership_svc_confidence(values, labels, values, labels, values * float("nan"), labels)
 
 

@@ -4,7 +4,7 @@ from negmerge.scores.accuracy import accuracy, accuracy_by_group, accuracy_of
 from negmerge.scores.gap import Gap, average_gap
 from negmerge.scores.holdout import HOLDOUT, holdout_distance, kolmogorov_smirnov
 from negmerge.scores.loss import mean_loss, mean_loss_of
-from negmerge.scores.membership import membership_svc_confidence, svc_confidence
+from negmerge.scores.membership import membership_svc, svc_confidence, svc_score
 from negmerge.scores.score import Columns, Draw, Need, Observed, Role, Score, columns_needed
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "kolmogorov_smirnov",
     "mean_loss",
     "mean_loss_of",
-    "membership_svc_confidence",
+    "membership_svc",
     "svc_confidence",
+    "svc_score",
 ]

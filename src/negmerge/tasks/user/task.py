@@ -167,7 +167,7 @@ class UserClassifier(UserTask):
     classes: int = field(default=0)
     next_token: bool = field(default=False)
 
-    COLUMNS: ClassVar[tuple[str, ...]] = ("correct", "loss", "confidence")
+    COLUMNS: ClassVar[tuple[str, ...]] = ("correct", "loss", "confidence", "entropy", "modified_entropy")
 
     @property
     def scores(self) -> tuple[Score, ...]:
@@ -196,8 +196,7 @@ class UserClassifier(UserTask):
     def observe(
         self, model: nn.Module, parts: Mapping[str, Tensor], columns: Mapping[str, Sequence[str]]
     ) -> Mapping[str, Columns]:
-        """Return columns of parts, one part after the other: `correct` and `confidence` of each answer, `loss` of each
-        row."""
+        """Return columns of parts, one part after the other: of each answer (see `columns_of`), `loss` of each row."""
         model.eval()
         return {part: self._answers(model, rows, columns[part]) for part, rows in parts.items()}
 
