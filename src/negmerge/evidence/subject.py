@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,6 +36,7 @@ class Subject:
     ones in all three models. `kind` is that of the split: class, source, random, rows. `seeds` are the models of all
     seeds, where each has a base of its own. `folder` is the directory of the run, `members` are
     the files of its pool, `shipped` those of the directory that would be shipped; none of them where a control is read.
+    `references` are further Retrains, of which `model` is none.
     """
 
     task: Task
@@ -50,6 +52,7 @@ class Subject:
     folder: Path | None = None
     members: tuple[Path, ...] = ()
     shipped: tuple[Path, ...] = ()
+    references: tuple[Path, ...] = ()
     memo: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)  # shared by subjects of one request
 
     def open(self, role: Role) -> nn.Module:
@@ -60,6 +63,11 @@ class Subject:
         """Return a model in evaluation mode that nobody changes: opened once."""
         model: nn.Module = self.once((getattr(self, role), "model"), lambda: self.open(role))
         return model
+
+    def further(self) -> Iterator[nn.Module]:
+        """Yield the further Retrains in evaluation mode: models that never saw the forget rows, and are not judged."""
+        for path in self.references:
+            yield self.once((path, "model"), partial(self.task.open, path, self.device))
 
     def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
         """Return what is made at the first call with this key: what another subject of the request needs as well."""

@@ -125,8 +125,12 @@ def gather(
         )
         pool = sorted(path.parent for path in trainer.place.private.glob("pool/*/training.json"))
         members = tuple(path if is_adapter(path) else path / "model.safetensors" for path in pool)
-        judged = replace(subject, folder=trainer.place.path, members=members, shipped=(model,))
-        found = _with_reference(config, judged, [replace(subject, model=one) for one in controls], trainer.place)
+        further = tuple(controls)
+        judged = replace(subject, folder=trainer.place.path, members=members, shipped=(model,), references=further)
+        beside = [
+            replace(subject, model=one, references=further[:i] + further[i + 1 :]) for i, one in enumerate(further)
+        ]
+        found = _with_reference(config, judged, beside, trainer.place)
     head = {"method": judged_row(config), "seed": trainer.seed, "most": config.evidence.most}
     return {**found, "evidence": {**head, **found["evidence"]}}
 

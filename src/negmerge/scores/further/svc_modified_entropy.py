@@ -2,7 +2,5 @@
 
 from negmerge.scores.membership import svc_score
 
-SUMMARY = (
-    "share called non-member by the support-vector attack on the entropy that knows the label"
-)
+SUMMARY = "share called non-member by the support-vector attack on the entropy that knows the label"
 SCORE = svc_score("modified_entropy", "modified-entropy")
