@@ -144,7 +144,7 @@ def _loss(subject: Subject, sides: Sides, attack: str, settings: Settings) -> li
     readings = [_auc("loss AUC", known)]
     for rate in RARE:
         if rate * len(sides.unseen) >= FEW:
-            found = {role: found_at(*pair, rate) for role, pair in known.items()}
+            found = {role: found_at(mine, others, rate) for role, (mine, others) in known.items()}
             readings.append(read_scale(f"found at {100 * rate:g} % false alarms", found, span=100.0, both_sides=True))
     return readings
 
