@@ -55,7 +55,7 @@ def test_the_adapter_on_the_clean_model_is_the_unlearned_one(made):
             "unlearned",
             "base",
             4,
-            "is the base itself: an adapter on it negates, and is undone by taking it off",
+            "is the base itself: an adapter on it negates, and is undone by",
         ),
         ("base", "unlearned", "full", 4, r"is not .*full.safetensors with an adapter of rank 4: \d+.\d % of their"),
         ("base", "unlearned", "clean", 3, r"an adapter of rank 3 leaves out \d+.\d % of the change.*raise --rank"),
@@ -77,6 +77,7 @@ def test_a_model_of_other_tensors_is_named(made, tmp_path):
         write_adapter(files["base"], files["unlearned"], tmp_path / "strange.safetensors", 4, out)
 
 
+@pytest.mark.heavy(5)
 def test_a_run_whose_base_learnt_in_an_adapter_is_exported_as_one(tmp_path):
     config = {
         "name": "tiny", "device": "cpu", "workers": 1, "threads": 1,

@@ -111,8 +111,8 @@ def _done(results: Json, row: str, about: Mapping[str, Any]) -> str:
     if about["adapter"]:
         rank, missed = about["adapter"]["rank"], 100 * about["adapter"]["missed"]
         lines.append(
-            f"What was to be forgotten had been learnt in an adapter on a model that never saw it. The weights here are "
-            f"an adapter of rank {rank} on that model (see `record.json` for its hash), which leaves out {missed:.2g} % "
+            "What was to be forgotten had been learnt in an adapter on a model that never saw it. The weights here are "
+            f"an adapter of rank {rank} on that model (its hash is in `record.json`), which leaves out {missed:.2g} % "
             "of the change; taken off, it leaves that model."
         )
     settings = {key: value for key, value in (found.get("settings") or {}).items() if value is not None}

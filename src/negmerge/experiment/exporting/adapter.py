@@ -24,9 +24,7 @@ def write_adapter(base: Path, weights: Path, clean: Path, rank: int, folder: Pat
     adapter, where the rank leaves out more, and where the adapter, scaled, would give the base back.
     """
     if not base.is_file():
-        raise InputError(
-            f"{base} was removed: nothing tells any more whether an adapter may be shipped; export weights"
-        )
+        raise InputError(f"{base} was removed: nothing tells any more whether an adapter may be shipped; leave it out")
     _check_names(clean, weights)
     if not changed_share(base, clean):
         raise InputError(f"{clean} is the base itself: an adapter on it negates, and is undone by taking it off")
@@ -34,14 +32,14 @@ def write_adapter(base: Path, weights: Path, clean: Path, rank: int, folder: Pat
         learnt = _factored(clean, base, rank, Path(scratch) / "learnt")
         if learnt > MOST:
             raise InputError(
-                f"the base is not {clean} with an adapter of rank {rank}: {100 * learnt:.1f} % of their difference does "
-                "not fit, so taking an adapter off would not leave a model without what it learnt; export whole weights"
+                f"the base is not {clean} with an adapter of rank {rank}: {100 * learnt:.1f} % of their difference "
+                "does not fit, so what it learnt was not learnt in an adapter; export whole weights"
             )
         missed = _factored(clean, weights, rank, Path(scratch) / "adapter")
         if missed > MOST:
             raise InputError(
-                f"an adapter of rank {rank} leaves out {100 * missed:.1f} % of the change, and would not be the model that "
-                "was tested; raise --rank, or export whole weights"
+                f"an adapter of rank {rank} leaves out {100 * missed:.1f} % of the change, and would not be the model "
+                "that was tested; raise --rank, or export whole weights"
             )
         made = Path(scratch) / "adapter"
         # The record in its header is of a merge; that of the export stands beside it.
@@ -51,8 +49,8 @@ def write_adapter(base: Path, weights: Path, clean: Path, rank: int, folder: Pat
     scaled = restore(base, weights, [folder])
     if scaled is not None and scaled.restores:
         raise InputError(
-            f"the adapter would give the base back when it is scaled by {1 + scaled.factor:.3g}: it is only shorter than "
-            "the one that knew; export whole weights, or another row"
+            f"the adapter would give the base back when it is scaled by {1 + scaled.factor:.3g}: it is only shorter "
+            "than the one that knew; export whole weights, or another row"
         )
     return missed
 

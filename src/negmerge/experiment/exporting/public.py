@@ -58,7 +58,8 @@ def public_statement(row: Row, folder: Path, files: list[str], *, ids: bool, cle
     """Return the record of an exported model: a statement on the files of its folder.
 
     It says of what they were made, by hashes alone, and holds no path, and nothing of a row but id and hash, nor these
-    without `ids`. `clean` describes the model that an adapter is on. Equal exports of one run have equal records: the dates are those of the run.
+    without `ids`. `clean` describes the model that an adapter is on. Equal exports of one run have equal records: the
+    dates are those of the run.
     """
     predicate = row.statement["predicate"]
     details, definition = predicate["runDetails"], predicate["buildDefinition"]
