@@ -117,6 +117,13 @@ def test_one_label_is_forgotten_without_yaml_and_a_second_request_goes_on(traine
     assert inputs[str(one / weights)] == next(e["hash"] for e in first["outputs"] if e["path"] == weights)
     assert parse_yaml((two / "config.yaml").read_text())["base"]["previous"] == str(one)
     assert call("verify", two)[0] == 0
+    for name in ("purging", "purged"):  # the rows are gone, and what the model is opened with is not
+        code, out, err = call("export", one, "-o", tmp_path / name, "--purge")
+        assert code == 0, err
+        assert not (one / "private").exists() and f"{folder}: the model that was given" in out
+        assert "the data, with the rows that were forgotten (2 files)" in out
+        shipped = {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
+        assert shipped == {path.name: path.read_bytes() for path in (one / "model").iterdir()}
 
 
 def test_weights_of_our_own_family_and_rows_that_stay_like_unseen_ones(tmp_path, call):

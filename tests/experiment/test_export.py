@@ -215,6 +215,7 @@ def test_purging_afterwards_removes_what_restores_and_the_export_is_the_same(cop
         verify_run(copied)
 
 
+@pytest.mark.heavy(5)
 @pytest.mark.parametrize("ending", [".pt", ".safetensors"])
 def test_a_file_comes_back_as_a_file_of_its_kind_with_its_names(finished, tmp_path, ending):
     state = {f"module.{name}": value for name, value in read_state_dict(finished[0] / "base/model.safetensors").items()}

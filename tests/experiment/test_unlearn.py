@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from negmerge import unlearn
 from negmerge.checkpoints import read_state_dict
 from negmerge.errors import InputError
+from negmerge.experiment.exporting.export import export
 from negmerge.experiment.record import verify_run
 
 POOL = {"train": {"batch_size": 16}, "grid": {"lr": [3e-3, 1e-2], "epochs": [4, 8]}}
@@ -62,6 +63,8 @@ def test_the_same_call_gives_the_same_weights_and_a_directory_keeps_the_run(trai
     for name, value in first.model.state_dict().items():
         assert torch.equal(kept.model.state_dict()[name], value)
         assert torch.equal(again.model.state_dict()[name], value)
+    shipped = export(tmp_path, tmp_path.with_name("shipped"))
+    assert read_state_dict(shipped.path / "model.safetensors").keys() == kept.model.state_dict().keys()
     assert verify_run(tmp_path) > 3 and "Verdict on consensus" in (tmp_path / "report.html").read_text()
 
 

@@ -19,6 +19,11 @@ def export(
     no_ids: Annotated[
         bool, typer.Option("--no-ids", help="Name no row, class or data set, and leave out the page.")
     ] = False,
+    adapter_on: Annotated[
+        Path | None,
+        typer.Option("--adapter-on", metavar="CLEAN", help="Ship an adapter on this model, which never saw the rows."),
+    ] = None,
+    rank: Annotated[int | None, typer.Option(help="Of that adapter.")] = None,
     sign_key: Annotated[
         Path | None, typer.Option("--sign-key", metavar="KEY.pem", help="Sign everything with this private key.")
     ] = None,
@@ -42,6 +47,8 @@ def export(
         method=method,
         seed=seed,
         ids=not no_ids,
+        adapter_on=adapter_on,
+        rank=rank,
         sign_key=sign_key,
         overwrite=overwrite,
         purge=purge,

@@ -20,7 +20,7 @@ from negmerge.parsing import dump_yaml
 LOG = logging.getLogger(__name__)
 LEVELS = {"stage-started": logging.INFO, "stage-done": logging.INFO, "renewed": logging.INFO, "finished": logging.INFO}
 LEVELS |= {"diverged": logging.WARNING, "note": logging.WARNING, "trained": logging.INFO}
-FOLDERS = ("base", "reference", "methods", "evidence", "private")
+FOLDERS = ("base", "reference", "methods", "model", "evidence", "private")
 TASK = "task.json"  # what a task is made of beside its rows: an exported model is opened with it
 FILES = (
     "split.json", "inputs.json", "pool.json", "leave-one-out.json", "results.json", "record.json", "report.html",

@@ -21,7 +21,8 @@ TASKS = {"zero-shot": "zero-shot-image-classification", "causal-lm": "text-gener
 def card(results: Json, row: str, about: Mapping[str, Any]) -> str:
     """Return the card of a row's model; equal inputs give equal text.
 
-    `about` holds `declared` (licence and language of the base), `library` (which loads the folder, or None), `task` (of
+    `about` holds `declared` (licence and language of the base), `library` (which loads the folder, or None), `adapter`
+    (rank, and the share that is missed, or None), `task` (of
     the config), `files` (names of the weights, and their SHA-256), `base` (the SHA-256 of the base), `seed`, `judged`
     (whether the verdict is on this row and seed), `ids` (whether classes and ids may be named), `finished` (a date) and
     `versions`.
@@ -106,6 +107,13 @@ def _done(results: Json, row: str, about: Mapping[str, Any]) -> str:
         lines.append(
             f"The base was fine-tuned {members} times on what was to be forgotten; what these fine-tunings have in "
             f"common by that method was subtracted with α = {numbers.alpha(found['alpha'])}."
+        )
+    if about["adapter"]:
+        rank, missed = about["adapter"]["rank"], 100 * about["adapter"]["missed"]
+        lines.append(
+            "What was to be forgotten had been learnt in an adapter on a model that never saw it. The weights here are "
+            f"an adapter of rank {rank} on that model (its hash is in `record.json`), which leaves out {missed:.2g} % "
+            "of the change; taken off, it leaves that model."
         )
     settings = {key: value for key, value in (found.get("settings") or {}).items() if value is not None}
     if settings:

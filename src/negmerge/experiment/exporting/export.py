@@ -8,20 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from negmerge.checkpoints import write_bytes_atomic
+from negmerge.checkpoints import open_checkpoint, write_bytes_atomic
 from negmerge.errors import InputError, listing
 from negmerge.evidence.restoring import restore, weight_files
+from negmerge.experiment.exporting.adapter import write_adapter
 from negmerge.experiment.exporting.public import is_weights, public_results, public_statement
 from negmerge.experiment.exporting.row import Row, find_row
 from negmerge.experiment.exporting.weights import write_weights
 from negmerge.experiment.purging import left_on_disk, remove_private
 from negmerge.experiment.record import add_byproducts, rewrite_record
 from negmerge.experiment.rundir import RunDir
+from negmerge.merging.output.base_card import Declared
 from negmerge.merging.output.folder import check_folder_output, recover_folder, written_folder
 from negmerge.record.digests import digests_of
 from negmerge.record.signing import check_key, sign_folder
-from negmerge.record.statement import RECORD, SIGNATURE, Json, flattened, kind_of, read_statement
-from negmerge.record.verifying import verify_folder
+from negmerge.record.statement import RECORD, SIGNATURE, Json, descriptor, flattened, kind_of, read_statement
+from negmerge.record.verifying import listing_hash, verify_folder
 from negmerge.report import write_report
 from negmerge.report.model_card import card
 
@@ -30,6 +32,29 @@ CARD, PAGE = "README.md", "report.html"
 
 class SameAsBaseError(InputError):
     """The row that was to be exported is the base itself."""
+
+
+@dataclass(frozen=True)
+class Clean:
+    """A model that never saw what was to be forgotten, and the rank of the adapter on it."""
+
+    path: Path
+    rank: int
+
+    def entry(self) -> Json:
+        """Return the descriptor of its weights: the SHA-256 of the lines `hash  name` of their files."""
+        checkpoint = open_checkpoint(self.path)
+        checkpoint.close()
+        files = {file.name: digests_of(file).sha256 for file in checkpoint.files}
+        return descriptor("the clean model", {"sha256": listing_hash(files)}, role="clean", rank=self.rank)
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a row is exported: with ids or without, and on which clean model, if as an adapter."""
+
+    ids: bool
+    clean: Clean | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +81,8 @@ def export(
     method: str | None = None,
     seed: int | None = None,
     ids: bool = True,
+    adapter_on: Path | str | None = None,
+    rank: int | None = None,
     sign_key: Path | str | None = None,
     overwrite: bool = False,
     purge: bool = False,
@@ -70,6 +97,10 @@ def export(
     without `ids` neither these nor the page, which lists them. With `sign_key` (PEM, an elliptic curve) everything is
     signed by the OpenSSF's model-signing.
 
+    Where what was to be forgotten was itself learnt in an adapter, `adapter_on` names the model under it, which never
+    saw it, and `rank` that of the adapter to be shipped instead of whole weights; see `write_adapter` for what is
+    refused.
+
     With `purge` the run's directory then loses decoded rows, members and vectors, with `purge_base` the base too.
     The folder appears whole or not at all. The same call again gives the same bytes, or finds them there; where only
     the signature or the purge is missing, it is made.
@@ -78,23 +109,27 @@ def export(
     cannot sign, an output that exists or lies where it may not; NegmergeError where it cannot be written.
     """
     run, output = Path(run), Path(output)
+    if (adapter_on is None) != (rank is None) or (rank is not None and rank < 1):
+        raise InputError("an adapter needs both the clean model (--adapter-on CLEAN) and its rank (--rank, 1 or more)")
     key = None if sign_key is None else Path(sign_key)
     if key is not None:
         check_key(key)
     row = find_row(run, method, seed)
+    clean = None if adapter_on is None or rank is None else Clean(Path(adapter_on), rank)
     with RunDir(run).lock():
-        return _exported(row, output, ids, key, overwrite, (purge, purge_base))
+        return _exported(row, output, Form(ids, clean), key, overwrite, (purge, purge_base))
 
 
 def _exported(
-    row: Row, output: Path, ids: bool, key: Path | None, overwrite: bool, purging: tuple[bool, bool]
+    row: Row, output: Path, form: Form, key: Path | None, overwrite: bool, purging: tuple[bool, bool]
 ) -> Exported:
     _check_place(row, output)
     recover_folder(output)
-    if not _is_there(row, output, ids=ids):
-        check_folder_output(output, [row.run], overwrite)
+    if not _is_there(row, output, form):
+        inputs = [row.run, *([form.clean.path] if form.clean is not None and form.clean.path.exists() else [])]
+        check_folder_output(output, inputs, overwrite)
         with written_folder(output, None, overwrite) as folder:
-            _write(row, folder, ids=ids)
+            _write(row, folder, form)
             if key is not None:
                 sign_folder(folder, key)
     elif key is not None and not (output / SIGNATURE).is_file():
@@ -126,7 +161,7 @@ def _check_place(row: Row, output: Path) -> None:
         raise InputError(f"OUT {output} is a folder of the run itself; choose another name")
 
 
-def _is_there(row: Row, output: Path, *, ids: bool) -> bool:
+def _is_there(row: Row, output: Path, form: Form) -> bool:
     """Whether the very model lies there already, whole: of the same run, row and seed, shown as much of."""
     if not (output / RECORD).is_file():
         return False
@@ -137,35 +172,44 @@ def _is_there(row: Row, output: Path, *, ids: bool) -> bool:
         verify_folder(output)
     except InputError:
         return False
-    return _asked(found) == (row.name, row.seed, ids, row.entries[row.key]["digest"]["sha256"], _invocation(row))
+    rank = None if form.clean is None else form.clean.rank
+    asked = (row.name, row.seed, form.ids, rank, row.entries[row.key]["digest"]["sha256"], _invocation(row))
+    return _asked(found) == asked
 
 
 def _asked(statement: Json) -> tuple[Any, ...]:
     definition = statement["predicate"]["buildDefinition"]
     external, own = definition["externalParameters"], definition["resolvedDependencies"][0]
     run = statement["predicate"]["runDetails"]["metadata"].get("invocationId")
-    return external.get("method"), external.get("seed"), external.get("ids"), own["digest"].get("sha256"), run
+    asked = (external.get(key) for key in ("method", "seed", "ids", "rank"))
+    return (*asked, own["digest"].get("sha256"), run)
 
 
 def _invocation(row: Row) -> str:
     return str(row.statement["predicate"]["runDetails"]["metadata"]["invocationId"])
 
 
-def _write(row: Row, folder: Path, *, ids: bool) -> None:
-    declared = write_weights(row, folder)
+def _write(row: Row, folder: Path, form: Form) -> None:
+    declared: Declared = {}
+    missed = None
+    if form.clean is None:
+        declared = write_weights(row, folder)
+    else:
+        missed = write_adapter(row.base, row.weights, form.clean.path, form.clean.rank, folder)
     _check_restores_nothing(row, folder)
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     weights = {name: digests_of(folder / name).sha256 for name in names if is_weights(name)}
     entry = row.entries.get(f"{row.prefix}base/model.safetensors")
     about = {
         "declared": declared,
-        "library": "transformers" if (folder / "config.json").is_file() else None,
+        "library": "peft" if form.clean else "transformers" if (folder / "config.json").is_file() else None,
+        "adapter": None if form.clean is None else {"rank": form.clean.rank, "missed": missed},
         "task": row.config.get("task"),
         "files": weights,
         "base": "unknown" if entry is None else entry["digest"]["sha256"],
         "seed": row.seed,
         "judged": row.judged(),
-        "ids": ids,
+        "ids": form.ids,
         "finished": row.statement["predicate"]["runDetails"]["metadata"].get("finishedOn", "")[:10],
         "versions": {
             name: version
@@ -173,17 +217,18 @@ def _write(row: Row, folder: Path, *, ids: bool) -> None:
             if name in ("negmerge", "torch", "transformers")
         },
     }
-    write_bytes_atomic(folder / CARD, card(public_results(row.results, ids=ids), row.name, about).encode())
-    statement = _statement(row, folder, ids=ids)
-    if ids:
+    write_bytes_atomic(folder / CARD, card(public_results(row.results, ids=form.ids), row.name, about).encode())
+    statement = _statement(row, folder, form)
+    if form.ids:
         _write_page(row, statement, folder)
-        statement = _statement(row, folder, ids=ids)
+        statement = _statement(row, folder, form)
     write_bytes_atomic(folder / RECORD, (json.dumps(statement, indent=1, ensure_ascii=False) + "\n").encode())
 
 
-def _statement(row: Row, folder: Path, *, ids: bool) -> Json:
+def _statement(row: Row, folder: Path, form: Form) -> Json:
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return public_statement(row, folder, files, ids=ids)
+    clean = None if form.clean is None else form.clean.entry()
+    return public_statement(row, folder, files, ids=form.ids, clean=clean)
 
 
 def _write_page(row: Row, statement: Json, folder: Path) -> None:

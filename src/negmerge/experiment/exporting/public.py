@@ -54,11 +54,12 @@ def public_forget(row: Row, *, ids: bool) -> Json:
     return {key: forget[key] for key in ("kind", "rows") if key in forget}
 
 
-def public_statement(row: Row, folder: Path, files: list[str], *, ids: bool) -> Json:
+def public_statement(row: Row, folder: Path, files: list[str], *, ids: bool, clean: Json | None = None) -> Json:
     """Return the record of an exported model: a statement on the files of its folder.
 
     It says of what they were made, by hashes alone, and holds no path, and nothing of a row but id and hash, nor these
-    without `ids`. Equal exports of one run have equal records: the dates are those of the run.
+    without `ids`. `clean` describes the model that an adapter is on. Equal exports of one run have equal records: the
+    dates are those of the run.
     """
     predicate = row.statement["predicate"]
     details, definition = predicate["runDetails"], predicate["buildDefinition"]
@@ -79,10 +80,11 @@ def public_statement(row: Row, folder: Path, files: list[str], *, ids: bool) -> 
             "method": row.name,
             "seed": row.seed,
             "ids": ids,
+            **({} if clean is None else {"rank": clean["annotations"]["rank"]}),
             "config": public_config(row.config, ids=ids),
         },
         internal=definition["internalParameters"],
-        dependencies=[own, *sources],
+        dependencies=[own, *([] if clean is None else [clean]), *sources],
         versions=details["builder"]["version"],
         code=details["builder"]["builderDependencies"],
         metadata=details["metadata"],
