@@ -116,7 +116,7 @@ def test_labels_are_counted_as_the_models_outputs_are(data, tmp_path):
         ({"problem_type": "multi_label_classification"}, "is a multi-label model"),
         ({"architectures": ["BertForTokenClassification"]}, "made for token classification"),
         ({"architectures": ["BertModel"]}, "is a BertModel, which has no head that classifies texts.*labels: new"),
-        ({"architectures": ["LlamaForCausalLM"]}, "made for a causal language model.*negmerge.unlearn in Python"),
+        ({"architectures": ["LlamaForCausalLM"]}, "made for a causal language model.*write task: causal-lm"),
         ({"id2label": {"0": "score"}}, "has one output, a regression"),
     ],
 )

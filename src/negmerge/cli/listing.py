@@ -21,6 +21,7 @@ class Kind(StrEnum):
     evidence = "evidence"
     text_sources = "text-sources"
     text_families = "text-families"
+    question_sources = "question-sources"
     tasks = "tasks"
 
 
@@ -62,11 +63,12 @@ def _methods(names: Iterable[str]) -> Iterator[tuple[tuple[str, str], list[str]]
 
 def _places(kind: str, names: Iterable[str]) -> Iterator[tuple[tuple[str, str], Iterable[str]]]:
     """Yield name and summary of each source or family, and the lines below them: what is known, and its settings."""
+    from negmerge.tasks.causal_lm import preparing as questions
     from negmerge.tasks.image_classification import preparing as images
     from negmerge.tasks.image_classification.source_file import SourceFile
     from negmerge.tasks.text_classification import preparing as texts
 
-    preparing: ModuleType = texts if kind.startswith("text-") else images
+    preparing: ModuleType = {"text": texts, "question": questions}.get(kind.partition("-")[0], images)
     for name in names:
         found = preparing.source_file(name) if kind.endswith("sources") else preparing.family_of(name)
         known = found.FACTS.details if isinstance(found, SourceFile) and found.FACTS else ()

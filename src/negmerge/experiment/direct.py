@@ -9,11 +9,12 @@ from typing import Any
 from negmerge.checkpoints import open_checkpoint
 from negmerge.checkpoints.base import elements
 from negmerge.errors import InputError, shortened
+from negmerge.experiment import direct_language
 from negmerge.experiment.exporting.row import shipped_row
 from negmerge.parsing import parse_yaml
 from negmerge.registry import FILE, names
 from negmerge.tasks.text_classification.tables import REQUESTED, Table, find_columns, label_text, read_table, source_of
-from negmerge.tasks.transformers_model import CLASSIFIERS, TransformersModel
+from negmerge.tasks.transformers_model import CLASSIFIERS, LANGUAGE, TransformersModel
 
 LIST = ".txt"  # of a file that names rows, one a line
 SMALL = 5_000_000  # parameters below which members learn at the rates of small networks
@@ -44,18 +45,20 @@ class Request:
         earlier = None if previous is None else _config_of(previous)
         model, base, task = self._model(earlier, previous)
         table = task == "text-classification"
-        data = self._texts(earlier) if table else self._images(earlier)
+        asks = task == direct_language.TASK
+        data = self._questions(earlier) if asks else self._texts(earlier) if table else self._images(earlier)
         rows, objective = data.pop("rows"), data.pop("objective")
         parameters = self._parameters(model, base)
         rounds = max(2, math.ceil(STEPS / math.ceil(rows / BATCH)))
-        rates = RATES[parameters < SMALL]
+        adapters = asks and direct_language.has_adapters()
+        rates = direct_language.RATES if adapters else RATES[parameters < SMALL]
         pool: dict[str, Any] = {
             "train": {"batch_size": BATCH, "optimizer": "adamw"},
             "grid": {"lr": rates, "epochs": [rounds, 2 * rounds]},
         }
         shown = ", ".join(f"{rate:g}" for rate in rates)
         self.assumed.append(f"pool: 6 members, learning rates {shown}, {rounds} and {2 * rounds} epochs")
-        if parameters > LARGE:
+        if parameters > LARGE or adapters:
             pool["adapter"] = {"r": 16}
             self.assumed.append(f"members are adapters of rank 16: the model has {parameters / 1e6:.0f} M parameters")
         return {
@@ -80,6 +83,9 @@ class Request:
             found = TransformersModel(str(self.model))
             if self.model.is_file():
                 raise InputError(f"{self.model} holds weights alone; say what they are of: --family NAME, or FILE.py")
+            if found.architecture.endswith(LANGUAGE):
+                self.assumed.append(f"model: {found.architecture} of transformers, a causal language model")
+                return {"family": "hf", "path": str(_whole(self.model))}, {"pretrained": True}, direct_language.TASK
             kind = "image" if found.architecture.endswith(CLASSIFIERS["image"]) else "text"
             found.check("image" if kind == "image" else "text")
             self.assumed.append(f"model: {found.architecture or 'a classifier'} of transformers, for {kind}s")
@@ -95,6 +101,17 @@ class Request:
             {"checkpoint": str(_whole(self.model))},
             f"{'text' if texts else 'image'}-classification",
         )
+
+    def _questions(self, earlier: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Return the data part for questions with answers, or texts: all of those to forget are forgotten."""
+        before = {} if earlier is None else earlier["data"]
+        retain = [self.retain] if self.retain else [Path(path) for path in before.get("path", [])]
+        left_out = direct_language.earlier_requests(before)
+        kept, gone = [_whole(path) for path in retain], [_whole(path) for path in left_out]
+        unseen = _whole(self.unseen) if self.unseen else None
+        data, rows, assumed = direct_language.question_data(_whole(self.forget), kept, gone, unseen)
+        self.assumed += assumed
+        return {**data, "rows": rows, "objective": "retain-floor"}
 
     def _texts(self, earlier: Mapping[str, Any] | None) -> dict[str, Any]:
         """Return the data part for rows in tables: those to forget come first, and all of them are forgotten."""

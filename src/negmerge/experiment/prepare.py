@@ -20,7 +20,7 @@ from negmerge.requests.splits import Split, load_split, save_split
 from negmerge.tasks.compute import Compute
 from negmerge.tasks.opening import preparing_of
 from negmerge.tasks.settings import DataConfig
-from negmerge.tasks.task import Task
+from negmerge.tasks.task import FurtherParts, Task
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def prepare(place: RunDir, config: Config, hardest: Callable[[RunDir, Config], D
     device = choose_device(config.device)
     compute = config.compute.on(device)
     task = preparing.make_task(config.data, config.model, compute, store, facts)
-    parts = split.parts(len(store.table("train")))
+    parts = _parts(split, len(store.table("train")), task)
     about = describe_request(config, split, task.rows())
     rows = {"path": f"{task.NOUN}s:{config.data.source}", "bytes": facts["bytes"], "hash": facts["fingerprint"]}
     kept = ("role", "path", "bytes", "hash", "sha256")
@@ -140,10 +140,15 @@ def load_unwritten(config: Config) -> Material:
     device = choose_device(config.device)
     compute = config.compute.on(device)
     task = preparing.make_task(config.data, config.model, compute, loaded.tables, loaded.described)
-    parts = loaded.split.parts(len(loaded.source.train))
+    parts = _parts(loaded.split, len(loaded.source.train), task)
     about = describe_request(config, loaded.split, task.rows())
     described, split = loaded.described, loaded.split
     return Material(task, split, parts, about, device, compute, described["bytes"], notes=_notes(described, split))
+
+
+def _parts(split: Split, behind: int, task: Task) -> dict[str, Tensor]:
+    """Return the rows of the split, and those of further parts of the task, by their numbers in its table."""
+    return {**split.parts(behind), **(task.further_parts() if isinstance(task, FurtherParts) else {})}
 
 
 def _notes(facts: Mapping[str, Any], split: Split) -> tuple[str, ...]:

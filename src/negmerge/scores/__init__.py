@@ -5,10 +5,11 @@ from negmerge.scores.gap import Gap, average_gap
 from negmerge.scores.holdout import HOLDOUT, holdout_distance, kolmogorov_smirnov
 from negmerge.scores.loss import mean_loss, mean_loss_of
 from negmerge.scores.membership import membership_svc, svc_confidence, svc_score
-from negmerge.scores.score import Columns, Draw, Need, Observed, Role, Score, columns_needed
+from negmerge.scores.score import Aim, Columns, Draw, Need, Observed, Role, Score, columns_needed
 
 __all__ = [
     "HOLDOUT",
+    "Aim",
     "Columns",
     "Draw",
     "Gap",

@@ -182,6 +182,42 @@ class Ensembles(Protocol):
         ...
 
 
+@runtime_checkable
+class Likelihood(Protocol):
+    """A task whose rows are sequences with a likelihood: what methods need that compare it with another model's."""
+
+    def likelihoods(self, model: nn.Module, batch: Any) -> tuple[Tensor, Tensor]:
+        """Return for each sequence Σ log p of what is predicted of it, [b] with a graph, and of how many, int64 [b]."""
+        ...
+
+
+@runtime_checkable
+class Refuses(Protocol):
+    """A task whose prompts can be answered by a refusal."""
+
+    def refuse(self, batch: Any, generator: torch.Generator) -> Any:
+        """Return the batch with refusals, drawn from the generator, in the place of the answers."""
+        ...
+
+
+@runtime_checkable
+class Layers(Protocol):
+    """A task whose models are a stack of blocks, each of which hands on a vector for every token."""
+
+    def layers(self, model: nn.Module) -> list[nn.Module]:
+        """Return the blocks of a model, in the order in which they are called."""
+        ...
+
+
+@runtime_checkable
+class FurtherParts(Protocol):
+    """A task with rows that no request is about and no model is trained on, of which scores are reported."""
+
+    def further_parts(self) -> dict[str, Tensor]:
+        """Return their numbers in the task's table, by the name of their part."""
+        ...
+
+
 CAPABILITIES: dict[type, str] = {
     RowLosses: "the loss of each row",
     Pretrained: "weights of its own",
@@ -190,6 +226,10 @@ CAPABILITIES: dict[type, str] = {
     RowOutputs: "an output for each label",
     Pixels: "inputs that can be moved across a boundary",
     Ensembles: "models that answer together",
+    Likelihood: "rows with a likelihood",
+    Refuses: "prompts that can be refused",
+    Layers: "models that are a stack of blocks",
+    FurtherParts: "parts that no request is about",
 }
 
 

@@ -14,6 +14,7 @@ from negmerge.checkpoints import find, open_checkpoint
 from negmerge.errors import InputError, shortened
 from negmerge.seeding import seeded
 
+LANGUAGE = ("ForCausalLM", "LMHeadModel")
 # What the name of an architecture ends in, and what such a model does in words.
 OTHER_KINDS = {
     "ForObjectDetection": "detection",
@@ -26,8 +27,7 @@ OTHER_KINDS = {
     "ForTokenClassification": "token classification",
     "ForQuestionAnswering": "question answering",
     "ForMultipleChoice": "multiple choice",
-    "ForCausalLM": "a causal language model",
-    "LMHeadModel": "a causal language model",
+    **dict.fromkeys(LANGUAGE, "a causal language model"),
     "ForConditionalGeneration": "generation",
     "ForVideoClassification": "video classification",
     "ForAudioClassification": "audio classification",
@@ -87,8 +87,8 @@ class TransformersModel:
             return
         other = next((word for ending, word in OTHER_KINDS.items() if name.endswith(ending)), None)
         if other is not None:
-            advice = "negmerge.unlearn in Python takes any module" if "language" in other else "give a classifier"
-            raise InputError(f"{self.path} is made for {other} ({name}), which is not supported here; {advice}")
+            advice = "write task: causal-lm" if "language" in other else "give a classifier"
+            raise InputError(f"{self.path} is made for {other} ({name}), which is no classifier; {advice}")
         if name and not name.endswith(CLASSIFIERS[kind]):
             raise InputError(
                 f"{self.path} is a {name}, which has no head that classifies {kind}s; give a classifier, or write "
@@ -172,14 +172,14 @@ class TransformersModel:
         files = [file for file in named if file.is_file()] + list(checkpoint.files)
         return {str(self._found[1] / file.name): file for file in files}
 
-    def weights(self, auto: Any) -> dict[str, Any]:
+    def weights(self, auto: Any, advice: str = "give a trained classifier, or labels: new") -> dict[str, Any]:
         """Return the state dict, float32, of the model as an Auto class of transformers loads it.
 
-        Raises InputError where it cannot be loaded, and for tensors that its files lack.
+        Raises InputError where it cannot be loaded, and, with the advice, for tensors that its files lack.
         """
         state, missing = self._load(auto)
         if missing:
-            raise InputError(f"{self.path} lacks {shortened(missing, 4)}; give a trained classifier, or labels: new")
+            raise InputError(f"{self.path} lacks {shortened(missing, 4)}; {advice}")
         return state
 
     def begin(self, auto: Any, classes: int, seed: int) -> dict[str, Any]:

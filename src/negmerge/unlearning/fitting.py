@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -26,6 +26,19 @@ if TYPE_CHECKING:
     Hook = Callable[[nn.Module], None]
 
 
+class Trains(Protocol):
+    """The settings of a method that trains."""
+
+    @property
+    def epochs(self) -> int:
+        """Passes over its rows."""
+        ...
+
+    def training(self, data: TrainingData) -> TrainSettings:
+        """Return the settings of the training loop."""
+        ...
+
+
 class SgdSettings(BaseModel):
     """Settings of a training by SGD that starts at the base; the defaults are those of the published comparisons."""
 
@@ -38,11 +51,12 @@ class SgdSettings(BaseModel):
     weight_decay: float = Field(5e-4, ge=0, description="added to the gradient, times the weight")
     clip: float | None = Field(None, gt=0, description="largest norm of the gradient, or null")
     augment: str | None = Field(None, description="of images; as the base was trained unless given")
+    optimizer: Literal["sgd", "adamw"] | None = Field(None, description="sgd unless given; adamw has no momentum")
 
     def training(self, data: TrainingData) -> TrainSettings:
         """Return the settings of the training loop."""
         return TrainSettings(
-            optimizer="sgd",
+            optimizer=self.optimizer or "sgd",
             lr=self.lr,
             epochs=self.epochs,
             batch_size=self.batch_size,
@@ -54,7 +68,37 @@ class SgdSettings(BaseModel):
         )
 
 
-def batches_of(data: TrainingData, rows: Tensor, settings: SgdSettings, part: str) -> Batches:
+class AdamSettings(BaseModel):
+    """Settings of a training by AdamW that starts at the base; the defaults are those published for language models."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    lr: float = Field(1e-5, gt=0, description="learning rate, the same in every step")
+    epochs: int = Field(10, ge=1, description="passes over the forget rows")
+    batch_size: int = Field(
+        32, ge=2, description="forget rows in one step, and as many retain rows where they are used"
+    )
+    accumulate: int = Field(1, ge=1, description="passes whose mean gradient makes a step")
+    weight_decay: float = Field(0.01, ge=0, description="decoupled")
+    clip: float | None = Field(1.0, gt=0, description="largest norm of the gradient, or null")
+    retain_weight: float = Field(1.0, ge=0, description="λ: the loss on retain rows counts so much")
+
+    def training(self, data: TrainingData) -> TrainSettings:
+        """Return the settings of the training loop."""
+        return TrainSettings(
+            optimizer="adamw",
+            lr=self.lr,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            accumulate=self.accumulate,
+            weight_decay=self.weight_decay,
+            clip=self.clip,
+            schedule="constant",
+            augment=data.augment,
+        )
+
+
+def batches_of(data: TrainingData, rows: Tensor, settings: Trains, part: str) -> Batches:
     """Return the seeded batches of some rows; `part` ("forget", "retain") is mixed in the seed."""
     return data.task.batches(rows, settings.training(data), derive_seed(data.seed, part), data.device)
 
@@ -76,7 +120,7 @@ class Fitting:
     after_step: Hook | None = None
 
 
-def fit_base(context: Context, settings: SgdSettings, prepare: Callable[[], Fitting]) -> Outcome:
+def fit_base(context: Context, settings: Trains, prepare: Callable[[], Fitting]) -> Outcome:
     """Train on from the base by the one loop, as `prepare()` says, and write the weights; done before, it is read back.
 
     The state after each epoch is kept in the method's folder until the training is done, and an interrupted one ends

@@ -39,3 +39,21 @@ def mean_gradient(losses: LossesOf, parameters: Sequence[nn.Parameter], rows: Te
         for sum_, gradient in zip(total, gradients, strict=True):
             sum_ += gradient
     return [sum_ / len(rows) for sum_ in total]
+
+
+def fisher_diagonal(data: TrainingData, model: nn.Module, rows: Tensor) -> list[Tensor]:
+    """Return the diagonal of the empirical Fisher information: the mean over rows of their squared gradients.
+
+    A tensor for each trained parameter, the rows one by one.
+    """
+    import torch
+
+    task = need(data.task, RowLosses, "a method that differentiates single rows")
+    model.eval()
+    parameters = trained_parameters(model)
+    total = [torch.zeros_like(parameter) for parameter in parameters]
+    for row in rows.split(1):
+        loss = task.losses(model, data.task.batch(row, data.device)).mean()
+        for sum_, gradient in zip(total, torch.autograd.grad(loss, parameters), strict=True):
+            sum_.addcmul_(gradient, gradient)
+    return [sum_ / len(rows) for sum_ in total]

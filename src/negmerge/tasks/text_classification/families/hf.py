@@ -1,30 +1,17 @@
 """Any text classifier of transformers, from a folder or the hub, with its own tokenizer."""
 
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from negmerge.errors import InputError
-from negmerge.tasks.transformers_model import LABELS, LabelRule, TransformersModel, quiet, reason
+from negmerge.tasks.transformers_model import LABELS, LabelRule, TransformersModel, quiet
+from negmerge.tasks.transformers_tokenizer import TOKENIZER, tokenizer_of
 
 SUMMARY = "any AutoModelForSequenceClassification of transformers: a folder or a hub id, with its own tokenizer"
 LONGEST = 512  # tokens, unless the model reads fewer or max_length says otherwise
-TOKENIZER = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "sentencepiece.bpe.model",
-    "spiece.model",
-    "tokenizer.model",
-)
 
 
 class Settings(BaseModel):
@@ -54,7 +41,7 @@ def build(settings: Settings, classes: int, seed: int = 0) -> nn.Module:
 
 def encode(settings: Settings, texts: Sequence[str]) -> list[list[int]]:
     """Return the token numbers of each text as the model's tokenizer has them, cut at max_length."""
-    tokenizer = _tokenizer(settings.path)
+    tokenizer = tokenizer_of(settings.path)
     config = TransformersModel(settings.path).config
     own = min(tokenizer.model_max_length, getattr(config, "max_position_embeddings", LONGEST))
     rows: list[list[int]] = tokenizer(
@@ -71,7 +58,7 @@ def logits(model: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
 
 def padding(settings: Settings) -> int:
     """Return the number of the padding token; of a tokenizer without one, that of the end of a text, or else 0."""
-    tokenizer = _tokenizer(settings.path)
+    tokenizer = tokenizer_of(settings.path)
     found = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
     return next(number for number in found if number is not None)
 
@@ -114,18 +101,4 @@ def export(settings: Settings, model: nn.Module, folder: Path) -> None:
     saved: Any = model
     with quiet():
         saved.save_pretrained(folder)
-        _tokenizer(settings.path).save_pretrained(folder)
-
-
-@lru_cache(maxsize=4)
-def _tokenizer(path: str) -> Any:
-    from transformers import AutoTokenizer
-
-    folder = TransformersModel(path).folder
-    if not any((folder / name).is_file() for name in TOKENIZER):
-        raise InputError(f"{path} has no tokenizer (tokenizer.json, vocab.txt, …); save it beside the model")
-    try:
-        with quiet():
-            return AutoTokenizer.from_pretrained(folder)
-    except Exception as error:  # whatever the many classes of tokenizers raise
-        raise InputError(f"{path}: transformers cannot read its tokenizer ({reason(error)})") from None
+        tokenizer_of(settings.path).save_pretrained(folder)

@@ -1,0 +1,85 @@
+"""The columns of a causal language model: what is kept of the answers to a row, one number for each row."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from negmerge.scores.language import exact_memorisation, extraction_strength, min_k, truth_ratio
+
+
+class Tokens(NamedTuple):
+    """What is kept of the tokens of one answer: log p of each, float64 [T]; whether each is the likeliest, bool [T];
+    (log p − μ)/σ over the vocabulary, float64 [T]. The label of the end is the last, where there is one."""
+
+    logs: Tensor
+    matches: Tensor
+    standard: Tensor
+
+    @property
+    def loss(self) -> float:
+        """ℓ = −mean of log p, in nats per token, the end's label included."""
+        return -float(self.logs.mean())
+
+
+@dataclass(frozen=True, eq=False)
+class Answered:
+    """A row's own answer, and others to the same question by their kind; `ends` is the length of the end's label."""
+
+    own: Tokens
+    others: Mapping[str, Sequence[Tokens]]
+    group: int
+    zipped: int
+    ends: int
+
+    @property
+    def inner(self) -> Tokens:
+        """The own answer without the label of its end."""
+        return Tokens(*(part[: len(part) - self.ends] for part in self.own))
+
+
+def _options(row: Answered) -> float:
+    wrong = row.others.get("perturbed", ())
+    if not wrong:
+        return math.nan
+    right = math.exp(-row.own.loss)
+    return right / (right + sum(math.exp(-one.loss) for one in wrong))
+
+
+def _truth_ratio(row: Answered) -> float:
+    right, wrong = row.others.get("paraphrased", ()), row.others.get("perturbed", ())
+    if not (right and wrong):
+        return math.nan
+    return truth_ratio(right[0].loss, [one.loss for one in wrong])
+
+
+COLUMNS: dict[str, tuple[torch.dtype, Callable[[Answered], float | int | bool]]] = {
+    "correct": (torch.bool, lambda row: bool(row.inner.matches.all())),
+    "loss": (torch.float64, lambda row: row.own.loss),
+    "tokens": (torch.int64, lambda row: len(row.own.logs)),
+    "confidence": (torch.float64, lambda row: math.exp(-row.own.loss)),
+    "group": (torch.int64, lambda row: row.group),
+    "memorised": (torch.float64, lambda row: exact_memorisation(row.inner.matches)),
+    "extraction": (torch.float64, lambda row: extraction_strength(row.inner.matches)),
+    "zlib": (torch.float64, lambda row: row.own.loss / row.zipped),
+    "min_k": (torch.float64, lambda row: min_k(row.inner.logs)),
+    "min_k_plus_plus": (torch.float64, lambda row: min_k(row.inner.standard)),
+    "options": (torch.float64, _options),
+    "truth_ratio": (torch.float64, _truth_ratio),
+}
+OF_OTHERS = ("options", "truth_ratio")  # columns that are made of other answers too
+STANDARD = ("min_k_plus_plus",)  # that need (log p − μ)/σ
+
+
+def columns_of(rows: Sequence[Answered], names: Sequence[str]) -> dict[str, Tensor]:
+    """Return columns of answered rows.
+
+    correct: every token of the answer is the likeliest (bool); loss: ℓ, nats per token; tokens: how many; confidence:
+    exp(−ℓ); memorised, extraction: shares of the answer, see `scores.language`; zlib: ℓ / bytes of the compressed
+    answer; min_k, min_k_plus_plus; options: p / (p + Σ p of the wrong answers), truth_ratio: R, both NaN where a row
+    has no other answers. correct, memorised, extraction and min_k leave out the label of the answer's end.
+    """
+    return {name: torch.tensor([COLUMNS[name][1](row) for row in rows], dtype=COLUMNS[name][0]) for name in names}

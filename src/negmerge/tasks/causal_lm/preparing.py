@@ -1,0 +1,69 @@
+"""From the data and model parts of a config to a task: rows loaded, the split drawn, prompts and answers encoded."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from negmerge.errors import InputError
+from negmerge.tasks.causal_lm import language_model
+from negmerge.tasks.causal_lm.encoding import encode
+from negmerge.tasks.causal_lm.language_model import LanguageModel
+from negmerge.tasks.causal_lm.questions import QuestionSource
+from negmerge.tasks.causal_lm.source_file import source_file
+from negmerge.tasks.causal_lm.store import QuestionStore, Sequences
+from negmerge.tasks.causal_lm.task import CausalLM
+from negmerge.tasks.compute import Compute
+from negmerge.tasks.preparing import OwnFamily, own
+from negmerge.tasks.rows.loading import LoadedRows, load_rows, split_rows
+from negmerge.tasks.rows.loading import refuse_augmentation as check_training
+from negmerge.tasks.rows.store import BothTables
+from negmerge.tasks.settings import DataConfig, ModelConfig
+
+__all__ = ["check_training", "family_of", "load_data", "make_task", "model_files", "open_store", "source_file"]
+
+SUMMARY = "questions with answers, or texts, that a causal language model knows"
+
+
+def open_store(directory: Path) -> QuestionStore:
+    """Return the store of a run's encoded rows in a folder."""
+    return QuestionStore(directory)
+
+
+def load_data(data: DataConfig, model: ModelConfig) -> LoadedRows[QuestionSource, Sequences]:
+    """Load the source of a config, draw the split and encode the rows as the model's tokenizer does.
+
+    Raises InputError for a forget set of another source.
+    """
+    if data.forget is not None and data.forget.source is not None:
+        raise InputError("data.forget.source: this task does not join two sources; name groups, rows or a fraction")
+    source = load_rows(source_file(data.source), data.source_settings)
+    return LoadedRows(source, split_rows(data, source), encode(source, _model(model)), (len(source.train.classes),))
+
+
+def make_task(
+    data: DataConfig, model: ModelConfig, compute: Compute, tables: BothTables[Sequences], facts: Mapping[str, Any]
+) -> CausalLM:
+    """Return the task of rows in a store, or in memory, whose facts are given."""
+    return CausalLM(_model(model), tables, dict(facts), compute)
+
+
+def family_of(name: str) -> OwnFamily:
+    """Return the one family: models of transformers. Raises InputError for another name."""
+    return own("family", name, {"hf": OwnFamily(language_model.Settings, _pretrained, _export)})
+
+
+def model_files(model: ModelConfig) -> Mapping[str, Path]:
+    """Return the files of config, weights and tokenizer, by the names that a record shows."""
+    return _model(model).files()
+
+
+def _model(model: ModelConfig) -> LanguageModel:
+    return LanguageModel(language_model.Settings(**model.settings))
+
+
+def _pretrained(settings: language_model.Settings) -> Mapping[str, Any]:
+    return LanguageModel(settings).pretrained()
+
+
+def _export(settings: language_model.Settings, module: Any, folder: Path) -> None:
+    LanguageModel(settings).export(module, folder)
