@@ -2,8 +2,9 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,15 +20,20 @@ UNNAMEABLE = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 class OpenFile:
     """A file that a checkpoint holds open: its descriptor, bytes, and the span of each tensor that lies in it plainly.
 
-    A span is first byte, end, and bytes of an element; `modified` is when it was last changed before it was opened, in
-    nanoseconds.
+    A span is first byte, end, and bytes of an element; `spans` gives them. `modified` is when it was last changed
+    before it was opened, in nanoseconds.
     """
 
     path: Path
     descriptor: int
     size: int
-    tensors: tuple[tuple[int, int, int], ...]
+    spans: Callable[[], Iterable[tuple[int, int, int]]]
     modified: int
+
+    @cached_property
+    def tensors(self) -> tuple[tuple[int, int, int], ...]:
+        """The span of each tensor; only what hashes asks for them."""
+        return tuple(self.spans())
 
 
 class Checkpoint(Protocol):

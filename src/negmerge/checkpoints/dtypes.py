@@ -21,12 +21,8 @@ class DType:
     name: str
     code: str
     stored: np.dtype[Any]
+    itemsize: int  # bytes of one element; a field, since a merge asks for it once for each tensor of each file
     is_floating_point: bool = False
-
-    @property
-    def itemsize(self) -> int:
-        """Bytes of one element."""
-        return self.stored.itemsize
 
     @property
     def torch(self) -> "torch.dtype":
@@ -41,7 +37,7 @@ class DType:
 
 
 def _dtype(name: str, code: str, stored: str, floating: bool = False) -> DType:
-    return DType(name, code, np.dtype(stored), floating)
+    return DType(name, code, np.dtype(stored), np.dtype(stored).itemsize, floating)
 
 
 FLOAT64 = _dtype("float64", "F64", "<f8", True)

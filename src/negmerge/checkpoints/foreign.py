@@ -65,10 +65,9 @@ def refuse_ending(file: Path, shown: Path) -> None:
         raise InputError(f"{shown} is {ENDINGS[file.suffix]}")
 
 
-def may_be_quantised(codes: Iterable[object]) -> bool:
+def may_be_quantised(codes: Iterable[str]) -> bool:
     """Whether there are dtypes among those of a file, as safetensors writes them, in which quantised weights come."""
-    kinds = {code for code in codes if isinstance(code, str)}
-    return any(code in INTEGERS or code.startswith(NARROW) for code in kinds)
+    return any(code in INTEGERS or code.startswith(NARROW) for code in codes)
 
 
 def refuse_quantised(codes: Mapping[str, object], shown: Path) -> None:

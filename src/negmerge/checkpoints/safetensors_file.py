@@ -32,9 +32,9 @@ class SafetensorsFile(Checkpoint):
         self._descriptor = open_plain(path)
         try:
             found = os.fstat(self._descriptor)
-            self._size, self._modified = found.st_size, found.st_mtime_ns
-            text, self.data_start = self._header(self._size)
-            self.metadata, self._entries = read_header(text, self.data_start, self._size, self.path)
+            text, self.data_start = self._header(found.st_size)
+            self.metadata, self._entries = read_header(text, self.data_start, found.st_size, self.path)
+            self._opened = OpenFile(path, self._descriptor, found.st_size, self._spans, found.st_mtime_ns)
         except BaseException:
             self.close()
             raise
@@ -69,8 +69,10 @@ class SafetensorsFile(Checkpoint):
 
     def opened(self) -> tuple[OpenFile, ...]:
         """Return the file."""
-        spans = [(at, at + elements(shape) * d.itemsize, d.itemsize) for d, shape, at in self._entries.values()]
-        return (OpenFile(self.files[0], self._descriptor, self._size, tuple(spans), self._modified),)
+        return (self._opened,)
+
+    def _spans(self) -> list[tuple[int, int, int]]:
+        return [(at, at + elements(shape) * d.itemsize, d.itemsize) for d, shape, at in self._entries.values()]
 
     def close(self) -> None:
         """Release the file."""

@@ -43,9 +43,13 @@ def read_header(text: bytes, start: int, size: int, path: Path) -> tuple[Mapping
     if len(max(header, key=len, default="")) > 1000 or UNNAMEABLE.search("".join(header)):
         odd = next(name for name in header if not is_name(name))
         raise broken(path, f"no tensor can be named {odd!r:.80}")
-    if may_be_quantised(entry.get("dtype") if isinstance(entry, dict) else None for entry in header.values()):
-        refuse_quantised({name: e.get("dtype") for name, e in header.items() if isinstance(e, dict)}, path)
     entries = _entries_at_once(header, start, size - start)
+    if entries is not None:
+        codes: set[str] = {dtype.code for dtype in {dtype for dtype, _, _ in entries.values()}}
+    else:
+        codes = {e["dtype"] for e in header.values() if isinstance(e, dict) and isinstance(e.get("dtype"), str)}
+    if may_be_quantised(codes):
+        refuse_quantised({name: e.get("dtype") for name, e in header.items() if isinstance(e, dict)}, path)
     return metadata, _entries_one_by_one(header, start, size - start, path) if entries is None else entries
 
 

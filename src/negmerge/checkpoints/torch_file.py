@@ -72,9 +72,11 @@ class TorchFile(Checkpoint):
 
     def opened(self) -> tuple[OpenFile, ...]:
         """Return the file; tensors that are stored transposed or as a view have no span."""
+        return (OpenFile(self.files[0], self._descriptor, self._size, self._spans, self._modified),)
+
+    def _spans(self) -> list[tuple[int, int, int]]:
         plain = [(self._offsets[name], record) for name, record in self._records.items() if _is_plain(record)]
-        spans = [(at, at + elements(r.shape) * r.dtype.itemsize, r.dtype.itemsize) for at, r in plain]
-        return (OpenFile(self.files[0], self._descriptor, self._size, tuple(spans), self._modified),)
+        return [(at, at + elements(r.shape) * r.dtype.itemsize, r.dtype.itemsize) for at, r in plain]
 
     def close(self) -> None:
         """Release the file."""
