@@ -105,7 +105,8 @@ class Probe:
         with self.place.lock():
             self.material = prepare(self.place, config)
             self.run = SeedRun(self.place, config, self.material, self.seed)
-            self.run.make_originals()
+            self.run.trainer.make_originals()
+            self.run.ground = self.run._ground()
             jobs, self.pool = self.run._make_pool()
         self.members = [job.checkpoint for job in jobs]
         self.rows, self.work = rows, self.place.private / "probe"
