@@ -38,30 +38,44 @@ def vector_of(place: RunDir, contexts: Any, method: MethodConfig, outcome: Mappi
 def measure(config: Config, folder: Path, evaluated: int) -> dict[str, Any]:
     """Run a config, and return for each row its results, and what it costs at equal forgetting."""
     results = run(config, folder)
-    with RunDir(folder).lock(), torch_threads(1):
+    base = results["base"]
+    found: dict[str, Any] = {"base": {"known": known_of(base), "test": base["test"]}, "rows": {}}
+    with RunDir(folder).lock(), torch_threads(config.threads or 1):
         place = seed_place(RunDir(folder), config, config.seeds[0])
         seed = SeedRun(place, config, prepare(RunDir(folder), config), config.seeds[0])
         yardstick = Yardstick(seed.material, seed.seed, evaluated)
-        task, device = seed.material.task, seed.material.device
-        found = {"base": yardstick.scores(task.open(seed.base, device)), "rows": {}}
         for method in config.methods:
             row = results["methods"][method.row]
-            checkpoint = place.path / "methods" / method.row / "model.safetensors"
-            points = [yardstick.scores(task.open(checkpoint, device))]
-            found["rows"][method.row] = told = {
-                "needs": row["needs"],
-                "seconds": row["seconds"],
-                "alpha": row.get("alpha"),
-                "strength": row.get("projection", {}).get("strength"),
-                "chosen": {**points[0], "known": yardstick.known(points[0])},
-                "per_class": row["per_class"],
-            }
+            chosen = {"known": known_of(row), "test": row["test"], "lost": row["test"] - base["test"]}
+            at: dict[str, Any] = {f"{level:g}": chosen if chosen["known"] <= level else None for level in LEVELS}
             if row.get("alpha") is not None:
                 vector = vector_of(place, seed.contexts, method, row)
                 negated = seed.selector.negated(seed.base, vector, config.buffers_of(method))
                 points = yardstick.curve(negated, place.private / "curves" / f"{method.row}.json")
-            told["at"] = {f"{level:g}": yardstick.at(points, level) for level in LEVELS}
+                at = {level: lost_at(yardstick, points, float(level)) for level in at}
+            found["rows"][method.row] = {
+                "needs": row["needs"],
+                "seconds": row["seconds"],
+                "alpha": row.get("alpha"),
+                "strength": row.get("projection", {}).get("strength"),
+                "chosen": chosen,
+                "at": at,
+                "per_class": row["per_class"],
+            }
     return found
+
+
+def known_of(row: Mapping[str, float]) -> float:
+    """Return how much of the class a model recognises, of its forget or of its test images, whichever is more."""
+    return max(row["forget"], row["test_forget"])
+
+
+def lost_at(yardstick: Yardstick, points: list[dict[str, float]], level: float) -> dict[str, float] | None:
+    """Return the first point of a curve where at most `level` percent are known, with what the others have lost."""
+    point = yardstick.at(points, level)
+    if point is None:
+        return None
+    return {**point, "known": yardstick.known(point), "lost": point["test"] - points[0]["test"]}
 
 
 def number(values: Sequence[float | None], form: str = ".1f") -> str:
@@ -80,27 +94,26 @@ def number(values: Sequence[float | None], form: str = ".1f") -> str:
 
 def lines(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return the table: for each row mean and range over the classes of what is lost on other classes."""
-    classes = list(found)
-    known = "known of the class, as chosen"
-    header = ["row", "rows it needs", known, "others lost, as chosen", "at ≤ 5 %", "at ≤ 1 %", "λ", "minutes"]
+    header = ["row", "rows it needs", "known of the class", "others", "at ≤ 5 %", "at ≤ 1 %", "λ", "minutes"]
     table = ["| " + " | ".join(header) + " |", "| --- | --- |" + " ---: |" * (len(header) - 2)]
-
-    def lost(name: str, point: Mapping[str, float] | None) -> float | None:
-        return None if point is None else point["test"] - found[name]["base"]["test"]
-
-    for row in dict.fromkeys(row for name in classes for row in found[name]["rows"]):
-        of = {name: found[name]["rows"][row] for name in classes if row in found[name]["rows"]}
-        strengths = ", ".join(f"{one['strength']:g}" if one["strength"] else "–" for one in of.values())
+    for row in dict.fromkeys(row for one in found.values() for row in one["rows"]):
+        of = [one["rows"][row] for one in found.values() if row in one["rows"]]
+        strengths = sorted({one["strength"] for one in of if one["strength"]})
         cells = [
-            row,
-            ", ".join(next(iter(of.values()))["needs"]) or "–",
-            number([one["chosen"]["known"] for one in of.values()]),
-            number([lost(name, one["chosen"]) for name, one in of.items()], "+.1f"),
-            *(number([lost(name, one["at"][f"{level:g}"]) for name, one in of.items()], "+.1f") for level in LEVELS),
-            strengths if any(one["strength"] for one in of.values()) else "–",
-            number([one["seconds"] / 60 for one in of.values()]),
+            row if len(of) == len(found) else f"{row} ({len(of)} of {len(found)})",
+            ", ".join(of[0]["needs"]) or "–",
+            number([one["chosen"]["known"] for one in of]),
+            number([one["chosen"]["lost"] for one in of], "+.1f"),
+            *(
+                number([one["at"][f"{level:g}"] and one["at"][f"{level:g}"]["lost"] for one in of], "+.1f")
+                for level in LEVELS
+            ),
+            ", ".join(f"{strength:g}" for strength in strengths) or "–",
+            number([one["seconds"] / 60 for one in of]),
         ]
         table.append("| " + " | ".join(cells) + " |")
+    known, others = ([one["base"][key] for one in found.values()] for key in ("known", "test"))
+    table.append(f"| original | – | {number(known)} | {number(others)} in all | – | – | – | – |")
     return table
 
 
