@@ -13,6 +13,7 @@ from negmerge import unlearn
 from negmerge.cli import main
 from negmerge.errors import InputError
 from negmerge.experiment.config import check_config, load_config
+from negmerge.experiment.exporting.row import shipped_row
 from negmerge.experiment.pipeline import run
 from negmerge.experiment.prepare import prepare
 from negmerge.experiment.rundir import RunDir
@@ -289,3 +290,28 @@ def test_a_pool_of_adapters_of_a_language_model_forgets_more_where_it_is_project
     assert projected["forget"] < plain["forget"] - 5
     after = said_right(done.model)
     assert after["forget"] == projected["forget"]
+
+
+def test_the_better_of_two_rows_is_handed_over_and_the_projected_one_of_equals():
+    methods = [
+        {"name": "uniform", "label": "", "projection": "none"},
+        {"name": "uniform", "label": "uniform projected", "projection": {"rows": "retain"}},
+        {"name": "consensus", "label": "", "projection": "none"},
+    ]
+
+    def shipped(plain, projected, **more):
+        rows = {"uniform": plain, "uniform projected": projected, "consensus": (0.0, 99.0)}
+        found = {
+            name: {"alpha": 1.0, "curve": [{"alpha": 0.0, "forget": 90.0, "retain": 99.0}, point(*scores)]}
+            for name, scores in rows.items()
+        }
+        return shipped_row({"methods": methods}, {"selection": {"objective": "retain-floor"}, "methods": found, **more})
+
+    def point(forget, retain):
+        return {"alpha": 1.0, "forget": forget, "retain": retain}
+
+    assert shipped((1.0, 97.0), (1.0, 97.0)) == "uniform projected"
+    assert shipped((0.0, 95.0), (1.0, 97.0)) == "uniform"
+    assert shipped((1.0, 95.0), (1.0, 97.0)) == "uniform projected"
+    assert shipped((0.0, 95.0), (1.0, 97.0), evidence={"method": "uniform projected"}) == "uniform projected"
+    assert shipped_row({"methods": methods[2:]}, {"methods": {}}) == "consensus"

@@ -112,8 +112,9 @@ def unlearn(
     `{"rows": "retain", "samples": 600, "strength": [1, 10, 100]}` with what is left out as here. `rows` may also be
     "validation", or a data set of whatever rows are at hand, labels or none. The results then have a row of `method`
     without projection and one with it; the better by the objective is returned, the projected one where they are
-    equal. "auto", the default, projects on `retain` where the objective is retain-floor and the model has layers whose
-    inputs can be seen; rows that are to become like unseen ones are left as the merge has them ("none").
+    equal, or the one that `evidence` judged. "auto", the default, projects on `retain` where the objective is
+    retain-floor and the model has layers whose inputs can be seen; rows that are to become like unseen ones are left as
+    the merge has them ("none").
 
     `evidence` are tests of the claim that the new module forgot, named as in `negmerge list evidence`, or a mapping as
     in a config: `{"tests": ["quantisation", {"name": "relearning", "factors": [1.0]}], "most": 500}`. They read it

@@ -106,8 +106,8 @@ def find_row(run: Path, method: str | None, seed: int | None = None) -> Row:
 
 def _shipped(results: Json, config: Mapping[str, Any], names: list[str]) -> str:
     """Return the row that the evidence judged; else the one that answers the request."""
-    judged = (results.get("evidence") or {}).get("method")
-    found = str(judged) if judged in names else shipped_row(config, results)
+    judged = _judged(results)
+    found = judged if judged in names else shipped_row(config, results)
     return found if found in names else names[0]
 
 
@@ -115,10 +115,13 @@ def shipped_row(config: Mapping[str, Any], results: Json) -> str:
     """Return the row whose model answers the request: the first method of a resolved config, or its projected row.
 
     The better of the two by the run's objective, at the α chosen for each; the projected one where they are equal.
+    Where the evidence judged one of them, that one: a verdict belongs to the model that is handed over.
     """
     first, *more = config["methods"]
     beside = [m for m in more if m["name"] == first["name"] and isinstance(m.get("projection"), Mapping)]
     names = [m["label"] or Path(m["name"]).stem for m in (*beside[:1], first)]
+    if _judged(results) in names:
+        return _judged(results)
     curves = [results["methods"].get(name, {}).get("curve") for name in names]
     if len(names) == 1 or not all(curves):  # of several seeds there is no one curve
         return names[0]
@@ -130,3 +133,7 @@ def shipped_row(config: Mapping[str, Any], results: Json) -> str:
         return rank_models(chosen, objective, floors={})
 
     return min(names, key=rank)
+
+
+def _judged(results: Json) -> str:
+    return str((results.get("evidence") or {}).get("method", ""))
