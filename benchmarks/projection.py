@@ -11,7 +11,7 @@ gone). Numbers are accuracies on other test rows there. The same command goes on
 import argparse
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,13 @@ import torch
 from negmerge.execution import torch_threads
 from negmerge.experiment.choices import Recalibrate
 from negmerge.experiment.config import load_config
-from negmerge.experiment.prepare import prepare
+from negmerge.experiment.prepare import Material, prepare
 from negmerge.experiment.rundir import RunDir
 from negmerge.experiment.stages import SeedRun
 from negmerge.merging.engine import merge_vector
 from negmerge.projection import MomentRows, Moments, Projection, project_vector, write_moments
 from negmerge.seeding import derive_seed
+from negmerge.selection.negated_model import NegatedModel
 from training import write
 
 STEP, FIRST, MOST = 1.3, 0.1, 26
@@ -45,6 +46,53 @@ def sample(rows: torch.Tensor, count: int, seed: int, purpose: str) -> torch.Ten
     return rows[torch.randperm(len(rows), generator=generator)[:count].sort().values]
 
 
+class Yardstick:
+    """Fixed samples of a run's rows, and what models and negated vectors do on them."""
+
+    def __init__(self, material: Material, seed: int, evaluated: int) -> None:
+        self.material, parts = material, material.parts
+        self.parts = {part: sample(parts[part], evaluated, seed, f"probe {part}") for part in ("test", "forget")}
+        self.unseen = "test_forget" if len(parts["test_forget"]) else "validation"
+        self.parts[self.unseen] = sample(parts[self.unseen], evaluated, seed, "probe unseen")
+        self.parts["retain"] = sample(parts["retain"], evaluated // 2, seed, "probe retain")
+
+    def scores(self, model: torch.nn.Module) -> dict[str, float]:
+        """Return the accuracy on each part in percent, and the mean loss on retain rows."""
+        columns = {part: ("correct", "loss") for part in self.parts}
+        seen = self.material.task.observe(model, self.parts, columns)
+        scores = {part: 100 * float(one["correct"].double().mean()) for part, one in seen.items()}
+        return {**scores, "retain_loss": float(seen["retain"]["loss"].double().mean())}
+
+    def known(self, point: Mapping[str, float]) -> float:
+        """Return what is still known of the request: the class, in percent; of rows, the lead over unseen ones."""
+        if self.unseen == "validation":
+            return point["forget"] - point["validation"]
+        return max(point["forget"], point["test_forget"])
+
+    def curve(self, negated: NegatedModel, file: Path) -> list[dict[str, float]]:
+        """Return the scores at every step of α, until the request is forgotten or all is lost; kept in a file."""
+        if file.exists():
+            found: list[dict[str, float]] = json.loads(file.read_text())
+            return found
+        points: list[dict[str, float]] = []
+        for alpha in (0.0, *(FIRST * STEP**i for i in range(MOST))):
+            points.append({"alpha": alpha, **self.scores(negated.set_alpha(alpha))})
+            if self._is_done(points):
+                break
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(points))
+        return points
+
+    def _is_done(self, points: list[dict[str, float]]) -> bool:
+        known, first = self.known(points[-1]), self.known(points[0])
+        least = 0.0 if self.unseen == "validation" else 1.0
+        return known <= least or (points[-1]["test"] < 0.3 * points[0]["test"]) or first <= least
+
+    def at(self, points: list[dict[str, float]], share: float) -> dict[str, float] | None:
+        """Return the first point where at most so much is known."""
+        return next((point for point in points if self.known(point) <= share), None)
+
+
 class Probe:
     """A pool of one config, with its statistics moving or frozen, and what any vector does to the base."""
 
@@ -57,16 +105,12 @@ class Probe:
         with self.place.lock():
             self.material = prepare(self.place, config)
             self.run = SeedRun(self.place, config, self.material, self.seed)
-            self.run.make_originals()
+            self.run.trainer.make_originals()
+            self.run.ground = self.run._ground()
             jobs, self.pool = self.run._make_pool()
         self.members = [job.checkpoint for job in jobs]
         self.rows, self.work = rows, self.place.private / "probe"
-        parts = self.material.parts
-        self.parts = {part: sample(parts[part], evaluated, self.seed, f"probe {part}") for part in ("test", "forget")}
-        unseen = "test_forget" if len(parts["test_forget"]) else "validation"
-        self.unseen = unseen
-        self.parts[unseen] = sample(parts[unseen], evaluated, self.seed, "probe unseen")
-        self.parts["retain"] = sample(parts["retain"], evaluated // 2, self.seed, "probe retain")
+        self.yardstick = Yardstick(self.material, self.seed, evaluated)
 
     def moments(self) -> Path:
         path, task, device = self.work / "moments.safetensors", self.material.task, self.material.device
@@ -102,41 +146,9 @@ class Probe:
     def curve(self, merge: str, buffers: str, strength: float | None, others: str) -> list[dict[str, float]]:
         """Return the accuracies at every step of α; kept in a file."""
         name = f"{merge}-{buffers}-{strength}-{others}".replace(" ", "-")
-        file = self.work / f"{name}.json"
-        if file.exists():
-            found: list[dict[str, float]] = json.loads(file.read_text())
-            return found
         vector = self.vector(merge, buffers, strength, others)
         negated = self.run.selector.negated(self.run.base, vector, POLICIES[buffers])
-        alphas = [0.0, *(FIRST * STEP**i for i in range(MOST))]
-        points: list[dict[str, float]] = []
-        for alpha in alphas:
-            point = {"alpha": alpha, **self.scores(negated.set_alpha(alpha))}
-            points.append(point)
-            if self.is_done(points):
-                break
-        file.write_text(json.dumps(points))
-        return points
-
-    def scores(self, model: torch.nn.Module) -> dict[str, float]:
-        columns = {part: ("correct", "loss") for part in self.parts}
-        seen = self.material.task.observe(model, self.parts, columns)
-        scores = {part: 100 * float(one["correct"].double().mean()) for part, one in seen.items()}
-        return {**scores, "retain_loss": float(seen["retain"]["loss"].double().mean())}
-
-    def known(self, point: dict[str, float]) -> float:
-        """Return what is still known of the request: the class, in percent; of rows, the lead over unseen ones."""
-        if self.unseen == "validation":
-            return point["forget"] - point["validation"]
-        return max(point["forget"], point["test_forget"])
-
-    def is_done(self, points: list[dict[str, float]]) -> bool:
-        known, first = self.known(points[-1]), self.known(points[0])
-        least = 0.0 if self.unseen == "validation" else 1.0
-        return known <= least or (points[-1]["test"] < 0.3 * points[0]["test"]) or first <= least
-
-    def at(self, points: list[dict[str, float]], share: float) -> dict[str, float] | None:
-        return next((point for point in points if self.known(point) <= share), None)
+        return self.yardstick.curve(negated, self.work / f"{name}.json")
 
 
 def variants(buffers: list[str], merges: list[str], strengths: list[float]) -> Iterator[tuple[str, str, Any, str]]:
@@ -174,15 +186,15 @@ def main() -> None:
             probe = Probe(
                 arguments.config, arguments.changes, arguments.folder, frozen, arguments.rows, arguments.evaluated
             )
-            if probe.unseen == "validation":
+            if probe.yardstick.unseen == "validation":
                 levels = (5.0, 0.0)
             policies = ["keep"] if frozen else arguments.buffers
             for merge, policy, strength, others in variants(policies, arguments.merges, arguments.strengths):
                 points = probe.curve(merge, policy, strength, others)
-                found = [probe.at(points, level) for level in levels]
+                found = [probe.yardstick.at(points, level) for level in levels]
                 numbers = ["–" if p is None else f"{p['test']:.1f} ({p['retain_loss']:.3f})" for p in found]
                 told = ["–", "–"] if strength is None else [f"{strength:g}", others.replace("leave-out", "left out")]
-                end = f"{probe.known(points[-1]):.1f} / {points[-1]['test']:.1f}"
+                end = f"{probe.yardstick.known(points[-1]):.1f} / {points[-1]['test']:.1f}"
                 line = "| " + " | ".join([pool, policy, merge, *told, *numbers, end]) + " |"
                 print(line, flush=True)
                 lines.append(line)

@@ -14,7 +14,7 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())  # what is logged 
 _PLACES = {
     "merge": ("negmerge.merging.engine", "merge_checkpoints"),
     "merge_as_adapter": ("negmerge.merging.as_adapter", "merge_as_adapter"),
-    "merge_recipe": ("negmerge.merging.recipe", "merge_recipe"),
+    "merge_recipe": ("negmerge.projection.recipe", "merge_recipe"),
     "merge_state_dicts": ("negmerge.merging.engine", "merge_state_dicts"),
     "inspect": ("negmerge.merging.inspecting", "inspect_checkpoints"),
     "unlearn": ("negmerge.experiment.unlearn", "unlearn"),
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from negmerge.merging.engine import merge_checkpoints as merge
     from negmerge.merging.engine import merge_state_dicts
     from negmerge.merging.inspecting import inspect_checkpoints as inspect
-    from negmerge.merging.recipe import merge_recipe
+    from negmerge.projection.recipe import merge_recipe
     from negmerge.selection import choose_alpha
 
 

@@ -15,6 +15,7 @@ from tiny_models import rows, save
 
 from negmerge.checkpoints import write_state_dict
 from negmerge.cli import main
+from negmerge.experiment.exporting.row import shipped_row
 from negmerge.parsing import parse_yaml
 from negmerge.record.statement import flattened
 from negmerge.tasks.text_classification.families import small_transformer
@@ -81,7 +82,10 @@ def test_one_label_is_forgotten_without_yaml_and_a_second_request_goes_on(traine
         assert words in err
     assert f"Unlearned model: {one / 'model'}" in out
     results = json.loads((one / "results.json").read_text())
-    base, row = results["base"], results["methods"]["consensus"]
+    shipped = shipped_row(parse_yaml((one / "config.yaml").read_text()), results)
+    base, row = results["base"], results["methods"][shipped]
+    assert "is taken out of it; the better of the two models is handed over" in err
+    assert list(results["methods"]) == ["consensus", "consensus projected"]
     assert results["task"]["rows"]["forget"] == 60 and results["task"]["kind"] == "rows"
     assert (
         results["task"]["rows"]["retain"] + results["task"]["rows"]["validation"] + results["task"]["rows"]["test"]
@@ -98,13 +102,13 @@ def test_one_label_is_forgotten_without_yaml_and_a_second_request_goes_on(traine
     assert call("verify", one / "model")[0] == 0 and call("verify", one)[0] == 0
     assert not any(str(tmp_path).encode() in path.read_bytes() for path in (one / "model").iterdir())
     code, again, _ = call(*arguments, "--json")
-    assert code == 0 and json.loads(again)["methods"]["consensus"]["forget"] == row["forget"]
+    assert code == 0 and json.loads(again)["methods"][shipped]["forget"] == row["forget"]
 
     few = write(tmp_path / "few.jsonl", [row for row in known if row["label"] == "tech"][:12])
     two = tmp_path / "two"
     code, out, err = call("unlearn", one, "--forget", few, "-o", two, *FAST)
     assert code == 0, err
-    assert "rows of earlier requests are left out" in err and f"what the run in {one} left" in err
+    assert "rows of earlier requests are left out" in err and f"what the run in {one} left ({shipped})" in err
     second = json.loads((two / "results.json").read_text())
     counts = second["task"]["rows"]
     assert counts["forget"] == 12 and counts["retain"] + counts["validation"] + counts["test"] == 108
@@ -112,7 +116,7 @@ def test_one_label_is_forgotten_without_yaml_and_a_second_request_goes_on(traine
         entry["path"]: entry["hash"] for entry in flattened(json.loads((two / "record.json").read_text()))["inputs"]
     }
     first = flattened(json.loads((one / "record.json").read_text()))
-    weights = "methods/consensus/model.safetensors"
+    weights = f"methods/{shipped}/model.safetensors"
     assert str(one / "record.json") in inputs
     assert inputs[str(one / weights)] == next(e["hash"] for e in first["outputs"] if e["path"] == weights)
     assert parse_yaml((two / "config.yaml").read_text())["base"]["previous"] == str(one)

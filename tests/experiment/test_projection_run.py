@@ -8,16 +8,17 @@ import yaml
 from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
+from equal_forgetting import retain_loss
 from negmerge import unlearn
 from negmerge.cli import main
 from negmerge.errors import InputError
 from negmerge.experiment.config import check_config, load_config
+from negmerge.experiment.exporting.row import shipped_row
 from negmerge.experiment.pipeline import run
 from negmerge.experiment.prepare import prepare
 from negmerge.experiment.rundir import RunDir
 from negmerge.experiment.warnings import statistics_warnings
 from negmerge.projection import Moments
-from negmerge.selection.negated_model import NegatedModel
 
 TINY = {
     "name": "tiny",
@@ -88,26 +89,17 @@ def test_the_page_says_what_the_projection_did(finished):
 
 def test_at_equal_forgetting_it_adds_less_than_half_as_much_to_the_retain_loss(finished):
     place, _, _ = finished
-    private = place / "private" / "methods"
-    plain, base = losses_at_forgetting(place, private / "consensus" / "merged.safetensors")
-    projected, _ = losses_at_forgetting(place, private / "consensus projected" / "merged.strength-10.safetensors")
-    assert plain > base
-    assert projected - base < 0.5 * (plain - base)
-
-
-def losses_at_forgetting(place, vector):
-    """The mean loss on retain rows at the first α where at most 2 % of the class is recognised, and the base's."""
+    private, base = place / "private" / "methods", place / "base" / "model.safetensors"
     material = prepare(RunDir(place), config(methods=["consensus", "best-single", FINE]))
-    task, parts = material.task, {name: material.parts[name] for name in ("forget", "retain")}
-    columns = {part: ["correct", "loss"] for part in parts}
-    start = place / "base" / "model.safetensors"
-    negated = NegatedModel(task.open(start), vector, start)
-    base = float(task.observe(negated.model, parts, columns)["retain"]["loss"].mean())
-    for k in range(1, 120):
-        seen = task.observe(negated.set_alpha(0.05 * k), parts, columns)
-        if seen["forget"]["correct"].double().mean() <= 0.02:
-            return float(seen["retain"]["loss"].mean()), base
-    raise AssertionError("it does not forget")
+
+    def at_forgetting(vector):
+        return retain_loss(material.task, material.parts, base, private / vector, known=0.0)
+
+    plain, start = at_forgetting("consensus/merged.safetensors")
+    projected, _ = at_forgetting("consensus projected/merged.strength-10.safetensors")
+    assert plain > start
+    assert projected - start < 0.5 * (plain - start)
+    assert projected < 0.5 * plain
 
 
 @pytest.mark.heavy(5)
@@ -241,3 +233,85 @@ def test_moved_statistics_are_a_warning_where_keeping_the_bases_cost_something(f
         assert not statistics_warnings({"mean": {**row, **changed}}, base, moved)
     assert not statistics_warnings({"mean": row}, base, {"a": 0.0})
     assert not statistics_warnings({"mean": row}, base, {})
+
+
+class Sequences(Dataset):
+    """Rows of token numbers; a language model's labels are its inputs."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, i):
+        return {"input_ids": self.rows[i], "labels": self.rows[i]}
+
+
+@pytest.mark.heavy(8)
+@pytest.mark.filterwarnings("ignore")
+def test_a_pool_of_adapters_of_a_language_model_forgets_more_where_it_is_projected():
+    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("peft")
+    rows = torch.randint(5, 50, (48, 12), generator=torch.Generator().manual_seed(0))
+    forget, retain = rows[:8], rows[8:]
+    torch.manual_seed(0)
+    shape = {"vocab_size": 50, "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 16}
+    tokens = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**shape, **tokens))
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
+    for _ in range(200):
+        optimizer.zero_grad()
+        model(input_ids=rows, labels=rows).loss.backward()
+        optimizer.step()
+
+    def said_right(module):
+        found = {}
+        for name, part in (("forget", forget), ("retain", retain)):
+            with torch.no_grad():
+                said = module(input_ids=part).logits[:, :-1].argmax(-1)
+            found[name] = 100 * float((said == part[:, 1:]).float().mean())
+        return found
+
+    done = unlearn(
+        model.eval(),
+        Sequences(forget),
+        Sequences(retain),
+        evaluate=said_right,
+        pool={"adapter": {"r": 4}, "train": {"batch_size": 8}, "grid": {"lr": [3e-3, 1e-2], "epochs": [10, 20]}},
+        selection={"floor": 0.9},
+        projection={"strength": [1, 10]},
+    )
+    plain, projected = (done.results["methods"][name] for name in ("consensus", "consensus projected"))
+    layers = projected["projection"]["layers"]
+    assert len(layers) >= 8 and all(layer["after"] < layer["before"] for layer in layers)
+    base = done.results["base"]
+    assert base["forget"] > 90 and projected["retain"] >= 0.9 * base["retain"]
+    assert projected["forget"] < plain["forget"] - 5
+    after = said_right(done.model)
+    assert after["forget"] == projected["forget"]
+
+
+def test_the_better_of_two_rows_is_handed_over_and_the_projected_one_of_equals():
+    methods = [
+        {"name": "uniform", "label": "", "projection": "none"},
+        {"name": "uniform", "label": "uniform projected", "projection": {"rows": "retain"}},
+        {"name": "consensus", "label": "", "projection": "none"},
+    ]
+
+    def shipped(plain, projected, **more):
+        rows = {"uniform": plain, "uniform projected": projected, "consensus": (0.0, 99.0)}
+        found = {
+            name: {"alpha": 1.0, "curve": [{"alpha": 0.0, "forget": 90.0, "retain": 99.0}, point(*scores)]}
+            for name, scores in rows.items()
+        }
+        return shipped_row({"methods": methods}, {"selection": {"objective": "retain-floor"}, "methods": found, **more})
+
+    def point(forget, retain):
+        return {"alpha": 1.0, "forget": forget, "retain": retain}
+
+    assert shipped((1.0, 97.0), (1.0, 97.0)) == "uniform projected"
+    assert shipped((0.0, 95.0), (1.0, 97.0)) == "uniform"
+    assert shipped((1.0, 95.0), (1.0, 97.0)) == "uniform projected"
+    assert shipped((0.0, 95.0), (1.0, 97.0), evidence={"method": "uniform projected"}) == "uniform projected"
+    assert shipped_row({"methods": methods[2:]}, {"methods": {}}) == "consensus"

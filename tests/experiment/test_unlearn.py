@@ -162,7 +162,7 @@ def test_nothing_left_to_forget_is_a_warning(trained):
     wrong = TensorDataset(x[:40], (y[:40] + 1) % 3)
     done = unlearn(model, wrong, retain, pool={"grid": {"lr": [1e-4], "epochs": [1]}}, selection={"max_alpha": 1.0})
     assert done.alpha == 0.0 or done.selection.scores["forget"] == 0.0
-    assert any(line.startswith("weak-forgetting") for line in done.warnings) and "1 warning)" in repr(done)
+    assert any(line.startswith("weak-forgetting") for line in done.warnings) and "2 warnings)" in repr(done)
 
 
 class Mapped(torch.utils.data.Dataset):

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from negmerge import merge, merge_as_adapter
+from negmerge import merge, merge_as_adapter, merge_recipe
 from negmerge.cli import main
 from negmerge.errors import InputError
 from negmerge.merging.engine import merge_vector
@@ -163,3 +163,75 @@ def test_an_adapter_stays_one_of_its_rank(tmp_path):
 
 def ids(seed):
     return torch.randint(0, 50, (20, 6), generator=torch.Generator().manual_seed(seed))
+
+
+def other_pool(base, folder):
+    """Write two more members of a base, and return them."""
+    state = load_file(base)
+    for i in range(2):
+        torch.manual_seed(50 + i)
+        moved = {k: v + 0.1 * torch.randn(v.shape) if v.is_floating_point() else v for k, v in state.items()}
+        save_file(moved, folder / f"o{i}.safetensors")
+    return [folder / f"o{i}.safetensors" for i in range(2)]
+
+
+def test_terms_of_a_recipe_are_projected_each_by_its_own(pool, tmp_path, monkeypatch, capsys):
+    base, members, file = pool
+    others = other_pool(base, tmp_path)
+    first = {"members": members, "method": "uniform", "alpha": 0.7, "project": {"moments": file, "strength": 5}}
+    plain = {"members": others, "method": "uniform", "sign": "+", "alpha": 0.3}
+    report = merge_recipe({"base": base, "terms": [first, plain]}, tmp_path / "out.safetensors")
+    merge_vector(base, members, tmp_path / "v.safetensors", method="uniform")
+    merge_vector(base, others, tmp_path / "w.safetensors", method="uniform")
+    with Moments(file) as moments:
+        project_vector(Projection(moments, 5.0), tmp_path / "v.safetensors", tmp_path / "p.safetensors")
+    projected, added, start, out = (load_file(tmp_path / f"{name}.safetensors") for name in ("p", "w", "base", "out"))
+    for name, value in start.items():
+        wanted = value - 0.7 * projected[name] + 0.3 * added[name] if name in added else value
+        torch.testing.assert_close(out[name], wanted)
+    assert report.projection is None and report.terms[1].projection is None
+    assert report.terms[0].projection["without"] == ["norm.bias", "norm.weight"]
+    terms = read_record(tmp_path / "out.safetensors")["terms"]
+    assert terms[0]["projection"]["strength"] == 5.0 and "projection" not in terms[1]
+    # The kept recipe makes the same bytes, whatever the cutting and the threads.
+    monkeypatch.setattr("negmerge.merging.by_layer.CHUNK", 777)
+    merge_recipe(tmp_path / "out.recipe.yaml", tmp_path / "again.safetensors", workers=3)
+    assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "out.safetensors").read_bytes()
+    with pytest.raises(SystemExit) as stop:
+        main(["merge", str(tmp_path / "out.recipe.yaml"), "-o", str(tmp_path / "folder")])
+    assert stop.value.code == 0 and "projected  λ = 5, on 40 rows: rows 2" in capsys.readouterr().out
+    assert "`uniform` was stripped of what acts on 40 rows" in (tmp_path / "folder" / "README.md").read_text()
+
+
+def test_a_projection_of_the_whole_recipe_is_that_of_the_sum(pool, tmp_path):
+    base, members, file = pool
+    others = other_pool(base, tmp_path)
+    terms = [{"members": members, "method": "uniform"}, {"members": others, "method": "uniform", "alpha": 0.5}]
+    merge_recipe({"base": base, "terms": terms, "project": {"moments": file}}, tmp_path / "out.safetensors")
+    merge_vector(base, members, tmp_path / "v.safetensors", method="uniform")
+    merge_vector(base, others, tmp_path / "w.safetensors", method="uniform")
+    v, w = load_file(tmp_path / "v.safetensors"), load_file(tmp_path / "w.safetensors")
+    save_file({name: v[name] + 0.5 * w[name] for name in v}, tmp_path / "sum.safetensors")
+    with Moments(file) as moments:
+        project_vector(Projection(moments, 10.0), tmp_path / "sum.safetensors", tmp_path / "p.safetensors")
+    start, out, total = (load_file(tmp_path / f"{name}.safetensors") for name in ("base", "out", "p"))
+    for name in total:
+        torch.testing.assert_close(out[name], start[name] - total[name], rtol=1e-4, atol=1e-5)
+
+
+def test_mistakes_in_the_projection_of_a_recipe_are_named_by_their_place(pool, tmp_path):
+    base, members, file = pool
+    good = {"moments": file}
+    cases = (
+        ({"terms": [{"members": members, "project": {"strength": -1}}]}, "term 1: project: moments is missing"),
+        ({"terms": [{"members": members, "project": {"moments": file, "strength": -1}}]}, "strength must be"),
+        ({"terms": [{"members": members, "project": {"moment": file}}]}, "does not take 'moment'"),
+        ({"terms": [{"members": members, "project": "yes"}]}, "term 1: project must be"),
+        ({"terms": [{"members": members}], "project": {"moments": 3}}, "project: moments must be"),
+        ({"terms": [{"members": members, "project": good}], "project": good}, "stands here and in the recipe"),
+        ({"terms": [{"members": members, "project": {"moments": base}}]}, "is no moments file"),
+    )
+    for content, said in cases:
+        with pytest.raises(InputError, match=said):
+            merge_recipe({"base": base, **content}, tmp_path / "out.safetensors")
+        assert not (tmp_path / "out.safetensors").exists()

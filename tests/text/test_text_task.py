@@ -8,11 +8,14 @@ import pytest
 import torch
 from tiny_models import rows, save
 
+from equal_forgetting import retain_loss
 from negmerge.checkpoints import read_state_dict
 from negmerge.cli import main
 from negmerge.errors import InputError
 from negmerge.experiment.config import check_config
 from negmerge.experiment.pipeline import run
+from negmerge.experiment.prepare import prepare
+from negmerge.experiment.rundir import RunDir
 from negmerge.record.statement import flattened
 from negmerge.tasks.columns import COLUMNS
 from negmerge.tasks.compute import Compute
@@ -191,3 +194,35 @@ def test_a_run_forgets_a_class(data, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["list", "text-families"])
     assert "small-transformer" in capsys.readouterr().out
+
+
+@pytest.mark.heavy(6)
+def test_a_projected_run_forgets_a_class_at_less_cost(data, tmp_path):
+    config = {
+        "name": "texts",
+        "task": "text-classification",
+        "threads": 1,
+        "workers": 1,
+        "model": {"family": "small-transformer", "width": 32, "vocabulary": 256},
+        "data": {"source": "csv", "path": str(data), "forget": {"classes": ["food"]}},
+        "base": {"train": {"epochs": 6, "lr": 1e-2, "batch_size": 16}},
+        "pool": {"train": {"batch_size": 8}, "grid": {"lr": [1e-3, 3e-3], "epochs": [2, 4]}},
+        "methods": ["uniform"],
+        "projection": {"rows": "retain", "strength": 10},
+        "evaluation": {"membership": []},
+    }
+    made = check_config(config)
+    place = tmp_path / "run"
+    results = run(made, place)
+    row, base = results["methods"]["uniform projected"], results["base"]
+    assert row["projection"]["rows"]["retain"]["about"] == "retain texts"
+    assert row["forget"] < 20 and row["retain"] >= 0.95 * base["retain"]
+    material, private = prepare(RunDir(place), made), place / "private" / "methods"
+
+    def at_forgetting(vector):
+        start = place / "base" / "model.safetensors"
+        return retain_loss(material.task, material.parts, start, private / vector, known=0.1, step=0.2)
+
+    plain, start = at_forgetting("uniform/merged.safetensors")
+    projected, _ = at_forgetting("uniform projected/merged.strength-10.safetensors")
+    assert projected - start < 0.5 * (plain - start)

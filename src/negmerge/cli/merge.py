@@ -44,7 +44,6 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 RECIPES = (".yaml", ".yml")
-STRENGTH = 10.0
 BESIDE_A_RECIPE = ("base", "output", "device", "workers", "no_hash", "overwrite", "as_json")
 
 
@@ -162,6 +161,7 @@ def _projection(stack: ExitStack, moments: Path | None, strength: float | None) 
         if strength is not None:
             raise InputError("--strength is that of a projection; give --project MOMENTS too")
         return None
+    from negmerge.merging.layer_change import STRENGTH
     from negmerge.projection import Moments, Projection  # imports torch
 
     if isinstance(strength, str):
@@ -224,7 +224,7 @@ def _print_projection(done: Mapping[str, Any]) -> None:
 def _merge_recipe(context: typer.Context, recipe: Path, output: Path, as_json: bool, how: dict[str, Any]) -> None:
     """Merge by a recipe, and print what each of its terms kept. Raises InputError for options that belong into it."""
     from negmerge.errors import InputError, shortened
-    from negmerge.merging.recipe import merge_recipe
+    from negmerge.projection.recipe import merge_recipe
 
     given = [
         f"--{name.replace('_', '-')}"
@@ -246,6 +246,8 @@ def _merge_recipe(context: typer.Context, recipe: Path, output: Path, as_json: b
             f"  {'+' if term.add else '−'} {term.alpha:g} · {term.method} of {term.members} member(s), "
             f"kept {term.kept:,} of {term.elements:,} elements ({share:.2f} %)"
         )
+        if term.projection is not None:
+            _print_projection(term.projection)
     print(f"  untouched  {report.elements - report.merged_elements:,} elements passed through from the base")
     if report.left_behind:
         print(f"  left behind  {shortened(report.left_behind)}")

@@ -51,7 +51,7 @@ def unlearn(
         print_json(made) if as_json else print(plan_text(config.name, made))
         return
     results, place = run_shown(config, output)
-    row = shipped_row(config.resolved())
+    row = shipped_row(config.resolved(), results)
     where = output / "methods" / row / "model.safetensors"
     try:
         where = export(output, output / "model", method=row, overwrite=True).path

@@ -11,6 +11,8 @@ from negmerge.checkpoints.base import elements
 from negmerge.errors import InputError, shortened
 from negmerge.experiment import direct_language
 from negmerge.experiment.exporting.row import shipped_row
+from negmerge.experiment.methods import describe
+from negmerge.experiment.rundir import read_json
 from negmerge.parsing import parse_yaml
 from negmerge.registry import FILE, names
 from negmerge.tasks.text_classification.tables import REQUESTED, Table, find_columns, label_text, read_table, source_of
@@ -61,6 +63,12 @@ class Request:
         if parameters > LARGE or adapters:
             pool["adapter"] = {"r": 16}
             self.assumed.append(f"members are adapters of rank 16: the model has {parameters / 1e6:.0f} M parameters")
+        whole = objective == "retain-floor" and describe(self.method).kind != "train"
+        if whole:
+            self.assumed.append(
+                "projection: what the merge would do to rows that are kept is taken out of it; the better of the two "
+                "models is handed over (--set projection=none leaves it out)"
+            )
         return {
             "name": "unlearn",
             "task": task,
@@ -69,13 +77,14 @@ class Request:
             "base": base,
             "pool": pool,
             "methods": [self.method],
+            "projection": {"rows": "retain"} if whole else "none",
             "selection": {"objective": objective},
         }
 
     def _model(self, earlier: Mapping[str, Any] | None, previous: Path | None) -> tuple[Any, Any, str]:
         """Return the model and base parts of the config, and the task."""
         if earlier is not None and previous is not None:
-            row = shipped_row(earlier)
+            row = shipped_row(earlier, read_json(previous / "results.json"))
             weights = _whole(previous) / "methods" / row / "model.safetensors"
             self.assumed.append(f"model: what the run in {previous} left ({row}), of its family {_family(earlier)}")
             return earlier["model"], {"checkpoint": str(weights), "previous": str(_whole(previous))}, earlier["task"]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import TypeAdapter, ValidationError
@@ -17,12 +17,14 @@ from negmerge.errors import InputError
 from negmerge.experiment.choices import EvidenceConfig
 from negmerge.experiment.config import PoolConfig, RunConfig, SelectionConfig
 from negmerge.experiment.evidence_checks import check_evidence, check_evidence_task
+from negmerge.experiment.exporting.row import shipped_row
 from negmerge.experiment.methods import check_settings, check_task, describe
 from negmerge.experiment.pipeline import run_stages
 from negmerge.experiment.prepare import About, Material
 from negmerge.experiment.projection_config import ProjectionConfig
 from negmerge.experiment.rundir import RunDir
 from negmerge.experiment.unlearned import Unlearned, gather, write_page
+from negmerge.projection.collecting import survey
 from negmerge.requests.split_files import PARTS
 from negmerge.requests.splits import Split
 from negmerge.selection import OBJECTIVES
@@ -71,7 +73,7 @@ def unlearn(
     selection: Mapping[str, Any] | None = None,
     method: str = "consensus",
     settings: Mapping[str, Any] | None = None,
-    projection: Mapping[str, Any] | None = None,
+    projection: Mapping[str, Any] | Literal["auto", "none"] = "auto",
     evidence: Mapping[str, Any] | Sequence[str] | None = None,
     seed: int = 0,
     directory: Path | str | None = None,
@@ -108,8 +110,11 @@ def unlearn(
 
     `projection` strips the merged vector of what acts on retain inputs, layer by layer, before α is chosen:
     `{"rows": "retain", "samples": 600, "strength": [1, 10, 100]}` with what is left out as here. `rows` may also be
-    "validation", or a data set of whatever rows are at hand, labels or none. The results then have the row of `method`
-    without projection as well, and the projected one is returned.
+    "validation", or a data set of whatever rows are at hand, labels or none. The results then have a row of `method`
+    without projection and one with it; the better by the objective is returned, the projected one where they are
+    equal, or the one that `evidence` judged. "auto", the default, projects on `retain` where the objective is
+    retain-floor and the model has layers whose inputs can be seen; rows that are to become like unseen ones are left as
+    the merge has them ("none").
 
     `evidence` are tests of the claim that the new module forgot, named as in `negmerge list evidence`, or a mapping as
     in a config: `{"tests": ["quantisation", {"name": "relearning", "factors": [1.0]}], "most": 500}`. They read it
@@ -141,7 +146,7 @@ def unlearn(
         raise InputError("unlearn: give retain (a data set) or evaluate (a function), so that α can be chosen")
     sets = {"forget": forget, "retain": retain, "validation": validation}
     given = {name: data for name, data in sets.items() if data is not None}
-    protected = _projection(projection, given, method)
+    protected = None if isinstance(projection, str) else _projection(projection, given, method)
     for name, data in given.items():
         check_data(name, data)
     check_loader(loader or {})
@@ -164,6 +169,8 @@ def unlearn(
     check_settings(method, settings or {})
     task = _task(bare, evaluate, rule.objective)
     _check_method(task, method, given)
+    if projection == "auto" and rule.objective == "retain-floor" and _can_project(task, given, method):
+        protected = ProjectionConfig().model_dump(mode="json")
     inputs = {"model": fingerprint_module(model)}
     if reference is not None:
         inputs["reference"] = fingerprint_module(reference)
@@ -205,7 +212,7 @@ def unlearn(
             results = run_stages(place, config, prepared, "negmerge.unlearn")
             if directory is not None or report is not None:
                 write_page(folder, None if report is None else Path(report))
-            return gather(task, folder, results, config.methods[-1].row)
+            return gather(task, folder, results, shipped_row(config.resolved(), results))
 
 
 def _checked_pool(pool: Mapping[str, Any], wrapped: AdapterSettings | None) -> PoolConfig:
@@ -241,15 +248,19 @@ def _task(bare: UserTask, evaluate: Callable[[nn.Module], Mapping[str, float]] |
     return task
 
 
-def _projection(
-    projection: Mapping[str, Any] | None, given: dict[str, Dataset[Any]], method: str
-) -> dict[str, Any] | None:
+def _can_project(task: UserTask, given: Mapping[str, Any], method: str) -> bool:
+    """Return whether a method's vector can be projected on the data set `retain`."""
+    if "retain" not in given or describe(method).kind == "train":
+        return False
+    model = task.template().eval()
+    return bool(survey(model, task.run_model, task.batch(torch.zeros(1, dtype=torch.int64), str(task.device))).layers)
+
+
+def _projection(projection: Mapping[str, Any], given: dict[str, Dataset[Any]], method: str) -> dict[str, Any]:
     """Return the projection as a config has it; a data set in it joins those that are given.
 
     Raises InputError for settings that are wrong, rows that are not there, and a method that does not merge.
     """
-    if projection is None:
-        return None
     if describe(method).kind == "train":
         raise InputError(f"unlearn: the method {method} does not merge; leave projection out")
     chosen, rows = dict(projection), projection.get("rows", "retain")

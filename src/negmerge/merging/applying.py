@@ -56,13 +56,15 @@ class Outlet:
     """Where merged elements go: `write(name, start, values)` takes them as they are stored in `dtype(name)`.
 
     Where OUT is `hashed`, `write` also takes the digests [pieces, 32] of the pieces of the hash of these values, where
-    they are known. With `vector` they are τ itself, in the dtype of the arithmetic. `at_least` holds tensors above a
-    number, such as variances; `alpha` stands in messages.
+    they are known. With `vector` they are τ itself, in the dtype of the arithmetic; with `by_term` those of each term,
+    and `write` takes its place among the terms as well. `at_least` holds tensors above a number, such as variances;
+    `alpha` stands in messages.
     """
 
     dtype: Callable[[str], DType]
     write: Callable[..., None]
     vector: bool = False
+    by_term: bool = False
     hashed: bool = False
     at_least: Mapping[str, float] = field(default_factory=dict)
     alpha: float = 1.0

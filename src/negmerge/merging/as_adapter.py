@@ -18,9 +18,10 @@ from negmerge.checkpoints.memory import stored
 from negmerge.errors import InputError
 from negmerge.merging.adapter_homes import PREFIX, AdapterPlan, plan_adapter
 from negmerge.merging.applying import Outlet, apply_delta, range_error
-from negmerge.merging.by_layer import ByLayer, LayerChange
+from negmerge.merging.by_layer import ByLayer, vector_outlet
 from negmerge.merging.factoring import factor
 from negmerge.merging.hashes import InputHashes
+from negmerge.merging.layer_change import LayerChange
 from negmerge.merging.output.folder import check_output, is_file_output, recover_folder, written_folder
 from negmerge.merging.output.model import OutputPlan, write_weights
 from negmerge.merging.output.record import Places, merge_facts
@@ -92,7 +93,7 @@ def merge_as_adapter(
         overwrite=overwrite,
     )
     base, output, alpha = Path(base), Path(output), float(alpha)
-    term = TermRequest(term_files(members, origin, weights), merger, alpha, add)
+    term = TermRequest(term_files(members, origin, weights), merger, alpha, add, change=projection)
     if is_file_output(output):
         raise InputError(f"OUT {output} is one file, an adapter is a folder; give a name without .safetensors")
     recover_folder(output)
@@ -103,12 +104,10 @@ def merge_as_adapter(
         total, places = plan.bytes_to_read, Places()
         hashes = InputHashes(opened.checkpoints) if hash_inputs else InputHashes()
         facts = merge_facts(plan, include, exclude, hash_inputs, hashes, places)
-        if projection is not None:
-            facts["projection"] = projection.facts
         parts = _Parts(plan.base, adapter, rank, alpha, add)
         outlet = Outlet(lambda name: exact(plan.base.dtype(name)), parts.put, vector=True)
         if projection is not None:
-            outlet = ByLayer(plan, projection, lambda name, values: parts.put(name, 0, values)).outlet()
+            outlet = vector_outlet(plan, [ByLayer(plan, plan.terms[0], lambda name, delta: parts.put(name, 0, delta))])
         merged = execute(plan, outlet, workers=workers, on_bytes=byte_counter(on_event, total))
         facts |= {"adapter_rank": rank, "adapter_error": parts.error}
         if adapter.left_out:
@@ -126,8 +125,6 @@ def merge_as_adapter(
             write_bytes_atomic(folder / CONFIG, adapter.config(replace(opened.pools[0], base=plan.base), rank))
             write_weights(out, folder, [FilePlan(folder / WEIGHTS[0], layout)], write, {"errors": parts.errors()})
         report = merge_report(plan, merged, output, started, total)
-        if projection is not None:
-            report = replace(report, projection=projection.report.as_json())
     return AdapterReport(
         **vars(report),
         rank=rank,

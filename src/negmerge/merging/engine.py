@@ -22,7 +22,7 @@ from negmerge.merging.writing import MergeRequest, TermRequest, plan_terms, writ
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from negmerge.merging.by_layer import LayerChange
+    from negmerge.merging.layer_change import LayerChange
 
 
 def merge_checkpoints(
@@ -89,7 +89,7 @@ def merge_checkpoints(
     return write_merge(
         MergeRequest(
             Path(base),
-            [TermRequest(term_files(members, origin, weights), merger, float(alpha), add)],
+            [TermRequest(term_files(members, origin, weights), merger, float(alpha), add, change=projection)],
             Path(output),
             include,
             exclude,
@@ -101,7 +101,6 @@ def merge_checkpoints(
             hash_inputs,
             overwrite,
             on_event,
-            projection=projection,
         )
     )
 

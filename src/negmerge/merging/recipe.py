@@ -14,13 +14,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from negmerge.checking import MistakesError, checked, mistakes_of, shown
 from negmerge.checkpoints.plain_file import read_small
 from negmerge.errors import InputError
+from negmerge.merging.layer_change import STRENGTH, Project
 from negmerge.merging.mergekit import from_mergekit, is_mergekits
 from negmerge.merging.merger import Merger
 from negmerge.merging.output.kept_recipe import HEAD
-from negmerge.merging.output.reports import MergeReport, OnEvent
 from negmerge.merging.pool.opening import AnyPath, term_files
 from negmerge.merging.request import wrong_arguments
-from negmerge.merging.writing import MergeRequest, TermRequest, write_merge
+from negmerge.merging.writing import TermRequest
 from negmerge.parsing import dump_yaml, parse_yaml
 
 LIMIT = 10_000_000  # bytes of a recipe that are believed
@@ -40,6 +40,16 @@ class TermSchema(BaseModel):
     alpha: float = Field(1.0, description="scale of the term")
     weights: AnyPath | None = Field(None, description="a file of importance weights; numbers for members are settings")
     seed: int = Field(0, description="of the methods that draw at random")
+    project: Mapping[str, Any] | None = Field(None, description="the retain projection: {moments: FILE, strength: 10}")
+
+
+class ProjectSchema(BaseModel):
+    """How a vector is projected."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    moments: AnyPath = Field(description="a file of `negmerge moments`")
+    strength: float = Field(STRENGTH, ge=0, description="of the projection, λ")
 
 
 class RecipeSchema(BaseModel):
@@ -54,41 +64,7 @@ class RecipeSchema(BaseModel):
     dtype: str = "base"
     buffers: str = "keep"
     max_shard_size: str | None = Field(None, description="a size such as 500MB")
-
-
-def merge_recipe(
-    recipe: Path | str | Mapping[str, Any],
-    output: Path | str,
-    *,
-    device: str = "cpu",
-    workers: int | None = None,
-    hash_inputs: bool = True,
-    overwrite: bool = False,
-    on_event: OnEvent | None = None,
-) -> MergeReport:
-    """Merge by a recipe, a YAML file or a mapping, and write the sum of its terms to OUT in one streamed pass.
-
-        θ = base + Σ sign·α · w ⊙ method(members − origin)
-
-    Terms are added in their order, in float32 (float64 for float64 weights), and the sum is cast once. A checkpoint
-    that several terms use is opened and hashed once. The recipe is kept: as recipe.yaml in a folder, as
-    NAME.recipe.yaml beside an OUT of one file; merging by it again makes the same bytes. A configuration of mergekit is
-    read where it means such a sum. Paths are relative to the current folder.
-
-    Raises InputError, with nothing written and a line for each mistake, for whatever is wrong with recipe, inputs or
-    OUT.
-    """
-    content, where = (recipe, "recipe") if isinstance(recipe, Mapping) else _read(Path(recipe))
-    request = check_recipe(
-        content,
-        where,
-        output=output,
-        device=device,
-        workers=workers,
-        hash_inputs=hash_inputs,
-        overwrite=overwrite,
-    )
-    return write_merge(MergeRequest(**request, on_event=on_event))
+    project: Mapping[str, Any] | None = Field(None, description="the retain projection of all terms")
 
 
 def check_recipe(content: Mapping[str, Any], where: str = "recipe", **options: Any) -> dict[str, Any]:
@@ -104,9 +80,10 @@ def check_recipe(content: Mapping[str, Any], where: str = "recipe", **options: A
     except MistakesError as error:
         wrong += error.lines
         shared = {key: content[key] for key in RecipeSchema.model_fields if key in content and key != "terms"}
+    project, refused = _check_project(shared.pop("project", None))
     in_words = "\n".join(wrong)
     arguments = {key: value for key, value in {**shared, **options}.items() if f"{key} must be " not in in_words}
-    wrong += wrong_arguments(arguments)
+    wrong += [*wrong_arguments(arguments), *refused]
     given = content.get("terms")
     terms: list[TermRequest] = []
     if isinstance(given, list | tuple):
@@ -114,12 +91,12 @@ def check_recipe(content: Mapping[str, Any], where: str = "recipe", **options: A
             wrong.append("terms is empty: give at least one")
         for number, term in enumerate(given, start=1):
             try:
-                terms.append(_check_term(term))
+                terms.append(_check_term(term, project))
             except InputError as error:
                 wrong += [f"term {number}: {line}" for line in mistakes_of(error)]
     if wrong:
         raise MistakesError(where, wrong)
-    recipe = RecipeSchema(**shared, terms=())
+    recipe = RecipeSchema(**shared, terms=())  # its projection stands in the terms
     paths = {"base": Path(recipe.base), "output": Path(options["output"])}
     return {**shared, **options, **paths, "terms": terms, "recipe": recipe_text(recipe, terms)}
 
@@ -134,8 +111,19 @@ def recipe_text(recipe: RecipeSchema, terms: Sequence[TermRequest]) -> bytes:
     return HEAD + dump_yaml(written).encode(errors="surrogateescape")
 
 
-def _check_term(term: Any) -> TermRequest:
-    """Return a term. Raises MistakesError with a line for each mistake."""
+def _check_project(value: Any) -> tuple[Project | None, list[str]]:
+    """Return a projection that is asked for, and a line for each mistake."""
+    if not isinstance(value, Mapping):  # of another kind it was refused already
+        return None, []
+    try:
+        found = checked(ProjectSchema, value)
+    except MistakesError as error:
+        return None, [f"project: {line}" for line in error.lines]
+    return Project(Path(found.moments), float(found.strength)), []
+
+
+def _check_term(term: Any, shared: Project | None) -> TermRequest:
+    """Return a term; `shared` is the projection of all. Raises MistakesError with a line for each mistake."""
     if not isinstance(term, Mapping):
         raise InputError(f"it must be a mapping with members, method, alpha, …, got {shown(term)}")
     wrong: list[str] = []
@@ -146,6 +134,10 @@ def _check_term(term: Any) -> TermRequest:
         wrong = error.lines
         values = {key: value for key, value in values.items() if _is_sound(key, value)}
     found = TermSchema.model_construct(**{"members": (), **values})
+    own, refused = _check_project(found.project)
+    wrong += refused
+    if found.project is not None and shared is not None:
+        wrong.append("project stands here and in the recipe; write it in one of the two")
     if "members" in values and not found.members:
         wrong.append("members is empty: give at least one fine-tuned model")
     try:
@@ -157,7 +149,7 @@ def _check_term(term: Any) -> TermRequest:
     if wrong:
         raise MistakesError("", wrong)
     files = term_files(found.members, found.origin, found.weights)
-    return TermRequest(files, merger, float(found.alpha), found.sign == "+")
+    return TermRequest(files, merger, float(found.alpha), found.sign == "+", own or shared)
 
 
 def _is_sound(key: str, value: Any) -> bool:
@@ -180,10 +172,15 @@ def _term_facts(term: TermRequest) -> dict[str, Any]:
         "alpha": term.alpha,
         **({} if files.weights is None else {"weights": str(files.weights)}),
         **({"seed": merger.seed} if merger.seed else {}),
+        **({} if term.project is None else {"project": _project_facts(term.project)}),
     }
 
 
-def _read(path: Path) -> tuple[Mapping[str, Any], str]:
+def _project_facts(project: Project) -> dict[str, Any]:
+    return {"moments": str(project.moments), "strength": project.strength}
+
+
+def read_recipe(path: Path) -> tuple[Mapping[str, Any], str]:
     """Return what a recipe's file holds. Raises InputError for one that is no YAML mapping."""
     if not path.exists():
         raise InputError(f"{path}: no such file; give a recipe that exists")

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,9 @@ from negmerge.checkpoints.dtypes import BY_NAME, DType, convert, is_finite, to_f
 from negmerge.errors import InputError
 from negmerge.merging.applying import Outlet
 from negmerge.merging.buffers import Policy, least_values
-from negmerge.merging.by_layer import AppliedByLayer, LayerChange
+from negmerge.merging.by_layer import AppliedByLayer
 from negmerge.merging.hashes import InputHashes
+from negmerge.merging.layer_change import LayerChange, Project
 from negmerge.merging.merger import Merger
 from negmerge.merging.output.beside import Beside, plan_beside
 from negmerge.merging.output.folder import check_output, is_file_output, recover_folder
@@ -34,12 +35,17 @@ from negmerge.merging.term import Term
 
 @dataclass(frozen=True)
 class TermRequest:
-    """A term as it was asked for: its files, its method, and what it is multiplied by."""
+    """A term as it was asked for: its files, its method, what it is multiplied by, and how it is projected.
+
+    `project` is a projection that a recipe asks for, `change` one that is open.
+    """
 
     files: TermFiles
     merger: Merger
     alpha: float = 1.0
     add: bool = False
+    project: Project | None = None
+    change: LayerChange | None = None
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,6 @@ class MergeRequest:
     overwrite: bool = False
     on_event: OnEvent | None = None
     recipe: bytes | None = None
-    projection: LayerChange | None = None
 
     @property
     def inputs(self) -> list[Path]:
@@ -95,9 +100,6 @@ def write_merge(request: MergeRequest) -> MergeReport:
             buffers=request.buffers,
             recipe=request.recipe,
         )
-        if request.projection is not None:
-            request.projection.check(plan.merged, plan.base.shape, str(plan.base.path))
-            facts["projection"] = request.projection.facts
         warnings: list[str] = []
 
         def of_out(name: str) -> DType:
@@ -114,25 +116,24 @@ def write_merge(request: MergeRequest) -> MergeReport:
                 alpha=request.terms[0].alpha,
             )
             on_bytes = byte_counter(request.on_event, total)
-            if request.projection is None:
+            if all(term.change is None for term in plan.terms):
                 return execute(plan, outlet, workers=request.workers, on_bytes=on_bytes, hashes=hashes)
-            applied = AppliedByLayer(plan, request.projection, outlet)
-            own = applied.by_layer.outlet()
-            return applied.merged(execute(plan, own, workers=request.workers, on_bytes=on_bytes, hashes=hashes))
+            applied = AppliedByLayer(plan, outlet)
+            found = execute(plan, applied.outlet, workers=request.workers, on_bytes=on_bytes, hashes=hashes)
+            return applied.merged(found)
 
         layout = [(name, of_out(name), plan.base.shape(name)) for name in plan.base.names]
         out = OutputPlan(output, layout, facts, places, most, request.overwrite, beside, request.recipe)
         merged = write_file(out, write) if is_file_output(output) else write_folder(out, write)
         kept.write()
         dtypes = [of_out(name) for name in plan.merged]
-        report = merge_report(plan, merged, output, started, total, beside, warnings, dtypes)
-        return report if request.projection is None else replace(report, projection=request.projection.report.as_json())
+        return merge_report(plan, merged, output, started, total, beside, warnings, dtypes)
 
 
 def plan_terms(opened: OpenTerms, terms: Sequence[TermRequest], device: str) -> Plan:
     """Plan the merge of opened terms, their lists for the members in the order of the pools."""
     planned = [
-        Term(pool, term.merger.fitted(pool.merged, pool.order, pool.tied), term.alpha, term.add, weights)
+        Term(pool, term.merger.fitted(pool.merged, pool.order, pool.tied), term.alpha, term.add, weights, term.change)
         for term, pool, weights in zip(terms, opened.pools, opened.weights, strict=True)
     ]
     return plan_merge(opened.base, planned, device)

@@ -199,9 +199,9 @@ class Projection:
             columns.append(layer.matrices(weight))
         if part is not None:
             columns.append(part.reshape(layer.groups, -1, 1))
-        before = torch.cat(columns, dim=2).double()
+        before = torch.cat(columns, dim=2)
         found = [project(before[g], forget[g], retain[g], self.strength) for g in range(layer.groups)]
-        after = torch.stack([one.delta for one in found])
+        after = found[0].delta[None] if layer.groups == 1 else torch.stack([one.delta for one in found])
         if weight is not None:
             layer.put(weight, after[..., : layer.columns].to(weight.dtype))
         if part is not None:

@@ -1,6 +1,7 @@
 """The retain projection on matrices: a change of weights stripped of what acts on retain inputs, in closed form."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from negmerge.errors import NegmergeError
 
 EPSILON = 1e-5  # of the mean diagonal of C_f
+PIECE = 2**24  # elements of a change in float64 at a time: the embedding of a language model has 2^28
 ATTEMPTS = 6  # ε is raised tenfold where rounding has left the matrix indefinite
 
 
@@ -38,17 +40,19 @@ def project(delta: Tensor, forget: Tensor, retain: Tensor, strength: float, epsi
 
     Source: in the spirit of SAGE (arXiv 2606.18309), as a ridge regression; Hoerl, Kennard 1970.
     """
-    wide, own, other = delta.double(), forget.double(), retain.double()
+    own, other = forget.double(), retain.double()
     scale = float(own.diagonal().mean()) if own.numel() else 0.0
     if scale == 0.0:
-        return Projected(torch.zeros_like(wide), epsilon)
+        return Projected(torch.zeros_like(delta, dtype=torch.float64), epsilon)
     if not math.isfinite(scale) or not torch.isfinite(other).all():
         raise NegmergeError("the moments hold NaN or Inf: the model diverges on the rows they were taken from")
     system = torch.add(own, other, alpha=strength)
     factor, used = _factored(system, scale, epsilon)
-    rows = (wide @ own).reshape(-1, own.shape[0])
-    solved = torch.cholesky_solve(rows.T, factor).T.reshape(wide.shape)
-    return Projected(solved, used)
+    rows = delta.reshape(-1, own.shape[0])
+    solved = rows.new_empty(rows.shape, dtype=torch.float64)
+    for piece in _pieces(rows):
+        solved[piece] = torch.cholesky_solve((rows[piece].double() @ own).T, factor).T
+    return Projected(solved.reshape(delta.shape), used)
 
 
 def _factored(system: Tensor, scale: float, epsilon: float) -> tuple[Tensor, float]:
@@ -92,18 +96,30 @@ def project_tied(
 
     which the eigenvectors of the second matrix solve row by row. ε as in `project`.
     """
-    wide, own, first = delta.double(), forget.double(), tokens_f.double()
+    own, first = forget.double(), tokens_f.double()
     system = own + strength * retain.double()
     system.diagonal().add_(EPSILON * float(own.diagonal().mean()))
     values, vectors = torch.linalg.eigh(system)
-    right = (first[:, None] * wide + wide @ own) @ vectors
-    below = (first + strength * tokens_r.double())[:, None] + values.clamp(min=0.0)[None, :]
-    solved: Tensor = torch.where(below > 0, right / below.clamp(min=1e-300), 0.0) @ vectors.T
+    both = first + strength * tokens_r.double()
+    solved = delta.new_empty(delta.shape, dtype=torch.float64)
+    for piece in _pieces(delta):
+        wide = delta[piece].double()
+        right = (first[piece, None] * wide + wide @ own) @ vectors
+        below = both[piece, None] + values.clamp(min=0.0)[None, :]
+        solved[piece] = torch.where(below > 0, right / below.clamp(min=1e-300), 0.0) @ vectors.T
     return solved
 
 
 def action(delta: Tensor, moments: Tensor) -> float:
     """Return √E‖τx‖², what a change [out, in] does to inputs with these moments: [in, in], or [in] where diagonal."""
-    wide, own = delta.double(), moments.double()
-    squares = wide * (wide @ own if own.dim() == 2 else wide * own)
-    return math.sqrt(max(0.0, float(squares.sum())))
+    own, total = moments.double(), 0.0
+    for piece in _pieces(delta):
+        wide = delta[piece].double()
+        total += float((wide * (wide @ own if own.dim() == 2 else wide * own)).sum())
+    return math.sqrt(max(0.0, total))
+
+
+def _pieces(delta: Tensor) -> Iterator[slice]:
+    """Yield the rows of a matrix [out, in] in groups that are solved at a time: so many that memory is bounded."""
+    step = max(1, PIECE // max(1, delta.shape[-1]))
+    return (slice(start, start + step) for start in range(0, len(delta), step))

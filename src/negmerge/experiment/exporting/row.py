@@ -10,6 +10,7 @@ from negmerge.experiment.dependencies import WEIGHTS, ancestors
 from negmerge.experiment.rundir import read_json
 from negmerge.record.digests import digests_of
 from negmerge.record.statement import Json, fact, kind_of, read_statement
+from negmerge.selection import rank_models
 
 
 @dataclass(frozen=True)
@@ -105,14 +106,34 @@ def find_row(run: Path, method: str | None, seed: int | None = None) -> Row:
 
 def _shipped(results: Json, config: Mapping[str, Any], names: list[str]) -> str:
     """Return the row that the evidence judged; else the one that answers the request."""
-    judged = (results.get("evidence") or {}).get("method")
-    found = str(judged) if judged in names else shipped_row(config)
+    judged = _judged(results)
+    found = judged if judged in names else shipped_row(config, results)
     return found if found in names else names[0]
 
 
-def shipped_row(config: Mapping[str, Any]) -> str:
-    """Return the row whose model answers the request: the first method of a resolved config, projected if it is."""
+def shipped_row(config: Mapping[str, Any], results: Json) -> str:
+    """Return the row whose model answers the request: the first method of a resolved config, or its projected row.
+
+    The better of the two by the run's objective, at the α chosen for each; the projected one where they are equal.
+    Where the evidence judged one of them, that one: a verdict belongs to the model that is handed over.
+    """
     first, *more = config["methods"]
     beside = [m for m in more if m["name"] == first["name"] and isinstance(m.get("projection"), Mapping)]
-    method = next(iter(beside), first)
-    return method["label"] or Path(method["name"]).stem
+    names = [m["label"] or Path(m["name"]).stem for m in (*beside[:1], first)]
+    if _judged(results) in names:
+        return _judged(results)
+    curves = [results["methods"].get(name, {}).get("curve") for name in names]
+    if len(names) == 1 or not all(curves):  # of several seeds there is no one curve
+        return names[0]
+    objective = results["selection"]["objective"]
+
+    def rank(name: str) -> tuple[float, ...]:
+        row = results["methods"][name]
+        chosen = next(point for point in row["curve"] if point["alpha"] == row["alpha"])
+        return rank_models(chosen, objective, floors={})
+
+    return min(names, key=rank)
+
+
+def _judged(results: Json) -> str:
+    return str((results.get("evidence") or {}).get("method", ""))

@@ -24,7 +24,7 @@ def model_card(
             "",
             *(_term_line(term, kind) for term in facts.get("terms", [facts])),
             *_buffers_lines(facts),
-            *_projection_lines(facts),
+            *(line for line in map(_projection_line, facts.get("terms", [facts])) if line),
             "",
             "| input | file | bytes | hash |",
             "|---|---|---|---|",
@@ -55,15 +55,17 @@ def _buffers_lines(facts: Mapping[str, Any]) -> list[str]:
     return ["Running statistics of batch normalisation were merged like weights."] if negated else []
 
 
-def _projection_lines(facts: Mapping[str, Any]) -> list[str]:
-    done = facts.get("projection")
+def _projection_line(term: Mapping[str, Any]) -> str:
+    """Return the sentence of a term's projection; nothing where there was none."""
+    done = term.get("projection")
     if done is None:
-        return []
+        return ""
     retain = done["retain"]
-    return [
-        f"The merged vector was stripped of what acts on {retain['rows']:,} rows ({retain['about']}) by a retain "
-        f"projection of strength {done['strength']:g}; moments `{done['moments']['hash']}`."
-    ]
+    return (
+        f"The vector merged by `{term['method']}` was stripped of what acts on {retain['rows']:,} rows "
+        f"({retain['about']}) by a retain projection of strength {done['strength']:g}; moments "
+        f"`{done['moments']['hash']}`."
+    )
 
 
 def _input_rows(facts: Mapping[str, Any]) -> list[str]:

@@ -94,6 +94,7 @@ def merge_facts(
             "alpha": term.alpha,
             **origin,
             **weights,
+            **({} if term.change is None else {"projection": term.change.facts}),
             "members": [of_input(member) for member in term.pool.members],
         }
 

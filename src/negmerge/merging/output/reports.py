@@ -31,10 +31,11 @@ class TermReport:
     members: int
     elements: int
     kept: int
+    projection: Mapping[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the term as `negmerge merge --json` prints it."""
-        return {**vars(self)}
+        return {key: value for key, value in vars(self).items() if key != "projection" or value is not None}
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class MergeReport:
     `left_behind` names what of the base's folder is not in OUT, if OUT is a folder; a folder's name ends in a slash.
     `elements` are those of the base, tied tensors once; `kept` is counted in every term. `common_elements` and
     `common_kept` leave out the merged tensors that some adapters have no part in. `effect` is None where OUT is an
-    adapter, whose change is not applied. `projection` is what a projection did, where there was one.
+    adapter, whose change is not applied.
     """
 
     output: Path
@@ -63,7 +64,11 @@ class MergeReport:
     warnings: tuple[str, ...] = ()
     left_behind: tuple[str, ...] = ()
     terms: tuple[TermReport, ...] = ()
-    projection: Mapping[str, Any] | None = None
+
+    @property
+    def projection(self) -> Mapping[str, Any] | None:
+        """What a projection did to the one term; None where there was none, or there are several terms."""
+        return self.terms[0].projection if len(self.terms) == 1 else None
 
     @property
     def consensus(self) -> float:
@@ -187,6 +192,7 @@ def merge_report(
                 len(term.pool.members),
                 sum(count.elements for count in found),
                 sum(count.kept for count in found),
+                None if term.change is None else term.change.report.as_json(),
             )
             for term, found in zip(plan.terms, merged.counts, strict=True)
         ),

@@ -181,7 +181,7 @@ class _Run:
         base, dtype = self.hashes.read(self.plan.base, name, start, stop), self.plan.base.dtype(name)
         origin = to_floats(base, dtype)
         values = origin
-        for way, finds in zip(self.ways, found, strict=True):
+        for i, (way, finds) in enumerate(zip(self.ways, found, strict=True)):
             term = way.term
             if name not in term.pool.merged_set:
                 continue
@@ -192,9 +192,12 @@ class _Run:
                 weights = read_importance(term.weights, name, start, stop, self.hashes)
                 delta = delta * weights.astype(delta.dtype, copy=False)
             if self.outlet.vector:
-                self.outlet.write(name, start, delta.astype(exact(dtype).stored, copy=False))
-                return no_effect()
+                place = (i,) if self.outlet.by_term else ()
+                self.outlet.write(name, start, delta.astype(exact(dtype).stored, copy=False), *place)
+                continue
             values = add_step(values, delta, term.alpha, term.add)
+        if self.outlet.vector:
+            return no_effect()
         with np.errstate(over="ignore", invalid="ignore"):
             return self.outlet.put(name, start, base, dtype, values, values - origin)
 
