@@ -1,6 +1,7 @@
 """The parts of a config that say how α is chosen, and what becomes of the buffers after a merge."""
 
 from collections.abc import Mapping
+from datetime import date
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -34,6 +35,18 @@ def checked_buffers(value: Any) -> Any:
     if value in ("keep", "negate") or isinstance(value, Recalibrate) or value is None:
         return value
     raise ValueError("write keep, negate, or {recalibrate: retain, rows: 2000} (or forget)")
+
+
+def checked_request(value: Any) -> Any:
+    """Return the free fields of a request as texts: numbers and dates as they are written.
+
+    >>> checked_request({"reviewer": "N. N.", "ticket": 12, "phone": None})
+    {'reviewer': 'N. N.', 'ticket': '12', 'phone': ''}
+    """
+    if not isinstance(value, Mapping):
+        return value
+    plain = (str, int, float, date)
+    return {str(key): "" if one is None else str(one) if isinstance(one, plain) else one for key, one in value.items()}
 
 
 def describe_buffers(buffers: Buffers) -> str:

@@ -18,6 +18,7 @@ from negmerge.experiment.choices import (
     Strict,
     check_selection,
     checked_buffers,
+    checked_request,
 )
 from negmerge.experiment.config_errors import explain
 from negmerge.experiment.projection_config import ProjectionConfig, checked_projection
@@ -124,6 +125,9 @@ class RunConfig(Strict):
     """What the stages of a run read, whatever the task."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="letters, digits, dot, dash, underscore")
+    request: dict[str, str] = Field(
+        default_factory=dict, description="who asked, why, who reviews: free fields, printed on the page as they are"
+    )
     seeds: list[int] = Field(default_factory=lambda: [0], min_length=1, description="one run for each")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where models run")
     compute: ComputeConfig = Field(default_factory=ComputeConfig, description="layout, precision and compilation")
@@ -146,6 +150,8 @@ class RunConfig(Strict):
     _check_buffers = field_validator("buffers", mode="before")(checked_buffers)
 
     _check_projection = field_validator("projection", mode="before")(checked_projection)
+
+    _check_request = field_validator("request", mode="before")(checked_request)
 
     @field_validator("reference", mode="before")
     @classmethod

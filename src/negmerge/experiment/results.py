@@ -49,6 +49,7 @@ def collect(config: RunConfig, material: Material, finished: Finished) -> dict[s
         "format": 1,
         "name": config.name,
         "negmerge": __version__,
+        "request": config.request,
         "seeds": config.seeds,
         "task": {
             "kind": kind,
@@ -83,6 +84,7 @@ def collect(config: RunConfig, material: Material, finished: Finished) -> dict[s
             *_warnings(config, material.split.describe(), finished, methods),
         ],
         **finished.evidence,
+        "shown": finished.shown,
     }
 
 

@@ -23,7 +23,8 @@ LEVELS |= {"diverged": logging.WARNING, "note": logging.WARNING, "trained": logg
 FOLDERS = ("base", "reference", "methods", "model", "evidence", "private")
 TASK = "task.json"  # what a task is made of beside its rows: an exported model is opened with it
 FILES = (
-    "split.json", "inputs.json", "pool.json", "leave-one-out.json", "results.json", "record.json", "report.html",
+    "split.json", "inputs.json", "pool.json", "leave-one-out.json", "shown.json", "results.json", "record.json",
+    "report.html",
     "config.yaml", "hardest.json", "keys.json", TASK,
 )  # fmt: skip
 

@@ -16,12 +16,13 @@ from negmerge.experiment.evidence_checks import check_evidence_task
 from negmerge.experiment.health import mean_cosine, moved_statistics, pool_health
 from negmerge.experiment.keys import digest
 from negmerge.experiment.measure import Bench
-from negmerge.experiment.methods import check_task, run_method
+from negmerge.experiment.methods import check_task, describe, run_method
 from negmerge.experiment.prepare import Material
 from negmerge.experiment.projecting import Projector
 from negmerge.experiment.renewing import method_parts, renew
 from negmerge.experiment.rundir import RunDir, read_json, write_json
 from negmerge.experiment.selecting import Selector
+from negmerge.experiment.showing import Models, show_answers, show_lottery, show_matrix
 from negmerge.experiment.trainer import HOW, Trainer
 from negmerge.merging.inspecting import inspect_checkpoints
 from negmerge.plug_in import file_of
@@ -46,6 +47,7 @@ class Finished:
     methods: dict[str, dict[str, Any]]
     leave_one_out: dict[str, float]
     evidence: dict[str, Any] = field(default_factory=dict)  # `evidence` and `verdict` of the results, where asked for
+    shown: dict[str, Any] | None = None  # what the page shows beside the scores; of the first seed alone
 
 
 class SeedRun:
@@ -107,7 +109,33 @@ class SeedRun:
             if self.reference:
                 reference = {**self._scores("reference", self.reference), **self._seconds("reference")}
         facts = [{**job.facts(), "name": job.name} for job in members]
-        return Finished(base, reference, pool, facts, methods, left_out)
+        shown = None
+        if place == 0:
+            with self.place.stage("examples"):
+                shown = self._show(members)
+        return Finished(base, reference, pool, facts, methods, left_out, shown=shown)
+
+    def _show(self, members: list[TrainingJob]) -> dict[str, Any]:
+        """Return what the page shows of the judged row: its answers beside those of base and Retrain, and its vector.
+
+        And every member alone, where a row has tried them.
+        """
+        row = judged_row(self.config)
+        model = self.place.path / "methods" / row / "model.safetensors"
+        vector = self.place.private / "methods" / row / "merged.safetensors"
+        each = next((m for m in self.config.methods if describe(m.name).each_member), None)
+        file = self.place.path / "shown.json"
+        tried = None if each is None else self.keys.get(f"shared {self.contexts.shared(each).name}")
+        self._keep("shown", [row, self.keys.content(model), self.reference and self.keys.content(self.reference),
+                             tried, self.ground], file)  # fmt: skip
+        if not file.exists():
+            models = Models(self.base, model, self.reference)
+            found = show_answers(self.material, models, self.seed)
+            found["matrix"] = show_matrix(vector) if vector.exists() else None
+            found["lottery"] = [] if each is None else show_lottery(self.contexts.make(each, members, 0.0))
+            write_json(file, {"method": row, **found})
+        shown: dict[str, Any] = read_json(file)
+        return shown
 
     def judge(self, finished: Finished, runs: "Sequence[SeedRun]") -> dict[str, Any]:
         """Return what the tests of the claim find, and the verdict; nothing where none is asked for.

@@ -37,7 +37,12 @@ def _group(logits: Tensor, labels: Tensor) -> Tensor:
     return labels
 
 
+def _answer(logits: Tensor, labels: Tensor) -> Tensor:
+    return logits.argmax(1)
+
+
 LEAST_LOG = -30.0 * math.log(10.0)  # the logarithm of a probability of 0 is that of 1e-30
+
 
 COLUMNS: dict[str, tuple[torch.dtype, Callable[[Tensor, Tensor], Tensor]]] = {
     "correct": (torch.bool, _correct),
@@ -46,6 +51,7 @@ COLUMNS: dict[str, tuple[torch.dtype, Callable[[Tensor, Tensor], Tensor]]] = {
     "entropy": (torch.float64, _entropy),
     "modified_entropy": (torch.float64, _modified_entropy),
     "group": (torch.int64, _group),
+    "answer": (torch.int64, _answer),
 }
 
 
@@ -55,7 +61,8 @@ def columns_of(logits: Tensor, labels: Tensor, names: Iterable[str]) -> dict[str
     correct: whether the largest logit is the label's (bool; ties go to the first class, a row with NaN is wrong);
     loss: −log softmax(logits)[label] (float64); confidence: softmax(logits)[label] (float64); group: the label;
     entropy: −Σ p_c log p_c; modified_entropy: −(1 − p_y) log p_y − Σ_{c ≠ y} p_c log(1 − p_c), p = softmax(logits) and
-    y the label, no logarithm below that of 1e-30 (float64; Song and Mittal, 2021, arXiv 2003.10595).
+    y the label, no logarithm below that of 1e-30 (float64; Song and Mittal, 2021, arXiv 2003.10595);
+    answer: the class of the largest logit (int64).
 
     >>> columns_of(torch.tensor([[0.0, 0.0]]), torch.tensor([1]), ["correct", "confidence"])
     {'correct': tensor([False]), 'confidence': tensor([0.5000], dtype=torch.float64)}

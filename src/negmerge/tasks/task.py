@@ -174,6 +174,15 @@ class Pixels(Protocol):
 
 
 @runtime_checkable
+class Shows(Protocol):
+    """A task that can show a row to people: what a page needs that says what a model makes of it."""
+
+    def show(self, row: int) -> Tensor | str | None:
+        """Return an image, uint8 [C, H, W], C 1 or 3, or a text; None where nothing of the row is kept."""
+        ...
+
+
+@runtime_checkable
 class Ensembles(Protocol):
     """A task that opens several models of one kind as one that answers with their mean."""
 
@@ -225,6 +234,7 @@ CAPABILITIES: dict[type, str] = {
     Classifies: "rows with one label each, of a fixed number",
     RowOutputs: "an output for each label",
     Pixels: "inputs that can be moved across a boundary",
+    Shows: "rows that can be shown",
     Ensembles: "models that answer together",
     Likelihood: "rows with a likelihood",
     Refuses: "prompts that can be refused",

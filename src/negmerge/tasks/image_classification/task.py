@@ -64,6 +64,11 @@ class ImageClassification(Classification):
         """Return the images with other labels."""
         return batch[0], labels
 
+    def show(self, row: int) -> Tensor | None:
+        """Return the image of a row; None for one with other channels than grey or red, green and blue."""
+        image: Tensor = self.tables.both.take(torch.tensor([row]))[0][0]
+        return image if image.shape[0] in (1, 3) else None
+
     def nearest_labels(self, model: nn.Module, batch: Batch, bound: float) -> Tensor:
         """Return the class across the nearest boundary of each image; see `nearest_classes`."""
         device = next(model.parameters()).device

@@ -12,13 +12,14 @@ from negmerge.tasks.settings import DataConfig, ModelConfig
 from negmerge.tasks.text_classification.classifier import TextClassifier
 from negmerge.tasks.text_classification.family import family_of
 from negmerge.tasks.text_classification.source_file import source_file
-from negmerge.tasks.text_classification.store import TokenStore, TokenTable, table_of
+from negmerge.tasks.text_classification.store import SHOWN, TokenStore, TokenTable, table_of
 from negmerge.tasks.text_classification.task import TextClassification
 from negmerge.tasks.text_classification.texts import TextSource
 
 __all__ = ["check_training", "family_of", "load_data", "make_task", "model_files", "open_store", "source_file"]
 
 SUMMARY = "texts with one class each"
+MOST_SHOWN, CHARACTERS = 2000, 300  # test texts whose beginnings are kept to be shown, and how much of each
 
 
 def open_store(directory: Path) -> TokenStore:
@@ -40,7 +41,8 @@ def load_data(data: DataConfig, model: ModelConfig) -> LoadedRows[TextSource, To
     found = join_and_split(data, load_source, outputs)
     source = found.source
     train, test = (table_of(family.encode(settings, t.texts), t.labels) for t in (source.train, source.test))
-    facts = facts_of(source, train.tokens.nbytes + test.tokens.nbytes)
+    shown = [text[:CHARACTERS] for text in source.test.texts[:MOST_SHOWN]]  # nobody asked to forget these very ones
+    facts = {**facts_of(source, train.tokens.nbytes + test.tokens.nbytes), SHOWN: shown}
     return LoadedRows(source, found.split, MemoryTables(train, test, facts), found.class_counts)
 
 

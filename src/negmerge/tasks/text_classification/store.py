@@ -10,6 +10,8 @@ from torch import Tensor
 
 from negmerge.tasks.rows.store import ArrayStore
 
+SHOWN = "shown"  # among the facts: how test texts begin
+
 
 @dataclass(frozen=True, eq=False)
 class TokenTable:

@@ -13,7 +13,7 @@ from negmerge.tasks.rows.store import BothTables
 from negmerge.tasks.text_classification.batches import Batch, TextBatches, pad
 from negmerge.tasks.text_classification.classifier import TextClassifier
 from negmerge.tasks.text_classification.inference import observe_parts
-from negmerge.tasks.text_classification.store import TokenTable
+from negmerge.tasks.text_classification.store import SHOWN, TokenTable
 
 
 @dataclass(frozen=True)
@@ -56,3 +56,8 @@ class TextClassification(Classification):
     def relabel(self, batch: Batch, labels: Tensor) -> Batch:
         """Return the texts with other labels."""
         return batch._replace(labels=labels)
+
+    def show(self, row: int) -> str | None:
+        """Return the beginning of a text of the test table, where it is kept; of others there are tokens alone."""
+        shown, first = self.tables.facts.get(SHOWN) or [], len(self.tables.table("train"))
+        return str(shown[row - first]) if first <= row < first + len(shown) else None
