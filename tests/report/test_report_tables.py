@@ -49,14 +49,14 @@ def test_best_is_marked_only_where_one_stands_alone():
     assert marked(broken) == [("best-single", {"forget"})]
 
 
-def test_targets_come_last():
+def test_targets_come_last_and_retrain_stands_once():
     results = random_results()
-    results["methods"] = {
-        "retrain": {**results["reference"], "label": "retrain", "kind": "train", "method": "retrain"},
-        **results["methods"],
-    }
+    again = {**results["reference"], "label": "retrain", "kind": "train", "method": "retrain"}
+    other = {**again, "label": "another seed", "forget": again["forget"] - 1.0}
+    results["methods"] = {"retrain": again, "retrain-1": other, **results["methods"]}
     rows = method_table(results)[1]
     assert [row.group for row in rows] == ["base", "methods", "methods", "methods", "target", "target"]
+    assert [row.label for row in rows[-2:]] == ["another seed", "Retrained without it"]
     assert rows[1].main and rows[1].needs == "the pool, forget"
 
 

@@ -12,12 +12,12 @@ def changed(results, name="consensus", **numbers):
     return results
 
 
-def test_success_is_called_so():
+def test_without_tests_of_the_claim_success_is_not_green():
     verdict = judge(class_results())
-    assert verdict.tone == "good"
+    assert verdict.tone == "mixed"
     assert (
         verdict.headline.replace("\xa0", " ")
-        == "The model forgot class “3” and kept 95.7 % of its accuracy on the rest."
+        == "The model no longer recognises class “3” and kept 95.7 % of its accuracy on the rest."
     )
     assert verdict.comparison.startswith("It did better than uniform (forget 11.2 against 1.9")
     assert "one of them is 0.8 points" in verdict.sentences[-1]
@@ -26,7 +26,7 @@ def test_success_is_called_so():
 @pytest.mark.parametrize(
     ("forget", "words", "tone"),
     [
-        (3.0, "forgot class", "good"),
+        (3.0, "no longer recognises class", "mixed"),
         (9.0, "forgot most of class", "mixed"),  # of 129 rows, where of 129 unseen ones none is right
         (40.0, "forgot most of class", "mixed"),
         (80.0, "forgot only part of class", "bad"),
@@ -41,7 +41,7 @@ def test_how_much_was_forgotten(forget, words, tone):
     assert words in verdict.headline and verdict.tone == tone
 
 
-@pytest.mark.parametrize(("unseen", "words"), [(6.0, "forgot class"), (0.0, "forgot most of class")])
+@pytest.mark.parametrize(("unseen", "words"), [(6.0, "no longer recognises class"), (0.0, "forgot most of class")])
 def test_without_retrain_unseen_rows_are_the_bar(unseen, words):
     results = changed(class_results(), forget=9.0, test_forget=unseen)
     results["reference"] = None
@@ -96,7 +96,7 @@ def test_random_forgetting_is_judged_by_the_gap():
     assert "Here uniform (gap 6.3 against 10.3) did better than consensus." in verdict.comparison
     assert "Against best-single (gap 11.3 against 10.3) consensus came out ahead." in verdict.comparison
     verdict = judge(changed(random_results(), gap=1.1))
-    assert "much more like one that never saw" in verdict.headline and verdict.tone == "good"
+    assert "much more like one that never saw" in verdict.headline and verdict.tone == "mixed"
     verdict = judge(changed(random_results(), gap=15.6))
     assert "no closer than before" in verdict.headline and verdict.tone == "bad"
     assert "further than before" in judge(changed(random_results(), gap=30.0)).headline

@@ -24,8 +24,7 @@ FOLDERS = ("base", "reference", "methods", "model", "evidence", "private")
 TASK = "task.json"  # what a task is made of beside its rows: an exported model is opened with it
 FILES = (
     "split.json", "inputs.json", "pool.json", "leave-one-out.json", "shown.json", "results.json", "record.json",
-    "report.html",
-    "config.yaml", "hardest.json", "keys.json", TASK,
+    "report.html", "config.yaml", "hardest.json", "keys.json", TASK,
 )  # fmt: skip
 
 Event = dict[str, Any]

@@ -96,7 +96,8 @@ def _denominators(results: Json) -> str:
 
 def _verdict(results: Json) -> str:
     found = judge(results)
-    return " ".join(["## In words\n\n" + found.headline, *found.sentences, found.comparison]).rstrip()
+    said = [found.headline, found.because, *found.sentences, found.comparison]
+    return "## In words\n\n" + " ".join(one for one in said if one)
 
 
 def _gaps(results: Json) -> str:

@@ -1,20 +1,57 @@
 """The evidence of a run in words: the verdict, and a line for each test."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from negmerge.report.inputs import Json
 from negmerge.report.numbers import MISSING, listed
+from negmerge.report.scores import nouns
 
 OWN = "own-rows"
 TITLES = {OWN: "own rows"}
 CANNOT = "can't tell here"
+# What a test asks, in plain words; {what} are the rows. A test that is not here says so by its `question`.
+QUESTIONS = {
+    OWN: "Does the model still get the very {what} of the request right?",
+    "relearning": "Shown only a few of these {what} again, does it remember the others?",
+    "offset": "Were the {what} removed, or was one output of the model merely turned down?",
+    "quantisation": "Do they come back when the model is stored with rounded numbers?",
+    "pruning": "Do they come back when small weights are cut away?",
+    "fine-tuning": "Do they come back when the model is trained a little more on other {what}?",
+    "membership": "Can somebody tell from the answers that these {what} were in the training data?",
+    "klom": "Over many models: are the answers spread as those of retrained models are?",
+    "probe": "Is the knowledge still there to be read inside the model?",
+    "depth": "How deep inside the model are they gone?",
+    "similarity": "Which layers still work as they did before?",
+    "three-sample": "Are the answers nearer to those of a model that never saw them, or to those from before?",
+    "damage": "Who paid for it?",
+    "reversibility": "Does anything that would be handed on restore the model from before?",
+}
+STATES = {
+    "holds": "nothing found",
+    "fails": "found again",
+    "beyond": "too much gone",
+    "silent": CANNOT,
+    "described": "for information",
+}
+# What each verdict means for somebody who has to decide.
+MEANINGS = {
+    "forgotten": "This is what these tests can show, and no more; section 5 says what they cannot.",
+    "suppressed": "Whoever signs should treat the model as one that still holds these {what}.",
+    "partly": "The request is not fulfilled.",
+    "not": "The request is not fulfilled.",
+    "too far": "Whoever compares it with other models can tell which {what} were removed.",
+    "can't tell": "The claim is neither supported nor refuted.",
+    "not refuted": "The claim is neither supported nor refuted.",
+}
 
 
 @dataclass(frozen=True)
 class Line:
     """A test as the page shows it; `low`, `high` and `position` are None where it can't tell."""
 
+    name: str
     title: str
     text: str
     position: float | None
@@ -25,6 +62,12 @@ class Line:
     seconds: float | None
     bar: float = 0.1
     controls: tuple[float, ...] = ()
+    question: str = ""
+
+    @property
+    def answer(self) -> str:
+        """What the test says, in two or three words."""
+        return STATES[self.state]
 
     @property
     def place(self) -> str:
@@ -44,7 +87,38 @@ class Line:
 def lines_of(results: Json) -> list[Line]:
     """Return the tests of a run in the order of the file; none where no evidence was asked for."""
     evidence = results.get("evidence") or {}
-    return [_line(test, evidence.get("own") or "") for test in evidence.get("tests") or []]
+    return [_line(test, evidence.get("own") or "", nouns(results)) for test in evidence.get("tests") or []]
+
+
+def plain(text: str) -> str:
+    """Return a line on a test in the words of the page: the model from before, a retrained model.
+
+    >>> plain("Right in 3 % (Retrain's 2 %, the base 9 %).")
+    "Right in 3 % (the retrained model's 2 %, the model from before 9 %)."
+    """
+    for word, instead in (("The base", "The model from before"), ("the base", "the model from before")):
+        text = text.replace(word, instead)
+    text = re.sub(r"(^|[.!?] )Retrain\b", r"\1The retrained model", text)
+    return re.sub(r"\bRetrain\b", "the retrained model", text).replace("further the retrained", "further retrained")
+
+
+def deciding(results: Json) -> Line | None:
+    """Return the test on which the verdict rests: of those that it names the one furthest above its bar.
+
+    Where it names none that tells anything, own rows, or else those that count; None where none of these tells
+    anything, or no evidence was asked for.
+    """
+    named = (results.get("verdict") or {}).get("because") or []
+    told = [line for line in lines_of(results) if line.low is not None]
+    found = [line for line in told if line.name in named]
+    found = found or [line for line in told if line.name == OWN] or [line for line in told if line.state != "described"]
+    return max(found, key=lambda line: (line.low or 0.0) - line.bar, default=None)
+
+
+def meaning(results: Json) -> str:
+    """Return what the verdict means, for somebody who has to decide; '' where none stands in the results."""
+    text = MEANINGS.get((results.get("verdict") or {}).get("word") or "", "")
+    return text.format(what=nouns(results))
 
 
 def evidence_lines(results: Json) -> list[str]:
@@ -78,12 +152,16 @@ def _why(line: Line) -> str:
     return f" ({line.why})" if line.state == "silent" and line.why else ""
 
 
-def _line(test: dict[str, Any], own: str) -> Line:
+def _line(test: dict[str, Any], own: str, what: str) -> Line:
     counted = test["counted"]
     told = bool(counted["informative"])
     position, low, high = ((counted[key] if told else None) for key in ("position", "low", "high"))
     title, why = TITLES.get(test["name"], test["name"]), counted.get("why") or ""
-    return Line(title, test["text"], position, low, high, _state(test, own), why, test.get("seconds"), *_bar(counted))
+    asked = test.get("question") or QUESTIONS.get(test["name"], "")
+    return Line(
+        test["name"], title, test["text"], position, low, high, _state(test, own), why, test.get("seconds"),
+        *_bar(counted), question=asked.format(what=what),
+    )  # fmt: skip
 
 
 def _bar(reading: dict[str, Any]) -> tuple[float, tuple[float, ...]]:

@@ -1,9 +1,9 @@
-"""What the page explains in words: the named warnings, what was asked, and how it was measured."""
+"""What the page explains in words: the named warnings, and how it was measured."""
 
 from negmerge.report import numbers
-from negmerge.report.comparison import erases, is_retrain, label, seeds, subject
+from negmerge.report.comparison import label, seeds
 from negmerge.report.inputs import Json
-from negmerge.report.scores import noun, nouns, scores_of
+from negmerge.report.scores import nouns, scores_of
 from negmerge.report.tables import oracle_text
 
 MEANING = {
@@ -28,7 +28,6 @@ OBJECTIVES = {
     "match-reference": "the smallest average gap to the retrained model",
     "match-holdout": "the behaviour on the forget set closest to that on unseen data of the same kind",
 }
-OWN_DATA = "your own data"  # of negmerge.unlearn
 GRID = "trying every α of a fixed grid"
 BRACKETS = {
     "retain-floor": "a search that doubles α while the floor holds, then halves the interval",
@@ -47,47 +46,6 @@ def warnings(results: Json) -> list[Json]:
         shown = label(results, about) if about in results["methods"] else about
         entry["cases"].append({"about": shown, "text": one.get("text") or "", "advice": one.get("advice") or ""})
     return list(grouped.values())
-
-
-def asked(results: Json) -> list[tuple[str, str]]:
-    """Return (term, text) pairs: what to forget, what to keep, which model, how."""
-    task, rows = results["task"], results["task"].get("rows") or {}
-    aim = (
-        "It should no longer be recognised at all, as far as the rest allows."
-        if erases(results)
-        else f"The model should treat these {nouns(results)} like any it has never seen."
-    )
-    pairs = [
-        ("Forget", f"{_rows(results, rows.get('forget'))}{_which(results)}. {aim}"),
-        ("Keep", f"{_rows(results, rows.get('retain'))}: the rest of {task.get('source') or 'the training data'}."),
-    ][: 1 if rows.get("retain") == 0 else 2]
-    checks = [
-        f"{_rows(results, rows[key])} {text}"
-        for key, text in (
-            ("validation", "for choosing settings"),
-            ("validation_forget", "of what is to be forgotten, for choosing settings"),
-            ("test", "never used before the final measurement"),
-            ("test_forget", "of what is to be forgotten, never used before the final measurement"),
-        )
-        if rows.get(key)
-    ]
-    if checks:
-        pairs.append(("Set aside", f"{numbers.listed(checks)}."))
-    model, pool = results.get("model") or {}, results.get("pool") or {}
-    if model.get("family"):
-        size = f" with {numbers.many(model['parameters'])} parameters" if model.get("parameters") else ""
-        pairs.append(("Model", f"{model['family']}{size}."))
-    if pool.get("members"):
-        pairs.append(
-            (
-                "Pool",
-                f"{len(pool['members'])} copies of the model, each fine-tuned on the forget set with other settings.",
-            )
-        )
-    names = [label(results, name) for name, row in results["methods"].items() if not is_retrain(name, row)]
-    if names:
-        pairs.append(("Compared", f"{numbers.listed(names)}."))
-    return pairs
 
 
 def measured(results: Json) -> list[str]:
@@ -213,20 +171,3 @@ def _evaluated(task: Json) -> str:
     if used.get("retain", rows.get("retain")) == rows.get("retain"):
         return "all retain rows"
     return f"a fixed sample of {numbers.count(used['retain'])} retain and {numbers.count(used['forget'])} forget rows"
-
-
-def _which(results: Json) -> str:
-    task = results["task"]
-    if task.get("forget_classes"):
-        return f": {subject(results)}"
-    if task.get("source") == OWN_DATA:
-        return ""
-    return {"random": ", drawn at random", "rows": ", listed one by one", "source": " of another source"}.get(
-        task.get("kind") or "", ""
-    )
-
-
-def _rows(results: Json, n: float | None) -> str:
-    if n is None:
-        return nouns(results)
-    return f"{numbers.count(n)} {noun(results) if n == 1 else nouns(results)}"

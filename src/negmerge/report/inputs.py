@@ -88,6 +88,8 @@ _READING: Json = {
     "controls": [float],
 }
 
+_ROLES = ("base", "model", "reference")
+
 _RESULTS: Json = {
     "name": str,
     "negmerge": str,
@@ -163,6 +165,7 @@ _RESULTS: Json = {
                 "name": str,
                 "weight": str,
                 "text": str,
+                "question": str,
                 "counted": _READING,
                 "readings": [_READING],
                 "facts": {},
@@ -171,10 +174,20 @@ _RESULTS: Json = {
         ],
     },
     "verdict": {"word": str, "text": str, "because": [str]},
+    "request": {},
+    "shown": {
+        "method": str,
+        "answers": [{"part": str, "rows": float, "labels": [str], **{role: [float] for role in _ROLES}}],
+        "examples": [{"part": str, "group": str, **dict.fromkeys(_ROLES, str), "image": str, "text": str}],
+        "matrix": {"name": str, "shape": [float], "kept": float, "signs": [str]},
+        "lottery": [{"member": str, "alpha": float, "forget": float, "retain": float}],
+    },
 }
 
 _FILE = {"path": str, "bytes": float, "hash": str}
 _RECORD: Json = {
+    "started": str,
+    "finished": str,
     "command": str,
     "config": {},
     "versions": {},

@@ -1,19 +1,19 @@
 """The page: everything that a run found, in one HTML file that asks nothing of anywhere."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from negmerge.errors import NegmergeError
-from negmerge.report import explain, numbers, projected
+from negmerge.report import asking, detail, explain, numbers, remaining
 from negmerge.report.comparison import erases, gap_to, label, main_method, seeds
 from negmerge.report.document import results_document
-from negmerge.report.evidence import lines_of
-from negmerge.report.figures import classes, cosine, cost, curve, layers, scale
-from negmerge.report.figures import projected as projected_layers
+from negmerge.report.evidence import deciding, lines_of, meaning, plain
+from negmerge.report.figures import classes, scale
 from negmerge.report.inputs import Json, read_forgotten, read_run
+from negmerge.report.markup import markup
 from negmerge.report.scores import gap_names, noun, nouns, scores_of
 from negmerge.report.searches import search_table
 from negmerge.report.tables import gap_table, method_table
@@ -35,7 +35,8 @@ def write_report(run_dir: Path) -> Path:
     """
     run_dir = Path(run_dir)
     results, record = read_run(run_dir)
-    page = render(results, record, read_forgotten(run_dir))
+    model = remaining.model_file(run_dir, results, record, main_method(results))
+    page = render(results, record, read_forgotten(run_dir), model)
     target, partial = run_dir / "report.html", run_dir / ".report.html.partial"
     try:
         partial.write_text(page, encoding="utf-8", newline="\n")
@@ -59,15 +60,21 @@ def write_document(run_dir: Path, target: Path) -> Path:
     return target
 
 
-def render(results: Json, record: Json, forgotten: Sequence[Json] = ()) -> str:
-    """Return the page as HTML; `forgotten` are the rows to forget, one by one."""
-    page: str = _template().render(context(results, record, forgotten))
+def render(
+    results: Json, record: Json, forgotten: Sequence[Json] = (), model: remaining.ModelFile | None = None
+) -> str:
+    """Return the page as HTML; `forgotten` are the rows to forget, one by one, `model` is the file to sign for."""
+    return rendered("page.html.j2", context(results, record, forgotten, model))
+
+
+def rendered(template: str, shown: Mapping[str, Any]) -> str:
+    """Return what a template makes of what it shows."""
+    page: str = _template(template).render(shown)
     return page + "\n"
 
 
 @cache  # compiling the templates takes longer than filling them
-def _template() -> Any:
-    """Return the template of the page."""
+def _template(name: str) -> Any:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -80,10 +87,13 @@ def _template() -> Any:
     )
     for name in FILTERS:
         environment.filters[name] = getattr(numbers, name)
-    return environment.get_template("page.html.j2")
+    environment.filters["plain"] = plain
+    return environment.get_template(name)
 
 
-def context(results: Json, record: Json, forgotten: Sequence[Json] = ()) -> dict[str, Any]:
+def context(
+    results: Json, record: Json, forgotten: Sequence[Json] = (), model: remaining.ModelFile | None = None
+) -> dict[str, Any]:
     """Return what the templates show."""
     main = main_method(results)
     row = results["methods"].get(main) if main is not None else None
@@ -91,17 +101,32 @@ def context(results: Json, record: Json, forgotten: Sequence[Json] = ()) -> dict
     return {
         "results": results,
         "record": record,
+        "request": asking.request(results),
+        "asked": asking.asked(results),
+        "when": _when(record),
+        "named": asking.named(list(forgotten)),
+        "forgotten": {"rows": forgotten[:MOST_LISTED], "all": len(forgotten)},
         "verdict": judge(results),
+        "word": (results.get("verdict") or {}).get("word") or "",
+        "meaning": meaning(results),
+        "deciding": deciding(results),
         "erases": erases(results),
         "seeds": seeds(results),
         "main": label(results, main) if main is not None else "",
         "tiles": _tiles(results, row),
         "evidence": _evidence(results),
-        "asked": explain.asked(results),
-        "forgotten": {"rows": forgotten[:MOST_LISTED], "all": len(forgotten)},
+        "lost": _lost(results, row),
+        "limits": remaining.limits(results),
+        "risks": remaining.risks(results, record),
         "warnings": explain.warnings(results),
-        "curves": _curves(results, main),
-        "classes": _classes(results, row),
+        "model": model,
+        "reviewer": (results.get("request") or {}).get("reviewer") or "",
+        "curves": detail.curve_section(results, main),
+        "lottery": detail.lottery_section(results, main),
+        "examples": detail.examples_section(results),
+        "answers": detail.answers_section(results),
+        "layers": detail.layers_section(results, main, row),
+        "matrix": detail.matrix_section(results),
         "columns": columns,
         "table": table,
         "heads": {score.name: score.title for score in scores_of(results)},
@@ -109,14 +134,19 @@ def context(results: Json, record: Json, forgotten: Sequence[Json] = ()) -> dict
         "gaps": gap_table(results),
         "nouns": nouns(results),
         "noun": noun(results),
-        "cost": _cost(results, main),
+        "cost": detail.cost_figure(results, main),
         "searches": search_table(results),
-        "projection": _projection(results, main, row),
-        "layers": _layers(results, main, row),
-        "pool": _pool(results.get("pool") or {}),
+        "projection": detail.projection_section(results, main, row),
+        "pool": detail.pool_section(results.get("pool") or {}),
         "measured": explain.measured(results),
         "config": "\n".join(_lines(record.get("config") or {})),
     }
+
+
+def _when(record: Json) -> str:
+    """Return the days from start to end of a run, where the record knows them."""
+    days = [str(record[key])[:10] for key in ("started", "finished") if record.get(key)]
+    return " to ".join(dict.fromkeys(days))
 
 
 def _lines(config: Json, path: str = "") -> list[str]:
@@ -170,7 +200,7 @@ def _evidence(results: Json) -> dict[str, Any] | None:
         return None
     seconds = sum(line.seconds or 0.0 for line in lines)
     return {
-        "figure": _markup(scale.scale_figure(lines, "scale")),
+        "figure": markup(scale.scale_figure(lines, "scale")),
         "lines": lines,
         "seconds": seconds,
         "controls": round(results["evidence"].get("controls") or 0),
@@ -179,152 +209,17 @@ def _evidence(results: Json) -> dict[str, Any] | None:
     }
 
 
-def _curves(results: Json, main: str | None) -> list[dict[str, Any]]:
-    """Return the α curves, that of the main method first."""
-    names = sorted(results["methods"], key=lambda name: name != main)
-    shown: list[dict[str, Any]] = []
-    target = (results.get("reference") or {}).get("forget") if explain.sees_own_rows(results) else None
-    for i, name in enumerate(names):
-        found = curve.curves_of(results["methods"][name], target)
-        if found:
-            title = label(results, name)
-            figure = curve.curve_figure(found, f"curve{i}", title, small=name != main)
-            shown.append(
-                {
-                    "main": name == main,
-                    "title": title,
-                    "figure": _markup(figure),
-                    "left_out": curve.left_out(found),
-                    "target": target,
-                    "held_out": all(curve.HELD_OUT in point for one in found for point in one.points),
-                    "floor": found[0].floor,
-                    "alphas": [one.chosen for one in found if one.chosen is not None],
-                    "note": results["methods"][name].get("note"),
-                    "seeds": len(found),
-                }
-            )
-    return shown
-
-
-def _cost(results: Json, main: str | None) -> Any:
-    costs = cost.costs_of(results, main)
-    if len(costs) < 2:
-        return None
-    return _markup(cost.cost_figure(costs, gap_to(results, results["base"]), "cost"))
-
-
-def _classes(results: Json, row: Json | None) -> dict[str, Any] | None:
-    names, forgotten = results["task"].get("classes") or [], results["task"].get("forget_classes") or []
-    if row is None or not names:
-        return None
-    before, after = _per_class(results["base"]), _per_class(row)
-    target = _per_class(results.get("reference") or {}) or [None] * len(names)
-    if len(before) != len(names) or len(after) != len(names) or len(target) != len(names):
-        return None
-    changes = [
-        classes.ClassChange(str(name), b, a, t, name in forgotten)
-        for name, b, a, t in zip(names, before, after, target, strict=True)
-        if a is not None and b is not None
-    ]
-    if not changes:
-        return None
-    kept = [change for change in changes if not change.forgotten]
-    shown = classes.pick(changes)
-    return {
-        "figure": _markup(classes.classes_figure(shown, "classes", nouns(results))),
-        "shown": len(shown),
-        "all": len(changes),
-        "with_target": any(change.target is not None for change in shown),
-        "worst": min(kept, key=lambda change: change.after - change.before, default=None),
-    }
-
-
-def _per_class(row: Json) -> list[float | None]:
-    if row.get("per_class") is None and row.get("seeds"):
-        row = row["seeds"][0]
-    return row.get("per_class") or []
-
-
-def _projection(results: Json, main: str | None, row: Json | None) -> dict[str, Any] | None:
-    done = projected.projection_of(row) if row is not None else None
-    if row is None or done is None or main is None:
-        return None
-    shown = projected_layers.pick(done["layers"])
-    return {
-        "title": label(results, main),
-        "figure": _markup(projected_layers.projected_figure(shown, "projected")) if shown else "",
-        "shown": len(shown),
-        "all": len(done["layers"]),
-        "sentences": projected.sentences(row),
-        "strengths": projected.strengths_table(row),
-    }
-
-
-def _layers(results: Json, main: str | None, row: Json | None) -> dict[str, Any] | None:
+def _lost(results: Json, row: Json | None) -> dict[str, Any] | None:
+    """Return the damage, and its picture where there are classes."""
     if row is None:
         return None
-    filters = (row.get("method") or main) == "consensus"
-    source = row if row.get("layers") or not row.get("seeds") else row["seeds"][0]
-    everything = (source.get("layers") or []) if filters else []
-    shown = layers.pick(everything)
-    pool = results.get("pool") or {}
-    share = row.get("consensus") if filters and row.get("consensus") is not None else pool.get("consensus")
-    if not shown and share is None:
-        return None
-    threshold = float((row.get("settings") or {}).get("threshold") or 1.0)
-    chance = pool.get("chance")
-    if filters and threshold < 1.0 and pool.get("members"):
-        chance = layers.chance_level(len(pool["members"]), threshold)
-    figure = layers.layers_figure(shown, chance, "layers") if shown else ""
+    found = remaining.lost_section(results, row)
+    changes = found["changes"]
+    figure = classes.classes_figure(changes, "classes", nouns(results)) if changes else ""
     return {
-        "figure": _markup(figure),
-        "shown": len(shown),
-        "all": len(everything),
-        "share": share,
-        "chance": chance,
-        "filters": filters,
-        "threshold": threshold,
-        "kept": row.get("kept") if filters else None,
-        "merged": row.get("merged_elements"),
+        **found,
+        "figure": markup(figure),
+        "shown": len(changes),
+        "with_target": any(change.target is not None for change in changes),
+        "with_forgotten": any(change.forgotten for change in changes),
     }
-
-
-def _pool(pool: Json) -> dict[str, Any] | None:
-    members = pool.get("members") or []
-    if not members:
-        return None
-    settings: dict[str, list[str]] = {}
-    for member in members:
-        for key in member.get("settings") or {}:
-            settings.setdefault(key, [])
-    for key, values in settings.items():
-        values += [numbers.setting((member.get("settings") or {}).get(key)) for member in members]
-    measured = [key for key in ("alpha", "forget", "retain") if any(member.get(key) is not None for member in members)]
-    matrix = pool.get("cosine") or []
-    pairs = [value for i, line in enumerate(matrix) for value in line[:i] if value is not None]
-    return {
-        "members": members,
-        "varied": [key for key, values in settings.items() if len(set(values)) > 1],
-        "fixed": [
-            (key, values[0])
-            for key, values in settings.items()
-            if len(set(values)) == 1 and values[0] != numbers.MISSING
-        ],
-        "settings": settings,
-        "measured": measured,
-        "figure": _markup(cosine.cosine_figure(matrix, "cosine")) if pairs else "",
-        "shown": min(len(matrix), cosine.MOST),
-        "adapter": pool.get("adapter"),
-        "cosine_low": min(pairs, default=None),
-        "cosine_high": max(pairs, default=None),
-        "cosine_mean": sum(pairs) / len(pairs) if pairs else None,
-        "zero_share": pool.get("zero_share"),
-        "base_loss": ((pool.get("health") or {}).get("base") or {}).get("loss"),
-        "seconds": pool.get("seconds"),
-    }
-
-
-def _markup(svg: str) -> Any:
-    from markupsafe import Markup
-
-    return Markup(svg)  # built by our own figures, in which every text was escaped

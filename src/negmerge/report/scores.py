@@ -16,13 +16,16 @@ class ScoreInfo:
     shown: bool = True
 
 
+CALLED = "called non-member"  # the share of forget rows that the attack takes for unseen ones
+OLD_TITLES = {"membership": CALLED}  # of results that said only what attacked
+
 # Of results that were written before they listed their scores.
 IMAGE_SCORES = (
     ScoreInfo("forget", "forget", "Forget images right", in_gap=True),
     ScoreInfo("test_forget", "forget (unseen)", "Unseen forget images right"),
     ScoreInfo("retain", "retain", "Other images right", in_gap=True),
     ScoreInfo("test", "test", "Unseen images right", in_gap=True),
-    ScoreInfo("membership", "membership", "Attack says “not in training”", in_gap=True),
+    ScoreInfo("membership", CALLED, "Attack says “not in training”", in_gap=True),
 )
 
 
@@ -30,7 +33,8 @@ def scores_of(results: Json) -> list[ScoreInfo]:
     """Return the scores of a run, in the order of its tables."""
     keys = [field.name for field in fields(ScoreInfo)]
     listed = [{key: one[key] for key in keys if key in one} for one in results.get("scores") or []]
-    return [ScoreInfo(**one) for one in listed] or list(IMAGE_SCORES)
+    named = [{**one, "title": OLD_TITLES.get(str(one.get("title")), one.get("title"))} for one in listed]
+    return [ScoreInfo(**one) for one in named] or list(IMAGE_SCORES)
 
 
 def gap_names(results: Json) -> list[str]:

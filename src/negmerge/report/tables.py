@@ -97,6 +97,8 @@ def method_table(results: Json) -> tuple[list[str], list[TableRow]]:
     table = []
     for name, row in rows_of(results):
         target = name == "reference" or is_retrain(name, row)
+        if _stands_twice(results, name, row):
+            continue
         group = "base" if name == "base" else "target" if target else "methods"
         table.append(
             TableRow(
@@ -197,6 +199,14 @@ def _part_std(row: Json, key: str) -> float | None:
 def _title(name: str, row: Json) -> str:
     once = " (one seed)" if len(row.get("seeds") or []) == 1 else ""  # of a run of several
     return TITLES.get(name) or numbers.printable(str(row.get("label") or name)) + once
+
+
+def _stands_twice(results: Json, name: str, row: Json) -> bool:
+    """Whether a row is the very model that the reference is: Retrain stands in a table once."""
+    reference = results.get("reference")
+    if name in ("base", "reference") or not reference or not is_retrain(name, row):
+        return False
+    return all(row.get(score) == reference.get(score) for score in gap_names(results))
 
 
 def _needs(row: Json) -> str:

@@ -33,6 +33,7 @@ class Verdict:
     tone: Tone
     headline: str
     comparison: str = ""
+    because: str = ""
     sentences: list[str] = field(default_factory=list)
 
 
@@ -47,6 +48,8 @@ def judge(results: Json) -> Verdict:
     verdict = _erased(results, row, base) if erases(results) else _matched(results, row, base)
     if results.get("verdict") and (results.get("evidence") or {}).get("method") == name:
         _follow_evidence(results, row, base, verdict)
+    elif verdict.tone == "good":
+        verdict.tone = "mixed"  # nobody has tried to bring it back
     _compare(results, name, verdict)
     if not seeds(results):
         n = (results["task"].get("rows") or {}).get("forget")
@@ -63,7 +66,7 @@ def _follow_evidence(results: Json, row: Json, base: Json, verdict: Verdict) -> 
     verdict.headline = f"{found['text']} It {cost}."
     because = listed(found.get("because") or [])
     words = {"can't tell": "Because", "not refuted": "Because", "forgotten": "No trace was found by"}
-    verdict.sentences.insert(0, f"{words.get(found['word'], 'This shows in')} {because}.")
+    verdict.because = f"{words.get(found['word'], 'This shows in')} {because}."
 
 
 def _erased(results: Json, row: Json, base: Json) -> Verdict:
@@ -73,7 +76,7 @@ def _erased(results: Json, row: Json, base: Json) -> Verdict:
     if before is not None and before < 1.0:
         done, tone = f"hardly knew {what} to begin with", "mixed"
     elif left <= 0.1 and not _above_chance(results, row):
-        done = f"forgot {what}"
+        done = f"no longer recognises {what}"
     elif left <= 0.5:
         done, tone = f"forgot most of {what}", "mixed"
     elif left <= 0.9:

@@ -1,6 +1,7 @@
 """All tests on one scale, from Retrain to the base: a dot with its interval, or that the test can't tell."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from negmerge.report.evidence import CANNOT, Line
 from negmerge.report.figures.svg import ACCENT, AGAINST, FORGET, INK, MUTED, drawing, inline
@@ -35,6 +36,11 @@ def scale_figure(lines: Sequence[Line], prefix: str) -> str:
         for i, line in enumerate(lines):
             _draw(axes, i, line)
         return inline(figure, prefix, _alt(lines))
+
+
+def named(line: Line, title: str) -> Line:
+    """Return a line under another title."""
+    return replace(line, title=title)
 
 
 def _draw(axes: object, i: int, line: Line) -> None:

@@ -1,0 +1,210 @@
+"""The parts of the page that somebody signs, in their order, and what stands behind them; runs side by side."""
+
+import hashlib
+import json
+import re
+
+import pytest
+from report_example import class_results, random_results, record, write_run
+from test_report_page import Page
+from typer.testing import CliRunner
+
+from negmerge.cli import app
+from negmerge.errors import InputError
+from negmerge.report import write_comparison, write_report
+from negmerge.report.asking import named
+from negmerge.report.detail import cost_figure, lottery_section, matrix_section
+from negmerge.report.evidence import deciding, plain
+from negmerge.report.figures.answers import pick
+from negmerge.report.remaining import changes_of, lost
+
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGP4DwABAQEAsVnMTAAAAABJRU5ErkJggg=="
+
+
+def reading(position, half=0.05, **about):
+    known = {"low": position - half, "high": position + half, "informative": True, "passes": position <= 0.1}
+    return {"name": "x", "position": position, "bar": 0.1, "controls": [0.02], "why": "", "n": 60, **known, **about}
+
+
+def found_by(name, position, weight="probe", **about):
+    one = reading(position, **about)
+    text = "Retrain has 5 %, the base 99 %."
+    return {
+        "name": name,
+        "weight": weight,
+        "text": text,
+        "counted": one,
+        "readings": [one],
+        "facts": {},
+        "seconds": 1.0,
+    }
+
+
+def judged(word="suppressed", because=("relearning",)):
+    """Results with evidence, answers, examples, a matrix and a lottery."""
+    results = {**class_results(), "reference": {**class_results()["base"], "forget": 0.0}}
+    silent = reading(0.4, 0.3, informative=False, why="the interval is wider than half the scale")
+    offset = {**found_by("offset", 0.4), "counted": silent, "readings": [silent]}
+    tests = [found_by("own-rows", 0.0, "description"), found_by("relearning", 0.5), offset]
+    results["evidence"] = {"method": "consensus", "seed": 0, "own": "held", "controls": 2, "tests": tests}
+    results["verdict"] = {"word": word, "text": f"{word}: what it says.", "because": list(because)}
+    results["request"] = {"requester": "A. Person", "reason": "article 17", "reviewer": "R. Eader", "case_number": "7"}
+    counts = {"base": [0, 10], "model": [9, 1], "reference": [10, 0]}
+    example = {"part": "test_forget", "group": "3", "base": "3", "model": "9", "reference": "9", "image": PIXEL}
+    text = {"part": "test", "group": "1", "base": "1", "model": "1", "text": "<b>a text</b>"}
+    results["shown"] = {
+        "method": "consensus",
+        "answers": [{"part": "forget", "rows": 10, "labels": ["9", "3"], **counts}],
+        "examples": [example, text],
+        "matrix": {"name": "6.weight", "shape": [2, 4], "kept": 3, "signs": ["+-..", "...+"]},
+        "lottery": [
+            {"member": "000", "alpha": 1.0, "forget": 5.0, "retain": 96.0},
+            {"member": "001", "alpha": 2.0, "forget": 0.0, "retain": 99.0},
+        ],
+    }
+    return results
+
+
+def page_of(place, results, recorded=None):
+    return write_report(write_run(place, results, recorded)).read_text(encoding="utf-8")
+
+
+def test_the_parts_stand_in_the_order_in_which_somebody_decides(tmp_path):
+    page = Page(page_of(tmp_path, judged()))
+    parts = [one for one in page.ids if one in ("request", "verdict", "evidence", "lost", "remains", "sign", "details")]
+    assert parts == ["request", "verdict", "evidence", "lost", "remains", "sign", "details"]
+    assert "script" not in page.tags
+    for said in (
+        "A. Person",
+        "article 17",
+        "Case number",
+        "What decided is the test “relearning”",
+        "0.50 (0.45 … 0.55)",
+    ):
+        assert said in page.text, said
+    assert "treat the model as one that still holds these images" in page.text
+    assert "the retrained model has 5 %, the model from before 99 %" in page.text.lower()
+
+
+def test_the_file_to_sign_for_has_the_hash_that_sha256sum_finds(tmp_path):
+    model = tmp_path / "methods/consensus/model.safetensors"
+    model.parent.mkdir(parents=True)
+    model.write_bytes(b"weights")
+    assert hashlib.sha256(b"weights").hexdigest() in page_of(tmp_path, judged())
+    model.unlink()
+    assert "nothing to sign for" in page_of(tmp_path, judged())
+
+
+def test_days_of_the_run_stand_beside_the_request(tmp_path):
+    days = {"started": "2026-11-25T23:50:00Z", "finished": "2026-11-26T00:10:00Z"}
+    assert "2026-11-25 to 2026-11-26" in page_of(tmp_path, judged(), {**record(), **days})
+
+
+def test_the_forgotten_are_named_and_many_are_counted():
+    rows = [{"row": i, "id": f"photo{i}.png"} for i in range(14)]
+    assert named(rows[:2]) == "photo0.png and photo1.png"
+    assert named(rows).endswith("photo11.png and 2 more")
+    assert named([{"row": 7, "id": "7"}]) == "row 7" and named([]) == ""
+
+
+def test_damage_is_listed_worst_first_and_the_forgotten_last():
+    results = class_results()
+    changes = changes_of(results, results["methods"]["consensus"])
+    drops = [one.before - one.after for one in changes[:-1]]
+    assert drops == sorted(drops, reverse=True) and changes[-1].forgotten
+    assert "Most was lost by “9” (from 94.9\xa0% to 90.2\xa0%)" in lost(results, results["methods"]["consensus"])[-1]
+
+
+def test_limits_risks_and_files_are_told(tmp_path):
+    disk = [{"path": "base/model.safetensors", "what": "the model before unlearning: it knows what was forgotten"}]
+    text = Page(page_of(tmp_path, judged(), {**record(), "on_disk": disk})).text
+    for said in ("no proof of deletion", "1 could not tell here (offset)", "The model from before still exists",
+                 "To remove rather than hide", "base/model.safetensors"):  # fmt: skip
+        assert said in text, said
+    bare = Page(page_of(tmp_path / "bare", class_results())).text
+    assert "No test tried to bring the forgotten rows back" in bare and "no test of the claim was made" in bare
+
+
+def test_answers_examples_matrix_and_lottery_have_their_pictures(tmp_path):
+    html = page_of(tmp_path, judged())
+    page = Page(html)
+    labels = " ".join(image["aria-label"] for image in page.images)
+    for said in ("9: before 0.0", "now 90.0", "corner of 6.weight", "37.5", "member alone"):
+        assert said in labels, said
+    assert f"data:image/png;base64,{PIXEL}" in html and 'alt="A test image of “3”"' in html
+    assert "&lt;b&gt;a text" in html and "img-src data:" in html
+    assert "1 of the 2 do better" in page.text
+
+
+def test_a_lottery_ticket_that_is_better_is_counted():
+    results = judged()
+    found = lottery_section(results, "consensus")
+    assert (found["count"], found["no_better"]) == (2, 1)  # merged: 1.9 and 95.2 as selection saw it
+    results["shown"]["lottery"][1]["forget"] = 50.0
+    assert lottery_section(results, "consensus")["no_better"] == 2
+    results["shown"]["matrix"] |= {"kept": 8}
+    assert matrix_section(results) is None  # nothing was filtered
+
+
+def test_cost_is_left_out_where_it_says_nothing():
+    results = random_results()
+    assert cost_figure(results, "consensus") is not None
+    for row in results["methods"].values():
+        row["seconds"] = 40.0
+    assert cost_figure(results, "consensus") is None
+
+
+def test_answers_that_nobody_gave_are_left_out():
+    assert pick(["a", "b", "c"], {"base": [0, 90, 0], "model": [10, 0, 0]}) == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("because", "title"), [(["relearning"], "relearning"), (["no test tells"], "own rows"), (["own rows"], "own rows")]
+)
+def test_the_verdict_names_the_test_that_decided(because, title):
+    assert deciding(judged(because=because)).title == title
+
+
+def test_lines_are_put_into_plain_words():
+    assert plain("Retrain's 2 %. Retrain 3 %, the base's 4 %") == (
+        "The retrained model's 2 %. The retrained model 3 %, the model from before's 4 %"
+    )
+
+
+def test_runs_lie_side_by_side(tmp_path):
+    write_run(tmp_path / "a", judged())
+    write_run(tmp_path / "b", {**random_results(), "name": "<other>"})
+    html = write_comparison([tmp_path / "a", tmp_path / "b"], tmp_path / "out" / "c.html").read_text()
+    page = Page(html)
+    assert "script" not in page.tags and "<other>" not in html
+    assert "Suppressed".lower() in page.text.lower() and "not tested" in page.text and "not made" in page.text
+    assert all(len(image["aria-label"]) > 40 for image in page.images) and len(page.ids) == len(set(page.ids))
+    assert re.search(r"99\.3 → 1\.9", page.text)
+
+
+def test_side_by_side_wants_two_runs_once_each(tmp_path):
+    write_run(tmp_path, judged())
+    with pytest.raises(InputError, match="give two runs at least"):
+        write_comparison([tmp_path], tmp_path / "c.html")
+    with pytest.raises(InputError, match="is named twice"):
+        write_comparison([tmp_path, tmp_path / "."], tmp_path / "c.html")
+    with pytest.raises(InputError, match=r"results\.json does not exist"):
+        write_comparison([tmp_path, tmp_path / "no"], tmp_path / "c.html")
+
+
+def test_the_command_compares_and_refuses_what_does_not_go_together(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        write_run(tmp_path / name, {**judged(), "name": name})
+    run = CliRunner().invoke
+    assert run(app, ["report", "--compare", "a", "b"]).exit_code == 0 and (tmp_path / "compare.html").is_file()
+    assert isinstance(run(app, ["report", "a", "b"]).exception, InputError)
+    assert isinstance(run(app, ["report", "--compare", "--table", "a", "b"]).exception, InputError)
+
+
+def test_results_of_before_still_make_a_page(tmp_path):
+    old = json.loads(json.dumps(judged()))
+    for key in ("shown", "request", "evidence", "verdict", "scores"):
+        old.pop(key, None)
+    text = Page(page_of(tmp_path, old)).text
+    assert "What was lost" in text and "The lottery" not in text and "What the model says now" not in text
