@@ -8,7 +8,7 @@ import numpy as np
 
 COPIED = (
     "label", "method", "kind", "needs", "buffers", "settings", "member", "taken", "search", "curve", "layers",
-    "projection", "floor", "note", "open_end",
+    "projection", "lasting", "floor", "note", "open_end",
 )  # fmt: skip
 
 

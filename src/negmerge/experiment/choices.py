@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from negmerge.errors import InputError
 from negmerge.plug_in import PlugIn, short_name
-from negmerge.selection import MARGIN
+from negmerge.selection import CANDIDATES, LASTING, MARGIN
 from negmerge.tasks.compute import Compute
 
 
@@ -79,7 +79,7 @@ class ComputeConfig(Strict):
         )
 
 
-Objective = Literal["retain-floor", "match-reference", "match-holdout"]
+Objective = Literal["retain-floor", "match-reference", "match-holdout", "lasting"]
 OF_KIND: dict[str, Objective] = {"random": "match-holdout", "rows": "match-holdout"}  # of others: retain-floor
 
 
@@ -105,6 +105,13 @@ class SelectionConfig(Strict):
         ge=1,
         le=10,
         description="of retain-floor: deeper than the smallest best α, where that is free",
+    )
+    candidates: int = Field(
+        CANDIDATES,
+        ge=2,
+        le=32,
+        description="of lasting: how many α of a row are tested for what comes back, at most; projection strengths "
+        "share them",
     )
     floor_on: Literal["retain", "validation", "both"] | None = Field(
         None,
@@ -147,6 +154,11 @@ def check_selection(objective: str, kind: str, has_reference: bool, where: str) 
     if objective == "match-reference" and not has_reference:
         raise InputError(
             f"{where}: selection: match-reference needs a reference: {{train: base}}, or {{checkpoint: FILE}}"
+        )
+    if objective == LASTING and not has_reference:
+        raise InputError(
+            f"{where}: selection: lasting compares what comes back with Retrain, so it needs a reference: "
+            "{train: base}, or {checkpoint: FILE}; without one use retain-floor"
         )
     if objective == "match-holdout" and OF_KIND.get(kind) != "match-holdout":
         raise InputError(

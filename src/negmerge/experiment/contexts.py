@@ -10,14 +10,15 @@ from negmerge.errors import InputError
 from negmerge.experiment.choices import Buffers, describe_buffers
 from negmerge.experiment.config import MethodConfig
 from negmerge.experiment.judging import Judge
+from negmerge.experiment.methods import describe
 from negmerge.experiment.projecting import Projector
 from negmerge.experiment.selecting import Selector
 from negmerge.experiment.trainer import Trainer
 from negmerge.seeding import derive_seed
-from negmerge.selection import Selection
+from negmerge.selection import LASTING, Selection
 from negmerge.training import TrainSettings
 from negmerge.training.job import TrainingJob
-from negmerge.unlearning.context import Context, Outcome, TrainingData, TrainingTask
+from negmerge.unlearning.context import Context, Outcome, TrainingData, TrainingTask, lasting_json
 
 
 class Contexts:
@@ -38,7 +39,7 @@ class Contexts:
             shared=self.shared(method),
             seed=trainer.seed,
             data=self._data(method.name),
-            choose=partial(self._choose, row, buffers),
+            choose=partial(self._choose, row, buffers, self._lasting(method)),
             judge=self._judge.scores,
             rank=self._judge.rank,
             train=self._train,
@@ -77,9 +78,22 @@ class Contexts:
     def _tell_point(self, row: str, alpha: float, scores: dict[str, float]) -> None:
         self._tell(row, "evaluated", alpha=alpha, **scores)
 
-    def _choose(self, row: str, buffers: Buffers, vector: Path, curve_file: Path) -> Selection:
+    def _lasting(self, method: MethodConfig) -> int | None:
+        """Return how many α of a vector are tested for what comes back: of merging rows, where that is the objective.
+
+        The strengths of a projection share what a row has. Single members and trained rows are chosen by retain-floor.
+        """
+        rule = self.trainer.config.selection
+        if rule.objective != LASTING or describe(method.name).kind != "merge":
+            return None
+        return max(2, rule.candidates // (1 if method.projected is None else len(method.projected.strength)))
+
+    def _choose(self, row: str, buffers: Buffers, tested: int | None, vector: Path, curve_file: Path) -> Selection:
         tell = partial(self._tell_point, row)
-        return self.selector.choose(self.trainer.base, vector, curve_file, tell, buffers=buffers)
+        objective = "retain-floor" if self.selector.rule.objective == LASTING and tested is None else None
+        return self.selector.choose(
+            self.trainer.base, vector, curve_file, tell, buffers=buffers, objective=objective, candidates=tested
+        )
 
     def oracle(self, method: MethodConfig, outcome: Outcome) -> dict[str, float] | None:
         """Return how far the α of match-holdout lands from the oracle's; None for other objectives, or without one."""
@@ -145,4 +159,6 @@ def facts_of(outcome: Outcome) -> dict[str, Any]:
             "open_end": chosen.open_end,
             "note": chosen.note,
         }
+        if chosen.tried and "lasting" not in facts:
+            facts["lasting"] = lasting_json([(None, chosen)])
     return facts

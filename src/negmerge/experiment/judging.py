@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from negmerge.experiment.selecting import Selector
-from negmerge.selection import floors_of, rank_models
+from negmerge.selection import LASTING, floors_of, rank_models
 from negmerge.unlearning.context import Rank
 
 
@@ -28,7 +28,11 @@ class Judge:
         return self.selector.candidate_scores(model, self.selector.rule.objective, self.base)
 
     def rank(self, scores: Mapping[str, float]) -> Rank:
-        """Return what orders models by the objective, the smallest first; see `rank_models`."""
+        """Return what orders models by the objective, the smallest first; see `rank_models`.
+
+        Where that is lasting, models of which nobody knows what comes back are ordered by retain-floor.
+        """
         rule = self.selector.rule
-        floors = floors_of(self.base_scores, rule.objective, rule.floor_share, rule.floor_scores)
-        return rank_models(scores, rule.objective, floors=floors)
+        objective = "retain-floor" if rule.objective == LASTING and LASTING not in scores else rule.objective
+        floors = floors_of(self.base_scores, objective, rule.floor_share, rule.floor_scores)
+        return rank_models(scores, objective, floors=floors)

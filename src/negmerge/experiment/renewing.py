@@ -18,7 +18,7 @@ from negmerge.plug_in import file_of
 IDENTITY = "identity"
 OF_A_RUN = ("task", "data", "model", "inputs", "compute", "device", "seeds", "base", "reference")
 CHOOSING = ("floor", "search", "step", "max_alpha")  # of selection: what is chosen among points, not what they are
-CURVES = ("*.curve.json", "*.seconds.json", "oracle*.json", "candidate.json")
+CURVES = ("*.curve.json", "*.lasting.json", "*.seconds.json", "oracle*.json", "candidate.json")
 
 
 def identity_of(config: RunConfig) -> dict[str, Any]:

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from negmerge.checkpoints import write_bytes_atomic
 from negmerge.errors import DivergedError, InputError
 from negmerge.experiment.choices import Buffers, Recalibrate, SelectionConfig
+from negmerge.experiment.returning import Returns, Tested
 from negmerge.requests.split_files import PARTS
 from negmerge.scores import HOLDOUT, Columns, Draw, Score, average_gap, columns_needed
 from negmerge.seeding import derive_seed
-from negmerge.selection import OBJECTIVES, Selection, choose_alpha
+from negmerge.selection import LASTING, OBJECTIVES, Selection, choose_alpha
 from negmerge.selection.buffers import recalibrate
 from negmerge.selection.negated_model import NegatedModel
 from negmerge.tasks.task import Task
@@ -48,11 +49,15 @@ class Selector:
     seed: int
     device: str
     reference: Path | None = None
+    kind: str = "class"
+    _tests: dict[Path, Returns] = field(default_factory=dict, init=False, repr=False, compare=False)
     _unseen: dict[Path, Mapping[str, Columns]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.rule.objective == "match-reference" and self.reference is None:
             raise InputError("selection: match-reference needs a reference: {train: base}, or {checkpoint: FILE}")
+        if self.rule.objective == LASTING and self.reference is None:
+            raise InputError("selection: lasting needs a reference: {train: base}, or {checkpoint: FILE}")
         if self.rule.objective == "match-holdout" and len(self.rows["validation_forget"]):
             raise InputError(
                 "selection: match-holdout compares the forget rows with unseen rows of the same kind, and a base that "
@@ -155,11 +160,12 @@ class Selector:
         *,
         buffers: Buffers = "keep",
         objective: str | None = None,
+        candidates: int | None = None,
     ) -> Selection:
         """Choose α for a merged vector; the points evaluated before an interruption are read from `curve_file`.
 
         The seconds of all points lie beside it. `tell(alpha, scores)` hears of every point that is evaluated now;
-        `objective` stands in for the config's.
+        `objective` stands in for the config's, `candidates` for how many α are tested for what comes back.
         """
         seconds_file = curve_file.with_suffix(".seconds.json")
         known: dict[str, dict[str, float]] = json.loads(curve_file.read_text()) if curve_file.exists() else {}
@@ -186,9 +192,22 @@ class Selector:
                 tell(alpha, scores)
             return known[key]
 
+        def model_at(alpha: float) -> dict[str, Tensor]:
+            if not negated:
+                negated.append(self.negated(base, vector, buffers))
+            return self.task.trained(negated[0].set_alpha(alpha))
+
+        def told(alpha: float, positions: dict[str, float]) -> None:
+            tell(alpha, {**evaluate(alpha), **positions})
+
+        tested: Tested | None = None
+        if aim == LASTING:
+            tested = Tested(self._returns(base), model_at, curve_file.with_suffix(".lasting.json"), told)
         selection = choose_alpha(
             evaluate,
             aim,
+            comes_back=tested,
+            candidates=candidates or rule.candidates,
             floor=rule.floor_share,
             floor_on=rule.floor_scores,
             search=rule.search,
@@ -196,7 +215,15 @@ class Selector:
             max_alpha=rule.max_alpha,
             margin=rule.margin,
         )
-        return replace(selection, seconds=spent)
+        return replace(selection, seconds=spent + (tested.seconds if tested else 0.0))
+
+    def _returns(self, base: Path) -> Returns:
+        """Return the tests of what comes back; curves of base and Retrain are made once for all vectors of a seed."""
+        assert self.reference is not None
+        if base not in self._tests:
+            parts = {**self.rows, **self.parts}
+            self._tests[base] = Returns(self.task, parts, base, self.reference, self.seed, self.kind, self.device)
+        return self._tests[base]
 
     def _worst(self, objective: str) -> dict[str, float]:
         """Return the scores of a candidate that answers with NaN or Inf: the worst there are."""

@@ -76,6 +76,7 @@ class SeedRun:
             seed,
             material.device,
             self.reference,
+            material.split.kind,
         )
         self.contexts = Contexts(self.trainer, self.selector, self.projector)
         for method in config.methods:

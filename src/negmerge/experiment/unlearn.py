@@ -329,7 +329,9 @@ def _check_objective(
         raise InputError(f"unlearn: {objective} needs validation (a data set of rows that the model has not seen)")
     if objective == "match-reference" and reference is None:
         raise InputError("unlearn: match-reference needs reference (a module that never saw the forget rows)")
-    if objective != "match-reference" and reference is not None and not tested:
+    if objective == "lasting" and reference is None:
+        raise InputError("unlearn: lasting needs reference (a module that never saw the forget rows)")
+    if objective not in ("match-reference", "lasting") and reference is not None and not tested:
         raise InputError(f"unlearn: {objective} does not look at a reference; leave it out, or choose match-reference")
 
 

@@ -8,17 +8,24 @@ from dataclasses import dataclass
 from typing import Literal
 
 from negmerge.errors import InputError, nearest
-from negmerge.selection.curve import OBJECTIVES, Curve, Evaluate, floors_of, rank_models
+from negmerge.selection.curve import LASTING, OBJECTIVES, Curve, Evaluate, floors_of, rank_models
+from negmerge.selection.lasting import ComesBack, Position, Tried, choose_lasting, distance_of, step_of
 from negmerge.selection.search import try_bisection, try_deeper, try_fibonacci, try_grid
 
 __all__ = [
+    "CANDIDATES",
+    "LASTING",
     "MARGIN",
     "OBJECTIVES",
+    "ComesBack",
     "Evaluate",
     "Point",
+    "Position",
     "Search",
     "Selection",
+    "Tried",
     "choose_alpha",
+    "distance_of",
     "floors_of",
     "rank_models",
 ]
@@ -27,6 +34,7 @@ Search = Literal["bracket", "grid", "paper"]
 
 BRACKET_LIMIT = 1024.0
 MARGIN, MOST_MARGIN = 1.25, 10.0
+CANDIDATES = 8  # α whose models are tested for what comes back, at most
 FALLBACK_POINTS = 32  # of the first grid; more than the paper's 21
 
 
@@ -45,7 +53,7 @@ class Selection:
     `floor` is the absolute retain accuracy that must hold, in percent, None where the objective knows none; `lowest` is
     the smallest α with the best value, beyond which `alpha` lies by the margin; `open_end` says that the best α may lie
     beyond the largest tried; `note` says what the reader must know; `seconds` is what the evaluations took, where
-    somebody took the time.
+    somebody took the time; `tried` are the α whose models were tested for what comes back, of `lasting` alone.
     """
 
     alpha: float
@@ -56,6 +64,7 @@ class Selection:
     note: str = ""
     seconds: float = 0.0
     lowest: float | None = None
+    tried: tuple[Tried, ...] = ()
 
 
 def choose_alpha(
@@ -68,6 +77,8 @@ def choose_alpha(
     step: float = 0.05,
     max_alpha: float | None = None,
     margin: float = MARGIN,
+    comes_back: ComesBack | None = None,
+    candidates: int = CANDIDATES,
 ) -> Selection:
     """Choose the scale α of a negation from what `evaluate` measures.
 
@@ -79,6 +90,10 @@ def choose_alpha(
     match-reference: argmin over α of gap(α), the average gap to the Retrain model; no floor, no margin.
     match-holdout: argmin over α of holdout(α), the distance of the behaviour on the forget set from that of the
     base on unseen rows, subject to the same floor; no margin. Of equal α both take the smallest.
+    lasting: α* as retain-floor finds it; then, among the α from α* to 8 · α* that hold the floor and the bound on
+    retain loss, the one at which the least `comes_back`: a function of α that returns, by test, the position of θ(α)
+    between Retrain (0) and the base (1). The largest of the positions is to be nearest to 0, from above; surely beyond
+    0 is as far as its distance. It is called for `candidates` α at most. See `choose_lasting`.
 
     `evaluate(alpha)` returns `forget`, `retain` and the objective's own score (`gap`, `holdout`), all from 0 to 100,
     and where they are known `validation_forget`, further accuracies named in `floor_on`, and `retain_loss` in nats;
@@ -106,17 +121,13 @@ def choose_alpha(
 
     Source: Kim, Han, Choe, NegMerge, ICML 2025 (arXiv 2410.05583); task negation after Ilharco et al., 2023.
     """
-    if objective not in OBJECTIVES:
-        raise InputError(f"unknown objective {objective!r}{nearest(objective, OBJECTIVES)}; there are {_names()}")
-    if not 0.0 <= floor <= 1.0:
-        raise InputError(f"floor must be a share from 0 to 1, got {floor}")
-    if not step > 0.0 or (max_alpha is not None and not max_alpha > 0.0):
-        raise InputError(f"step and max_alpha must be positive, got {step} and {max_alpha}")
-    if not 1.0 <= margin <= MOST_MARGIN:
-        raise InputError(f"margin must be a number from 1 (no margin) to {MOST_MARGIN:g}, got {margin}")
-    if step > (max_alpha or 1.0) + 1e-9 and (max_alpha is not None or search != "bracket"):
-        raise InputError(f"max_alpha ({max_alpha or 1.0:g}) must not be below the step ({step:g}): no α could be tried")
-    curve = Curve(evaluate, step, objective, floor, tuple(floor_on))
+    _check(objective, floor, step, max_alpha, margin, search)
+    if (objective == LASTING) != (comes_back is not None):
+        raise InputError("lasting needs comes_back, a function of α that returns positions by test; no other takes it")
+    if candidates < 2:
+        raise InputError(f"candidates must be at least 2, got {candidates}")
+    name = "retain-floor" if objective == LASTING else objective
+    curve = Curve(evaluate, step, name, floor, tuple(floor_on))
     note = ""
     if search in ("grid", "paper"):
         last = _last(max_alpha or 1.0, step)
@@ -130,20 +141,53 @@ def choose_alpha(
     end = max(curve.points)
     open_end = end >= last and _may_lie_beyond(curve, lowest, end)
     chosen = lowest
-    if curve.objective.falls and search != "paper":
+    tried: list[Tried] = []
+    if comes_back is not None:
+        chosen, tried = choose_lasting(curve, lowest, last, comes_back, candidates)
+        note = " ".join(filter(None, [note, _lasting_note(tried)]))
+    elif curve.objective.falls and search != "paper":
         chosen = try_deeper(curve, lowest, margin, last)
         while curve.best() != lowest:  # deeper was better: the points before contradicted the shape
             lowest = curve.best()
             chosen = try_deeper(curve, lowest, margin, last)
     return Selection(
         alpha=curve.alpha(chosen),
-        scores=curve.at(chosen),
+        scores={**curve.at(chosen), **_lasting_score(tried, curve.alpha(chosen))},
         floor=curve.floor,
         curve=tuple(Point(curve.alpha(k), curve.at(k)) for k in sorted(curve.points)),
         open_end=open_end,
         note=note,
         lowest=curve.alpha(lowest),
+        tried=tuple(tried),
     )
+
+
+def _check(objective: str, floor: float, step: float, max_alpha: float | None, margin: float, search: str) -> None:
+    if objective not in OBJECTIVES:
+        raise InputError(f"unknown objective {objective!r}{nearest(objective, OBJECTIVES)}; there are {_names()}")
+    if not 0.0 <= floor <= 1.0:
+        raise InputError(f"floor must be a share from 0 to 1, got {floor}")
+    if not step > 0.0 or (max_alpha is not None and not max_alpha > 0.0):
+        raise InputError(f"step and max_alpha must be positive, got {step} and {max_alpha}")
+    if not 1.0 <= margin <= MOST_MARGIN:
+        raise InputError(f"margin must be a number from 1 (no margin) to {MOST_MARGIN:g}, got {margin}")
+    if step > (max_alpha or 1.0) + 1e-9 and (max_alpha is not None or search != "bracket"):
+        raise InputError(f"max_alpha ({max_alpha or 1.0:g}) must not be below the step ({step:g}): no α could be tried")
+
+
+def _lasting_score(tried: Sequence[Tried], alpha: float) -> dict[str, float]:
+    """Return the score that orders models by what lasts; none where no test can tell."""
+    found = [one.distance for one in tried if one.alpha == alpha and one.distance is not None]
+    return {LASTING: step_of(found[0])} if found else {}
+
+
+def _lasting_note(tried: Sequence[Tried]) -> str:
+    told = [one for one in tried if one.positions]
+    if not told:
+        return "No test could tell what comes back, so the smallest α is taken that forgets as much as any."
+    if not any(one.reached for one in told):
+        return "At no α that is free does as little come back as of Retrain: negation hides here, it does not remove."
+    return ""
 
 
 def _bracket(curve: Curve, first: int, last: int) -> str:

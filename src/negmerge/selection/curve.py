@@ -12,6 +12,7 @@ Rank = tuple[int, float]
 
 TOLERANCE = 1e-9  # the floor is a product of two floats; equality must count as holding
 NOISE = 0.5  # percentage points by which a valley may rise on its way down: attack and samples are not exact
+LASTING = "lasting"  # objective, and its score: how far what comes back is from what comes back of Retrain, in percent
 HELD_OUT = "validation_forget"  # accuracy on held-out rows of the kind that is forgotten
 LOSS = "retain_loss"
 LOSS_NATS, LOSS_SHARE = 0.05, 0.1  # what the margin may add to the base's retain loss: the larger of the two
@@ -43,6 +44,7 @@ OBJECTIVES = {
     "match-holdout": Objective(
         ("holdout",), floored=True, falls=False, without="match-holdout needs validation rows, and the distance to them"
     ),
+    LASTING: Objective((LASTING,), floored=True, falls=False),
 }
 
 

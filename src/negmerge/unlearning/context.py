@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -112,3 +112,20 @@ class Outcome:
     facts: dict[str, Any] = field(default_factory=dict)
     search: dict[str, Any] | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+
+
+def lasting_json(chosen: Sequence[tuple[float | None, Selection]]) -> list[dict[str, Any]]:
+    """Return every α that was tested for what comes back, of every strength of a projection, as plain JSON values."""
+    return [
+        {
+            "strength": strength,
+            "alpha": one.alpha,
+            "forget": one.scores["forget"],
+            "retain": one.scores["retain"],
+            "positions": {name: asdict(position) for name, position in one.positions.items()},
+            "distance": one.distance,
+            "reached": one.reached,
+        }
+        for strength, selection in chosen
+        for one in selection.tried
+    ]

@@ -9,7 +9,7 @@ from typing import Any
 from negmerge.checkpoints import write_bytes_atomic
 from negmerge.merging.merger import draws
 from negmerge.selection import Selection
-from negmerge.unlearning.context import Context, Outcome, Projecting
+from negmerge.unlearning.context import Context, Outcome, Projecting, lasting_json
 
 
 def negate(context: Context, method: str, settings: Mapping[str, Any], members: Sequence[Path], name: str) -> Outcome:
@@ -73,10 +73,12 @@ def _projected(
         tried.append((strength, target, selection, done))
     _, target, selection, done = min(tried, key=lambda one: context.rank(one[2].scores))
     strengths = [{"strength": s, "alpha": found.alpha, **found.scores} for s, _, found, _ in tried]
+    lasting = lasting_json([(strength, found) for strength, _, found, _ in tried])
     return Outcome(
         vector=target,
         selection=selection,
         merge={**merge, "projection": {**done, "strengths": strengths}},
+        facts={"lasting": lasting} if lasting else {},
         seconds={
             **seconds,
             "moments": projecting.seconds,
