@@ -61,6 +61,17 @@ _ROW: Json = {
     },
     "curve": [{"alpha": float, "forget": float, "validation_forget": float, "retain": float, "validation": float}],
     "lowest_alpha": float,
+    "lasting": [
+        {
+            "strength": float,
+            "alpha": float,
+            "forget": float,
+            "retain": float,
+            "positions": {},
+            "distance": float,
+            "reached": float,
+        }
+    ],
     "floor": float,
     "note": str,
     "oracle": {"alpha": float, "gap": float, "gap_chosen": float},

@@ -13,6 +13,7 @@ from negmerge.report.document import results_document
 from negmerge.report.evidence import deciding, lines_of, meaning, plain
 from negmerge.report.figures import classes, scale
 from negmerge.report.inputs import Json, read_forgotten, read_run
+from negmerge.report.lasting import lasting_section
 from negmerge.report.markup import markup
 from negmerge.report.scores import gap_names, noun, nouns, scores_of
 from negmerge.report.searches import search_table
@@ -122,6 +123,7 @@ def context(
         "model": model,
         "reviewer": (results.get("request") or {}).get("reviewer") or "",
         "curves": detail.curve_section(results, main),
+        "lasting": lasting_section(results, main),
         "lottery": detail.lottery_section(results, main),
         "examples": detail.examples_section(results),
         "answers": detail.answers_section(results),

@@ -1,0 +1,56 @@
+"""What comes back while α is chosen, on models whose answer is known; and a whole run that chooses by it."""
+
+import json
+
+import pytest
+from evidence_config import CONFIG
+
+from negmerge.experiment.config import check_config
+from negmerge.experiment.pipeline import run
+from negmerge.experiment.returning import Returns, Tested
+from negmerge.checkpoints import read_state_dict
+
+
+@pytest.fixture(scope="module")
+def returns(weights):
+    material, files = weights
+    return Returns(material.task, material.parts, files["base"], files["reference"], 0, "class", "cpu"), files
+
+
+@pytest.mark.heavy(25)
+def test_the_base_comes_back_and_a_further_retrain_does_not(returns):
+    tests, files = returns
+    base, again = tests.positions(files["base"]), tests.positions(files["again"])
+    assert base["relearning"].position == pytest.approx(1.0) and "relearning" in again
+    assert again["relearning"].position < 0.4 and again["relearning"].low <= 0.1
+
+
+@pytest.mark.heavy(20)
+def test_each_alpha_is_tested_once_and_read_back(returns, tmp_path):
+    tests, files = returns
+    heard = []
+    state = read_state_dict(files["head"])
+    tested = Tested(tests, lambda alpha: state, tmp_path / "x.lasting.json", lambda alpha, found: heard.append(alpha))
+    first = tested(0.5)
+    assert list(tmp_path.iterdir()) == [tmp_path / "x.lasting.json"]  # no model of a candidate is left
+    again = Tested(tests, lambda alpha: pytest.fail("asked twice"), tested.file, lambda *_: pytest.fail("told twice"))
+    assert again(0.5) == first and heard == [0.5] and again.seconds == tested.seconds > 0
+
+
+@pytest.mark.heavy(90)
+def test_a_run_chooses_what_lasts_and_says_what_was_tried(tmp_path):
+    config = {**CONFIG, "methods": ["consensus"], "selection": {"objective": "lasting", "candidates": 4}}
+    config["projection"] = {"strength": [1.0, 10.0], "samples": 100}
+    results = run(check_config(config), tmp_path / "run")
+    for row in results["methods"].values():
+        tried = row["lasting"]
+        assert 1 <= len(tried) <= 4 and all(one["retain"] >= row["floor"] for one in tried)
+        told = [one for one in tried if one["distance"] is not None]
+        assert not told or row["alpha"] in [one["alpha"] for one in told]
+    assert {one["strength"] for one in results["methods"]["consensus projected"]["lasting"]} == {1.0, 10.0}
+    assert "What is kept against what comes back" in (tmp_path / "run" / "report.html").read_text()
+    events = len((tmp_path / "run" / "events.jsonl").read_text().splitlines())
+    (tmp_path / "run" / "results.json").unlink()
+    assert json.dumps(run(check_config(config), tmp_path / "run")) == json.dumps(results)
+    later = (tmp_path / "run" / "events.jsonl").read_text().splitlines()[events:]
+    assert not any('"event": "evaluated"' in line for line in later)  # nothing was tested again
