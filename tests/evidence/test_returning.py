@@ -3,12 +3,12 @@
 import json
 
 import pytest
-from evidence_config import CONFIG
 
+from conftest import CONFIG
+from negmerge.checkpoints import read_state_dict
 from negmerge.experiment.config import check_config
 from negmerge.experiment.pipeline import run
 from negmerge.experiment.returning import Returns, Tested
-from negmerge.checkpoints import read_state_dict
 
 
 @pytest.fixture(scope="module")

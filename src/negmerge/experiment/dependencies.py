@@ -49,12 +49,12 @@ class _Place:
             return [*self._own(f"base/{WEIGHTS}"), *self._pool(), SPLIT]
         if self.rest == "leave-one-out.json":
             return [*self._own(f"base/{WEIGHTS}"), *self._pool()]
-        if self.rest.startswith("evidence/"):
+        if self.rest.startswith("evidence/") or self.rest == "shown.json":
             judged = self._own(f"methods/{judged_row(self.config)}/{WEIGHTS}")
             return [*judged, *self._originals(), *self._own(f"private/controls/*/{WEIGHTS}"), SPLIT]
         if self.rest == "results.json":
             return self._matching(
-                "*scores.json", "*outcome.json", "*training.json", "*pool.json", "*leave-one-out.json"
+                "*scores.json", "*outcome.json", "*training.json", "*pool.json", "*leave-one-out.json", "*shown.json"
             )
         return []
 
@@ -79,7 +79,8 @@ class _Place:
         info = describe(method.name)
         start = [] if info.scratch else self._own(f"base/{WEIGHTS}")
         own = self._own(f"private/methods/{row}/*.safetensors")
-        reference = self._own(f"reference/{WEIGHTS}") if self.config.selection.objective == "match-reference" else []
+        chosen_by = self.config.selection.objective
+        reference = self._own(f"reference/{WEIGHTS}") if chosen_by in ("match-reference", "lasting") else []
         return [*start, *(self._pool() if "pool" in info.needs else []), *own, *reference, *self._split()]
 
     def _private(self, parts: list[str]) -> list[str]:

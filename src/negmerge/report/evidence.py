@@ -19,13 +19,12 @@ QUESTIONS = {
     "quantisation": "Do they come back when the model is stored with rounded numbers?",
     "pruning": "Do they come back when small weights are cut away?",
     "fine-tuning": "Do they come back when the model is trained a little more on other {what}?",
-    "membership": "Can somebody tell from the answers that these {what} were in the training data?",
-    "klom": "Over many models: are the answers spread as those of retrained models are?",
+    "klom": "Over models of many seeds: are the answers spread as those of retrained models are?",
+    "disagreement": "How often does it answer otherwise than a model that never saw them?",
     "probe": "Is the knowledge still there to be read inside the model?",
     "depth": "How deep inside the model are they gone?",
-    "similarity": "Which layers still work as they did before?",
     "three-sample": "Are the answers nearer to those of a model that never saw them, or to those from before?",
-    "damage": "Who paid for it?",
+    "who-paid": "Who paid for it?",
     "reversibility": "Does anything that would be handed on restore the model from before?",
 }
 STATES = {

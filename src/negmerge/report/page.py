@@ -28,16 +28,19 @@ FILTERS = (
 )  # fmt: skip
 
 
-def write_report(run_dir: Path) -> Path:
+def write_report(run_dir: Path, shipped: Mapping[str, Path] | None = None) -> Path:
     """Write `report.html` of a finished run and return its path.
 
+    What is signed for is the model of the main method, or the files that are `shipped`, by the names that they have
+    there.
     Reads `results.json`, `record.json` and the list in `split.json` of `run_dir`. Equal inputs give equal bytes. The
     page appears whole or not at all. Raises InputError when one of the two files is missing or not as expected.
     """
     run_dir = Path(run_dir)
     results, record = read_run(run_dir)
-    model = remaining.model_file(run_dir, results, record, main_method(results))
-    page = render(results, record, read_forgotten(run_dir), model)
+    own = remaining.model_file(run_dir, results, main_method(results)) if shipped is None else None
+    models = [own] if own else [remaining.hashed(name, file) for name, file in (shipped or {}).items()]
+    page = render(results, record, read_forgotten(run_dir), models)
     target, partial = run_dir / "report.html", run_dir / ".report.html.partial"
     try:
         partial.write_text(page, encoding="utf-8", newline="\n")
@@ -62,10 +65,10 @@ def write_document(run_dir: Path, target: Path) -> Path:
 
 
 def render(
-    results: Json, record: Json, forgotten: Sequence[Json] = (), model: remaining.ModelFile | None = None
+    results: Json, record: Json, forgotten: Sequence[Json] = (), models: Sequence[remaining.ModelFile] = ()
 ) -> str:
-    """Return the page as HTML; `forgotten` are the rows to forget, one by one, `model` is the file to sign for."""
-    return rendered("page.html.j2", context(results, record, forgotten, model))
+    """Return the page as HTML; `forgotten` are the rows to forget, one by one, `models` are the files to sign for."""
+    return rendered("page.html.j2", context(results, record, forgotten, models))
 
 
 def rendered(template: str, shown: Mapping[str, Any]) -> str:
@@ -93,7 +96,7 @@ def _template(name: str) -> Any:
 
 
 def context(
-    results: Json, record: Json, forgotten: Sequence[Json] = (), model: remaining.ModelFile | None = None
+    results: Json, record: Json, forgotten: Sequence[Json] = (), models: Sequence[remaining.ModelFile] = ()
 ) -> dict[str, Any]:
     """Return what the templates show."""
     main = main_method(results)
@@ -120,7 +123,7 @@ def context(
         "limits": remaining.limits(results),
         "risks": remaining.risks(results, record),
         "warnings": explain.warnings(results),
-        "model": model,
+        "models": models,
         "reviewer": (results.get("request") or {}).get("reviewer") or "",
         "curves": detail.curve_section(results, main),
         "lasting": lasting_section(results, main),

@@ -22,7 +22,7 @@ class ModelFile:
     """A file to sign for: its path below the run's directory, its bytes, and its hash in hexadecimal."""
 
     path: str
-    bytes: int | None
+    bytes: int
     sha256: str
 
 
@@ -49,8 +49,8 @@ def lost(results: Json, row: Json) -> list[str]:
         if base.get(key) is None or row.get(key) is None:
             continue
         expected = reference.get(key)
-        told = f"; a model retrained without the request gets {numbers.percent_sign(expected)}"
-        target = "" if expected is None else told
+        retrained = f"; a model retrained without the request gets {numbers.percent_sign(expected)}"
+        target = "" if expected is None else retrained
         said.append(
             f"Of {which} {numbers.percent_sign(base[key])} were right before and {numbers.percent_sign(row[key])} are "
             f"right now{target}."
@@ -136,10 +136,10 @@ def risks(results: Json, record: Json) -> list[str]:
     return said
 
 
-def model_file(run_dir: Path, results: Json, record: Json, main: str | None) -> ModelFile | None:
-    """Return the file of the main method's model with its sha256, that of the first seed where there are several.
+def model_file(run_dir: Path, results: Json, main: str | None) -> ModelFile | None:
+    """Return the file of the main method's model, that of the first seed of several; None where it is gone.
 
-    The hash is that of the file as it is now, so `sha256sum` finds the same; where the file is gone there is none.
+    Its hash is that of the file as it is now, so `sha256sum` finds the same.
     """
     if main is None:
         return None
@@ -147,13 +147,16 @@ def model_file(run_dir: Path, results: Json, record: Json, main: str | None) -> 
     shown = f"methods/{main}/model.safetensors"
     shown = f"seed-{many[0]:g}/{shown}" if len(many) > 1 else shown
     file = run_dir / shown
-    if not file.is_file():
-        return None
+    return hashed(shown, file) if file.is_file() else None
+
+
+def hashed(name: str, file: Path) -> ModelFile:
+    """Return a file under a name, with the hash of its content."""
     digest = hashlib.sha256()
     with file.open("rb") as stream:
         while chunk := stream.read(CHUNK):
             digest.update(chunk)
-    return ModelFile(shown, file.stat().st_size, digest.hexdigest())
+    return ModelFile(name, file.stat().st_size, digest.hexdigest())
 
 
 def lost_section(results: Json, row: Json) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def _column(run: Path, results: Json, record: Json) -> dict[str, Any]:
         "worst": worst,
         "gap": numbers.percent(gap_to(results, row)) if row else numbers.MISSING,
         "seconds": numbers.seconds((row or {}).get("seconds")),
-        "file": remaining.model_file(run, results, record, main),
+        "file": remaining.model_file(run, results, main),
     }
 
 

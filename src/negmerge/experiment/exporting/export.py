@@ -3,7 +3,7 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -220,7 +220,7 @@ def _write(row: Row, folder: Path, form: Form) -> None:
     write_bytes_atomic(folder / CARD, card(public_results(row.results, ids=form.ids), row.name, about).encode())
     statement = _statement(row, folder, form)
     if form.ids:
-        _write_page(row, statement, folder)
+        _write_page(row, statement, folder, weights)
         statement = _statement(row, folder, form)
     write_bytes_atomic(folder / RECORD, (json.dumps(statement, indent=1, ensure_ascii=False) + "\n").encode())
 
@@ -231,15 +231,16 @@ def _statement(row: Row, folder: Path, form: Form) -> Json:
     return public_statement(row, folder, files, ids=form.ids, clean=clean)
 
 
-def _write_page(row: Row, statement: Json, folder: Path) -> None:
-    """Write the page of the run as anybody may see it: drawn from the public record, and without rows."""
+def _write_page(row: Row, statement: Json, folder: Path, weights: Iterable[str]) -> None:
+    """Write the page of the run as anybody may see it: of these weights, from the public record, and without rows."""
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
         (place / "results.json").write_text(json.dumps(public_results(row.results, ids=True)))
         (place / RECORD).write_text(json.dumps(flattened(statement)))
         listed = statement["predicate"].get("negmerge_forget", {}).get("listed") or []
         (place / "split.json").write_text(json.dumps({"forgotten": listed}))
-        shutil.copyfile(write_report(place), folder / PAGE)
+        shipped = {name: folder / name for name in weights}
+        shutil.copyfile(write_report(place, shipped), folder / PAGE)
 
 
 def _check_restores_nothing(row: Row, folder: Path) -> None:

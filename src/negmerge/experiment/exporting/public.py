@@ -18,11 +18,12 @@ WEIGHT_ENDINGS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 OWN = "the row's weights in the run"
 REVERSIBILITY = "reversibility"  # the test that names files of the run
 SHOWN = "shown"  # in results: rows themselves, before and after
+REQUEST = "request"  # who asked, and why: that is nobody else's affair
 
 
 def public_config(config: Mapping[str, Any], *, ids: bool) -> Json:
     """Return a config without folders; without ids also without all that says which rows were to be forgotten."""
-    kept = {key: value for key, value in config.items() if ids or key not in ABOUT_ROWS}
+    kept = {key: value for key, value in config.items() if key != REQUEST and (ids or key not in ABOUT_ROWS)}
     shown: Json = without_folders(kept)
     return shown
 
@@ -97,7 +98,7 @@ def public_results(results: Json, *, ids: bool) -> Json:
 
     Without ids what tests say in words is left out too: it may name classes.
     """
-    kept = {key: value for key, value in results.items() if key != SHOWN}
+    kept = {key: value for key, value in results.items() if key not in (SHOWN, REQUEST)}
     evidence = kept.get("evidence")
     if evidence:
         kept["evidence"] = {**evidence, "tests": [_public_test(test, ids=ids) for test in evidence["tests"]]}

@@ -1,6 +1,7 @@
 """A corner of one matrix: which elements the merged vector changes, and which were filtered out."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from negmerge.report.figures.svg import ACCENT, AGAINST, GRID, drawing, inline
 from negmerge.report.numbers import share
@@ -48,7 +49,7 @@ def _runs(row: str, mark: str) -> list[tuple[int, int]]:
     return found
 
 
-def _bar(x: int, end: int, y: int) -> "object":
+def _bar(x: int, end: int, y: int) -> Any:
     from matplotlib.path import Path
 
     corners = [(x, y), (end, y), (end, y + 0.96), (x, y + 0.96), (x, y)]
