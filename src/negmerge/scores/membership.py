@@ -65,4 +65,6 @@ def svc_score(column: str, word: str, others: str = "test") -> Score:
 def svc_confidence(others: str = "test") -> Score:
     """Return the score of the attack on the probability of the right answer, which is a part of the gap."""
     score = svc_score("confidence", "confidence", others)
-    return replace(score, name="membership", title="called non-member", about="Attack says “not in training”", in_gap=True)
+    return replace(
+        score, name="membership", title="called non-member", about="Attack says “not in training”", in_gap=True
+    )
