@@ -78,7 +78,7 @@ def rendered(template: str, shown: Mapping[str, Any]) -> str:
 
 
 @cache  # compiling the templates takes longer than filling them
-def _template(name: str) -> Any:
+def _template(file: str) -> Any:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -92,7 +92,7 @@ def _template(name: str) -> Any:
     for name in FILTERS:
         environment.filters[name] = getattr(numbers, name)
     environment.filters["plain"] = plain
-    return environment.get_template(name)
+    return environment.get_template(file)
 
 
 def context(
