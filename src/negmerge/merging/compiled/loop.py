@@ -29,7 +29,6 @@ from negmerge.merging.compiled.reading import (
 )
 from negmerge.merging.compiled.storing import apply, write
 
-
 PITCH = BLOCK + GAP  # elements from one block in the scratch to the next
 
 
