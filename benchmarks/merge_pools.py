@@ -55,6 +55,11 @@ def small_shapes() -> dict[str, tuple[int, ...]]:
     return {f"layers.{i}.weight": (100, 100) for i in range(3000)}
 
 
+def part_shapes() -> dict[str, tuple[int, ...]]:
+    """A quarter of the parameters, for profiles of thirty members where 14 GB are too much."""
+    return {f"layers.{i}.weight": (2500, 1000) for i in range(12)}
+
+
 def few_shapes() -> dict[str, tuple[int, ...]]:
     return {f"layers.{i}.weight": (340, 1000) for i in range(10)}
 
@@ -67,6 +72,8 @@ CASES = {
         Case("small", "N = 8, 3,000 tensors of 10,000 fp32", 8, small_shapes()),
         Case("few", "N = 8, 3.4 M fp32 (122 MB in all)", 8, few_shapes()),
         Case("bf16", "N = 8, 113 M bf16", 8, clip_shapes(), torch.bfloat16),
+        Case("part", "N = 8, 30 M fp32", 8, part_shapes()),
+        Case("part-30", "N = 30, 30 M fp32", 30, part_shapes()),
     )
 }
 

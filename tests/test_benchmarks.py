@@ -42,7 +42,7 @@ def test_merge_measures_and_compares(merge, tmp_path, monkeypatch):
 
 
 def test_a_pool_has_the_size_of_a_clip_model(merge):
-    assert [case.parameters // 10**6 for case in merge.CASES.values()] == [113, 113, 30, 3, 113]
+    assert [case.parameters // 10**6 for case in merge.CASES.values()] == [113, 113, 30, 3, 113, 30, 30]
     assert merge.CASES["bf16"].dtype == torch.bfloat16 and merge.CASES["clip-30"].members == 30
 
 

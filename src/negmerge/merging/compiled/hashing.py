@@ -7,10 +7,11 @@ import numpy as np
 from negmerge.checkpoints.pieces import ELEMENTS
 from negmerge.execution.compiling import compiled
 from negmerge.merging.compiled.blake3_lanes import CHUNK_END, CHUNK_START, INITIAL, LANES, PARENT, ROOT, compress
-from negmerge.merging.compiled.reading import FETCHED, FLOAT32, fetch
+from negmerge.merging.compiled.reading import FETCHED, FLOAT32, GAP, fetch
 
 CHUNK, BLOCK = 1024, 64  # bytes of BLAKE3's chunks and blocks
 LONGEST = 4 * ELEMENTS  # bytes of a piece, of float32 elements
+PITCH = LONGEST + 4 * GAP  # bytes from one fetched piece to the next
 NOTHING = np.empty((0, 32), np.uint8)
 
 
@@ -33,15 +34,15 @@ class Hashing(NamedTuple):
 
     inputs: np.ndarray  # uint8 [pieces, 1 + N, 32]: digests; without pieces where the inputs are not hashed
     output: np.ndarray  # uint8 [pieces, 32]: digests; without pieces where OUT is not hashed
-    fetched: np.ndarray  # uint8 [(1 + N) · LONGEST]: a piece of every checkpoint, unless the inputs are not hashed
+    fetched: np.ndarray  # uint8 [(1 + N) · PITCH]: a piece of every checkpoint, unless the inputs are not hashed
     held: np.ndarray  # int64 [1 + N, 2]: FETCHED, and where each checkpoint's piece is there
     scratch: HashScratch
 
     @staticmethod
     def of(checkpoints: int, inputs: bool) -> "Hashing":
         """Return the memory of a thread for so many checkpoints; a job puts its own digests there."""
-        held = np.array([(FETCHED, i * LONGEST) for i in range(checkpoints)], np.int64)
-        fetched = np.empty(checkpoints * LONGEST if inputs else 64, np.uint8)
+        held = np.array([(FETCHED, i * PITCH) for i in range(checkpoints)], np.int64)
+        fetched = np.empty(checkpoints * PITCH if inputs else 64, np.uint8)
         return Hashing(np.empty((0, checkpoints, 32), np.uint8), NOTHING, fetched, held, HashScratch.new())
 
 

@@ -10,7 +10,7 @@ from negmerge.merging.compiled.finishing import finish
 from negmerge.merging.compiled.folding import GROUP, STRICT, begin, fold_members
 from negmerge.merging.compiled.loop import Found, put_halves
 from negmerge.merging.compiled.measuring import add_agreement
-from negmerge.merging.compiled.reading import BLOCK, FINE, FLOAT32, NOT_FINITE, UNREADABLE, load, subtract
+from negmerge.merging.compiled.reading import BLOCK, FINE, FLOAT32, GAP, NOT_FINITE, UNREADABLE, load, subtract
 from negmerge.merging.compiled.rules import Rule
 from negmerge.merging.compiled.sources import Sources
 from negmerge.merging.compiled.storing import SUBTRACT, apply
@@ -32,12 +32,13 @@ def _add_effect(kind, base, delta, values, written, origin, halves, effect):  # 
 
 @compiled
 def inspect_pieces(  # type: ignore[no-untyped-def]
-    places, kinds, starts, lengths, rule, need, rows, sums, votes, raw, found
+    places, kinds, starts, lengths, rule, need, block, rows, sums, votes, raw, found
 ):  # fmt: skip
     """Count and multiply pieces of tensors, and return the state of each: fine, unreadable, or not finite.
 
     Checkpoint 0 is the base. places: [pieces, 1 + N, 2]; kinds: [pieces, 1 + N]; starts, lengths: [pieces]; the effect
-    is that of α = 1 in the dtype of the base. Scratch: rows [1 + N, n], sums [6, n], votes and raw [2, n].
+    is that of α = 1 in the dtype of the base. So many elements as `block` says are held of each at a time, in scratch
+    that is longer by a gap: rows [1 + N, n], sums [6, n], votes and raw [2, n].
     """
     states = np.zeros(len(lengths), np.uint8)
     members = len(rows) - 1
@@ -45,8 +46,8 @@ def inspect_pieces(  # type: ignore[no-untyped-def]
     flat, width = rows.reshape(-1), rows.shape[1]
     at = np.arange(1, 1 + members) * width
     for p in range(len(lengths)):
-        for first in range(0, lengths[p], rows.shape[1]):
-            n = min(rows.shape[1], lengths[p] - first)
+        for first in range(0, lengths[p], block):
+            n = min(block, lengths[p] - first)
             total, low, high, up, down = sums[0, :n], sums[1, :n], sums[2, :n], votes[0, :n], votes[1, :n]
             for i in range(1 + members):
                 if not load(places[p, i, 0], places[p, i, 1], kinds[p, i], starts[p] + first, raw[0], rows[i, :n]):
@@ -87,7 +88,8 @@ class FusedInspection:
         """Return what was found in pieces; None where the numbers are wrong."""
         width = 1 + self._members
         if not hasattr(self._scratch, "rows"):
-            length = max(2**12, min(BLOCK, HELD // width // SUMMED * SUMMED))
+            self._scratch.block = max(2**12, min(BLOCK, HELD // width // SUMMED * SUMMED))
+            length = self._scratch.block + GAP
             self._scratch.rows = np.empty((width, length), np.float32)
             self._scratch.sums = np.empty((6, length), np.float32)
             self._scratch.votes = np.empty((2, length), np.int32)
@@ -101,6 +103,7 @@ class FusedInspection:
             np.array([stop - start for _, start, stop in pieces], np.int64),
             self._rule.kind,
             self._rule.need,
+            scratch.block,
             scratch.rows,
             scratch.sums,
             scratch.votes,

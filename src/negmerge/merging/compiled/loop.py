@@ -19,6 +19,7 @@ from negmerge.merging.compiled.reading import (
     FETCHED,
     FLOAT16,
     FLOAT32,
+    GAP,
     NOT_FINITE,
     UNREADABLE,
     load,
@@ -28,24 +29,26 @@ from negmerge.merging.compiled.reading import (
 )
 from negmerge.merging.compiled.storing import apply, write
 
+PITCH = BLOCK + GAP  # elements from one block in the scratch to the next
+
 
 class Scratch(NamedTuple):
     """The memory of a thread that blocks go through."""
 
-    floats: np.ndarray  # float32 [7, BLOCK]
-    wide: np.ndarray  # float32 [GROUP · BLOCK]: members as float32, or
-    narrow: np.ndarray  # uint16 [GROUP · BLOCK]: as they are stored
-    counts: np.ndarray  # int32 [2, BLOCK]
+    floats: np.ndarray  # float32 [7, PITCH]
+    wide: np.ndarray  # float32 [GROUP · PITCH]: members as float32, or
+    narrow: np.ndarray  # uint16 [GROUP · PITCH]: as they are stored
+    counts: np.ndarray  # int32 [2, PITCH]
     sample: np.ndarray  # float32 [1 + N, SAMPLE]
 
     @staticmethod
     def of(members: int) -> "Scratch":
         """Return scratch for a pool of `members`."""
         return Scratch(
-            np.empty((7, BLOCK), np.float32),
-            np.empty(GROUP * BLOCK, np.float32),
-            np.empty(GROUP * BLOCK, np.uint16),
-            np.empty((2, BLOCK), np.int32),
+            np.empty((7, PITCH), np.float32),
+            np.empty(GROUP * PITCH, np.float32),
+            np.empty(GROUP * PITCH, np.uint16),
+            np.empty((2, PITCH), np.int32),
             np.empty((1 + members, SAMPLE), np.float32),
         )
 
@@ -120,8 +123,8 @@ def _gather(sources, kinds, start, fetched, n, scratch, places):  # type: ignore
         return 3 if kinds[0] == FLOAT32 else 4
     direct = same and kinds[0] == BFLOAT16
     for k in range(count):
-        places[k] = k * BLOCK
-        into, narrow = scratch.wide[k * BLOCK : k * BLOCK + n], scratch.narrow[k * BLOCK : k * BLOCK + n]
+        places[k] = k * PITCH
+        into, narrow = scratch.wide[k * PITCH : k * PITCH + n], scratch.narrow[k * PITCH : k * PITCH + n]
         if sources[k, 0] != FETCHED:
             if direct:
                 whole = read_raw(sources[k, 0], sources[k, 1], start, narrow)

@@ -12,6 +12,9 @@ if AVAILABLE:
     from numba.extending import intrinsic
 
 BLOCK = 2**14  # elements: nine float32 blocks of this length fit the second-level cache
+# Elements between the end of a block and the next one in memory. Blocks that begin a power of two apart, as many as a
+# merge reads at once, would all want the same few places of the first-level cache.
+GAP = 272
 FLOAT32, BFLOAT16, FLOAT16 = 0, 1, 2
 FINE, UNREADABLE, NOT_FINITE = 0, 1, 2
 FETCHED = -2  # in the place of an open file: bytes that were read before
