@@ -253,8 +253,8 @@ def test_moved_statistics_are_a_warning_where_keeping_the_bases_cost_something(f
     assert not statistics_warnings({"mean": row}, base, {})
 
 
-class Sequences(Dataset):
-    """Rows of token numbers; a language model's labels are its inputs."""
+class Facts(Dataset):
+    """Rows of token numbers: a relation and a name of three tokens, then an answer of four, the only labels."""
 
     def __init__(self, rows):
         self.rows = rows
@@ -263,7 +263,16 @@ class Sequences(Dataset):
         return len(self.rows)
 
     def __getitem__(self, i):
-        return {"input_ids": self.rows[i], "labels": self.rows[i]}
+        return {"input_ids": self.rows[i], "labels": torch.cat([torch.full((4,), -100), self.rows[i, 4:]])}
+
+
+def facts():
+    """Four facts on each of 25 names."""
+    draw = torch.Generator().manual_seed(0)
+    names, answers = torch.randint(10, 40, (25, 3), generator=draw), torch.randint(10, 60, (25, 4, 4), generator=draw)
+    return torch.stack(
+        [torch.cat([torch.tensor([2 + r]), names[n], answers[n, r]]) for n in range(25) for r in range(4)]
+    )
 
 
 @pytest.mark.heavy(8)
@@ -271,43 +280,44 @@ class Sequences(Dataset):
 def test_a_pool_of_adapters_of_a_language_model_forgets_more_where_it_is_projected():
     transformers = pytest.importorskip("transformers")
     pytest.importorskip("peft")
-    rows = torch.randint(5, 50, (48, 12), generator=torch.Generator().manual_seed(0))
-    forget, retain = rows[:8], rows[8:]
+    rows = facts()
+    forget, retain = rows[:20], rows[20:]
     torch.manual_seed(0)
-    shape = {"vocab_size": 50, "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 16}
+    shape = {"vocab_size": 64, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 16}
+    whole = {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0}
     tokens = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**shape, **tokens))
-    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
+    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**shape, **whole, **tokens))
+    optimizer, known = torch.optim.AdamW(model.parameters(), 5e-3), Facts(rows)
+    labels = torch.stack([known[i]["labels"] for i in range(len(rows))])
     for _ in range(200):
         optimizer.zero_grad()
-        model(input_ids=rows, labels=rows).loss.backward()
+        model(input_ids=rows, labels=labels).loss.backward()
         optimizer.step()
 
     def said_right(module):
         found = {}
         for name, part in (("forget", forget), ("retain", retain)):
             with torch.no_grad():
-                said = module(input_ids=part).logits[:, :-1].argmax(-1)
-            found[name] = 100 * float((said == part[:, 1:]).float().mean())
+                said = module(input_ids=part).logits[:, 3:-1].argmax(-1)
+            found[name] = 100 * float((said == part[:, 4:]).float().mean())
         return found
 
     done = unlearn(
         model.eval(),
-        Sequences(forget),
-        Sequences(retain),
+        Facts(forget),
+        Facts(retain),
         evaluate=said_right,
-        pool={"adapter": {"r": 4}, "train": {"batch_size": 8}, "grid": {"lr": [3e-3, 1e-2], "epochs": [10, 20]}},
-        selection={"floor": 0.9},
+        pool={"adapter": {"r": 8}, "train": {"batch_size": 10}, "grid": {"lr": [1e-3, 3e-3], "epochs": [5, 10]}},
+        selection={"floor": 0.8},
         projection={"strength": [1, 10]},
     )
     plain, projected = (done.results["methods"][name] for name in ("consensus", "consensus projected"))
     layers = projected["projection"]["layers"]
     assert len(layers) >= 8 and all(layer["after"] < layer["before"] for layer in layers)
     base = done.results["base"]
-    assert base["forget"] > 90 and projected["retain"] >= 0.9 * base["retain"]
-    assert projected["forget"] < plain["forget"] - 5
-    after = said_right(done.model)
-    assert after["forget"] == projected["forget"]
+    assert base["forget"] > 95 and projected["retain"] >= 0.8 * base["retain"]
+    assert projected["forget"] < plain["forget"] - 10
+    assert done.method == "consensus projected" and said_right(done.model)["forget"] == projected["forget"]
 
 
 def test_the_better_of_two_rows_is_handed_over_and_the_projected_one_of_equals():
