@@ -14,7 +14,7 @@ from negmerge.report.scores import nouns, scores_of
 from negmerge.report.tables import escape
 
 TAGS = ["machine-unlearning", "task-arithmetic", "negmerge"]
-PIPELINES = {"image-classification", "text-classification", "zero-shot-image-classification"}
+PIPELINES = ("image-classification", "text-classification", "zero-shot-image-classification", "text-generation")
 TASKS = {"zero-shot": "zero-shot-image-classification", "causal-lm": "text-generation"}
 
 
@@ -63,7 +63,7 @@ def _front_matter(results: Json, row: str, about: Mapping[str, Any]) -> str:
 def _measured(results: Json, row: Json) -> list[tuple[str, str, float, int]]:
     """Return name, title, value and number of rows of each score of a row; no rows for what is no share of any."""
     return [
-        (score.name, score.about, row[score.name], _rows(results, score.name))
+        (score.name, score.about, row[score.name], _counted(results, row, score.name))
         for score in scores_of(results)
         if row.get(score.name) is not None
     ]
@@ -73,6 +73,13 @@ def _rows(results: Json, name: str) -> int:
     """Return how many rows an accuracy is a share of; 0 for any other score."""
     seen = results["task"].get("evaluated") or results["task"].get("rows") or {}
     return int(seen.get(name) or 0) if _unit(results, name) == "%" else 0
+
+
+def _counted(results: Json, row: Json, name: str) -> int:
+    """Return how many rows a score is a share of; 0 where it counts none, as a mean of probabilities does not."""
+    n = _rows(results, name)
+    right = n * row[name] / 100.0
+    return n if abs(right - round(right)) < 1e-6 * max(1, n) else 0
 
 
 def _unit(results: Json, name: str) -> str:
@@ -149,16 +156,22 @@ def _numbers(results: Json, row: str, about: Mapping[str, Any]) -> str:
     head = f"| | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}"
     many = len(results.get("seeds") or [])
     spread = f"mean ± standard deviation over {many} seeds; the weights here are of seed {about['seed']}"
-    text = spread if many > 1 else "in brackets Wilson's 95 % interval over the rows; one run with one seed"
+    text = spread
+    if many <= 1:
+        text = "in brackets Wilson's 95 % interval over the rows, of shares of rows alone; one run with one seed"
     return f"## Numbers\n\nShares in percent; {text}.\n\n{head}\n" + "\n".join(lines)
 
 
 def _cell(results: Json, row: Json, name: str) -> str:
-    value, std, n = row.get(name), (row.get("std") or {}).get(name), _rows(results, name)
+    value, std = row.get(name), (row.get("std") or {}).get(name)
     if _unit(results, name) != "%":
         return numbers.number(value)
-    if value is None or std is not None or not n:
+    if value is None or std is not None:
         return numbers.percent(value, std)
+    n = _counted(results, row, name)
+    if not n:
+        rows = _rows(results, name)
+        return numbers.percent(value) + (f" (n = {numbers.count(rows)})" if rows else "")
     low, high = wilson(min(1.0, max(0.0, value / 100.0)), n)
     return f"{numbers.percent(value)} ({100 * low:.1f} … {100 * high:.1f}; n = {numbers.count(n)})"
 
