@@ -85,9 +85,12 @@ def run(contender: Contender, case: Case, folder: Path, threads: int, peers: Pat
     else:
         python = str(peers) if contender.name.startswith("mergekit") else sys.executable
         words = [python, str(HERE / "merge_contenders.py"), contender.name, str(threads), str(output), base, *members]
+    # An installed package has its bytecode; a checkout would be compiled anew where nobody may write any.
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    environment["OMP_NUM_THREADS"] = str(threads)
     os.sync()  # what the others left on its way to the disk
     started = time.perf_counter()
-    done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": str(threads)})
+    done = subprocess.run(words, capture_output=True, text=True, env=environment)
     wall = time.perf_counter() - started
     if done.returncode:
         raise SystemExit(f"{contender.name} failed:\n{done.stderr[-2000:]}")
