@@ -84,14 +84,14 @@ def test_halves_and_memorisation_by_hand():
 
 def test_rows_that_can_only_be_memorised_are_found(asked, tmp_path):
     place = RunDir(tmp_path / "run", None)
-    rule = name_hardest(place, asked()).forget
+    rule = name_hardest(place, asked({"n": 12, "models": 2})).forget
     found = json.loads((place.path / FILE).read_text())
     assert rule.rows == place.path / FILE and len(found["forget_rows"]) == 12
     assert len(set(found["forget_rows"]) & set(range(12))) >= 10  # the rows with the other label
     assert min(found["memorisation"]) > 0.3 > found["mean_of_all"]
     before = (place.path / FILE).read_bytes()
     (place.path / FILE).unlink()
-    name_hardest(place, asked())
+    name_hardest(place, asked({"n": 12, "models": 2}))
     assert (place.path / FILE).read_bytes() == before
 
 

@@ -76,8 +76,8 @@ def test_prompts_of_two_sources(tmp_path, monkeypatch):
 
 @pytest.mark.heavy(40)
 def test_a_pool_of_adapters_is_relearnt_by_all_weights_and_by_an_adapter(tmp_path):
-    pool = {**CONFIG["pool"], "adapter": {"r": 4, "targets": ["8", "11"]}}
-    tests = asked("depth"), asked("relearning"), asked("relearning", adapter={"r": 4, "targets": ["8", "11"]})
+    pool = {**CONFIG["pool"], "adapter": {"r": 4, "targets": ["0", "3", "11"]}}
+    tests = asked("depth"), asked("relearning"), asked("relearning", adapter={"r": 4, "targets": ["0", "3", "11"]})
     positions = []
     for number, (one,) in enumerate(tests):
         config = check_config({**CONFIG, "pool": pool, "evidence": {"tests": [one], "controls": 0}})

@@ -6,6 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from negmerge.evidence.blocks import answering
 from negmerge.evidence.features import features_of, held_out_right
 from negmerge.evidence.protocol import Cost, EvidenceSettings, Found
 from negmerge.evidence.scale import Role, read_scale, unread
@@ -46,6 +47,10 @@ def run(subject: Subject, settings: Settings) -> Found:
     if count < LEAST:
         why = "there are too few rows of either kind"
         return Found((unread("probe", why),), "Too few rows to fit a line to.")
+    models = [subject.kept(role) for role in ROLES]
+    if settings.layer is None and len({answering(subject.task, m, ours[:2], subject.device) for m in models}) > 1:
+        why = "the models do not end in the same layer"
+        return Found((unread("probe", why),), "The models do not end in the same layer; `layer` names one.")
     generator = subject.generator("probe")
     ours, others = (rows[torch.randperm(len(rows), generator=generator)[:count]] for rows in (ours, others))
     rows, kind = torch.cat([ours, others]), torch.arange(2 * count) < count

@@ -143,8 +143,8 @@ def _neighbours(subject: Subject, groups: list[dict[str, Any]]) -> list[dict[str
 def _text(
     groups: Mapping[str, list[dict[str, Any]]], examples: Mapping[str, Any], neighbours: list[dict[str, Any]]
 ) -> str:
-    found = f"Of {examples['rows']} rows to keep {examples['fallen']} that were right are wrong now"
-    found += f" ({examples['retrain_too']} of them in Retrain too)."
+    found = f"{examples['fallen']} of {examples['rows']} rows to keep were right and are wrong now"
+    found += f" ({examples['retrain_too']} of them in Retrain too)." if examples["fallen"] else "."
     if groups["test"]:
         worst = groups["test"][0]
         found += f" On unseen rows the group {worst['group']} lost most, {worst['lost']:.1f} points"
