@@ -32,9 +32,9 @@ class Trail:
 def kept_figure(trails: Sequence[Trail], prefix: str) -> str:
     """Draw retain accuracy over what comes back; α grows along a line, and the chosen one of a row is a large dot."""
     points = [point for trail in trails for point in trail.points]
-    with drawing(640, 340 + 18 * len(trails)) as figure:
+    with drawing(470, 340 + 18 * len(trails)) as figure:
         whole = 340 + 18 * len(trails)
-        axes = figure.add_axes((0.09, 46 / whole, 0.87, 268 / whole))
+        axes = figure.add_axes((0.14, 46 / whole, 0.83, 268 / whole))
         axes.grid(axis="y")
         axes.tick_params(length=0)
         low = min(0.0, *(point.back for point in points))

@@ -14,9 +14,9 @@ COLOURS = {"holds": ACCENT, "fails": FORGET, "beyond": AGAINST, "described": INK
 
 def scale_figure(lines: Sequence[Line], prefix: str) -> str:
     """Draw the tests from top to bottom in their order."""
-    with drawing(640, 92 + 34 * len(lines)) as figure:
+    with drawing(470, 92 + 34 * len(lines)) as figure:
         height = 34 * len(lines) / (92 + 34 * len(lines))
-        axes = figure.add_axes((0.2, 48 / (92 + 34 * len(lines)), 0.76, height))
+        axes = figure.add_axes((0.25, 48 / (92 + 34 * len(lines)), 0.72, height))
         axes.set_xlim(LOWEST, HIGHEST)
         axes.set_ylim(len(lines) - 0.5, -0.5)
         axes.axvspan(LOWEST, REACH, color=ACCENT, alpha=0.1, linewidth=0)
