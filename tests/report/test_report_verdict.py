@@ -135,3 +135,11 @@ def test_the_main_method():
     del results["methods"]["mine"]
     assert main_method(results) == "uniform"
     assert main_method({"methods": {}}) is None
+
+
+def test_two_rows_of_twelve_are_no_forgetting():
+    results = changed(random_results(), forget=1000 / 12, test=100.0, gap=None)
+    results["reference"], results["task"]["rows"]["forget"] = None, 12
+    results["base"] |= {"forget": 100.0, "test": 100.0, "gap": None}
+    verdict = judge(results)
+    assert "like unseen ones before already: accuracy cannot tell" in verdict.headline and verdict.tone == "mixed"

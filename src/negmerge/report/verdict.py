@@ -157,7 +157,14 @@ def _like_unseen(results: Json, row: Json, base: Json) -> tuple[str, Tone, str]:
         f"{'more' if now >= 0 else 'less'} often than unseen ones; before {percent(abs(was))} points "
         f"{'more' if was >= 0 else 'less'}. There is no retrained model in this run to compare with."
     )
-    close = max(1.0, 0.25 * abs(was))
+    n = (results["task"].get("rows") or {}).get("forget")
+    chance = max(1.0, 200.0 / n if n else 0.0)  # points: what two rows make
+    if abs(was) <= chance and abs(now) <= chance + 1e-9:
+        text = (
+            f"treated the chosen {nouns(results)} like unseen ones before already: accuracy cannot tell what it forgot"
+        )
+        return text, "mixed", measure
+    close = max(chance, 0.25 * abs(was))
     if abs(now) <= close:
         return f"now treats the chosen {nouns(results)} nearly like unseen ones", "good", measure
     if now < 0:
