@@ -15,7 +15,7 @@ from negmerge.experiment.evidence import asks_for_seeds, gather, judged_row, mak
 from negmerge.experiment.evidence_checks import check_evidence_task
 from negmerge.experiment.health import mean_cosine, moved_statistics, pool_health
 from negmerge.experiment.keys import digest
-from negmerge.experiment.measure import Bench
+from negmerge.experiment.measure import Bench, further_of
 from negmerge.experiment.methods import check_task, describe, run_method
 from negmerge.experiment.prepare import Material
 from negmerge.experiment.projecting import Projector
@@ -26,7 +26,6 @@ from negmerge.experiment.showing import Models, show_answers, show_lottery, show
 from negmerge.experiment.trainer import HOW, Trainer
 from negmerge.merging.inspecting import inspect_checkpoints
 from negmerge.plug_in import file_of
-from negmerge.scores.plugged import further_scores
 from negmerge.selection.buffers import has_statistics
 from negmerge.selection.negated_model import apply_vector
 from negmerge.training.job import TrainingJob, begun_with
@@ -67,7 +66,8 @@ class SeedRun:
             seed,
             material.device,
             config.evaluation.most,
-            further_scores(config.evaluation.scores, material.task.scores, material.task.COLUMNS),
+            further_of(config, material),
+            self.reference,
         )
         self.selector = Selector(
             material.task,
@@ -314,6 +314,8 @@ class SeedRun:
         file = self.place.path / name / "scores.json"
         files = [file for file in map(file_of, self.config.evaluation.scores) if file is not None]
         of = [self.config.evaluation.model_dump(mode="json"), [hash_file(file) for file in files]]
+        if self.reference and any(need.role == "reference" for score in self.bench.further for need in score.needs):
+            of.append(self.keys.content(self.reference))
         self._keep(f"scores {name}", [of, self.keys.content(checkpoint), self.ground], file)
         if not file.exists():
             write_json(file, self.bench.full_scores(checkpoint))

@@ -54,8 +54,8 @@ class Score:
     attack: str = ""
 
     def of(self, observed: Observed, draw: Draw = Draw()) -> float | None:
-        """Return the score, or None where a part that it is made of has no rows."""
-        if any(not len(observed[need.role][need.part][need.column]) for need in self.needs):
+        """Return the score, or None where a part that it is made of has no rows, or a model is not there."""
+        if any(n.role not in observed or not len(observed[n.role][n.part][n.column]) for n in self.needs):
             return None
         return float(self.compute(observed, draw))
 
