@@ -107,5 +107,6 @@ def config_of(folder, **changes):
         "reference": {"train": "base"},
         "pool": {"train": {"batch_size": 4}, "grid": {"lr": [1e-3, 2e-3], "epochs": [4, 6]}},
         "methods": ["uniform"],
+        "evaluation": {"answers": 3},
         **changes,
     }

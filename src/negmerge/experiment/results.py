@@ -83,6 +83,7 @@ def collect(config: RunConfig, material: Material, finished: Finished) -> dict[s
             *data_warnings(material.notes),
             *_warnings(config, material.split.describe(), finished, methods),
         ],
+        **({"said": finished.said} if finished.said else {}),
         **finished.evidence,
         "shown": finished.shown,
     }
