@@ -120,6 +120,11 @@ def known_ratios(ratios: Tensor) -> Tensor:
     return known
 
 
+def has_ratios(*columns: Tensor) -> bool:
+    """Return whether every column of truth ratios has one that is known."""
+    return all(bool((~ratios.isnan()).any()) for ratios in columns)
+
+
 def forget_quality(ratios: Tensor, reference: Tensor) -> float:
     """Return the p-value of the two-sample Kolmogorov-Smirnov test between truth ratios, float64 [n] and [m].
 
