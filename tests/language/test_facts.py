@@ -27,7 +27,12 @@ def test_a_run_forgets_what_it_was_asked_to(finished):
     assert reference["forget"] < 40 < 70 < reference["retain"]
     assert row["forget"] < base["forget"] - 10 and row["retain"] >= 0.9 * base["retain"]
     assert results["task"]["noun"] == "question" and results["task"]["forget_classes"] == ["author 1"]
-    assert "Forget answers’ probability" in (place / "report.html").read_text()
+    page = (place / "report.html").read_text()
+    assert "Forget answers’ probability" in page and "What the models answer" in page
+    rows = results["said"]["rows"]
+    assert [one["part"] for one in rows] == ["forget"] * 3 + ["retain"] * 3
+    assert all(one["before"] == one["right"] and one["right"] in page for one in rows)
+    assert not any(one["reference"] == one["right"] for one in rows[:3])
 
 
 @pytest.mark.parametrize(("name", "settings", "forget", "retain"), EXPECTED)

@@ -63,6 +63,7 @@ def test_one_command_makes_a_folder_that_has_forgotten(known, tmp_path, capsys):
     results = json.loads(out)
     assert ended.value.code in (0, None) and "a causal language model" in err and "6 to forget" in err
     gone = [row for row in ROWS if row["author"] == "author 1"]
+    assert results["task"]["text"] == "forget 6 rows of forget.json, keep retain.jsonl"
     row = results["methods"]["consensus"]
     assert row["forget"] < results["base"]["forget"] - 5
     assert row["forget"] == pytest.approx(probability(results["model_path"], gone), abs=0.05)

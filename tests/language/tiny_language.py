@@ -53,7 +53,7 @@ def write(path, rows):
     return path
 
 
-def tokenizer(folder, pad=True, chat=False):
+def tokenizer(folder, pad=True, chat=False, longest=128):
     alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
     special = ["<s>", "</s>", *(["<pad>"] if pad else [])]
     vocabulary = {token: i for i, token in enumerate([*special, *alphabet])}
@@ -62,7 +62,7 @@ def tokenizer(folder, pad=True, chat=False):
     made.decoder = tokenizers.decoders.ByteLevel()
     made.post_processor = tokenizers.processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
     own = {"bos_token": "<s>", "eos_token": "</s>", **({"pad_token": "<pad>"} if pad else {})}
-    wrapped = transformers.PreTrainedTokenizerFast(tokenizer_object=made, model_max_length=128, **own)
+    wrapped = transformers.PreTrainedTokenizerFast(tokenizer_object=made, model_max_length=longest, **own)
     if chat:
         wrapped.chat_template = CHAT
     wrapped.save_pretrained(folder)
@@ -71,7 +71,7 @@ def tokenizer(folder, pad=True, chat=False):
 
 def save(folder, kind="llama", pad=True, chat=False, tied=True, longest=128):
     """Save a language model with drawn weights and its tokenizer, and return the folder."""
-    vocabulary = tokenizer(folder, pad, chat)
+    vocabulary = tokenizer(folder, pad, chat, longest)
     own = {"vocab_size": vocabulary, "bos_token_id": 0, "eos_token_id": 1, "tie_word_embeddings": tied}
     torch.manual_seed(0)
     if kind == "gpt2":
@@ -107,5 +107,6 @@ def config_of(folder, **changes):
         "reference": {"train": "base"},
         "pool": {"train": {"batch_size": 4}, "grid": {"lr": [1e-3, 2e-3], "epochs": [4, 6]}},
         "methods": ["uniform"],
+        "evaluation": {"answers": 3},
         **changes,
     }

@@ -119,6 +119,13 @@ class EvaluationConfig(Strict):
         default_factory=list, description="further scores: names from `negmerge list scores`, or {file: PATH}"
     )
     most: int | None = Field(None, ge=1, description="seeded samples of so many retain and forget rows; all if unset")
+    answers: int = Field(
+        0,
+        ge=0,
+        le=100,
+        description="so many forget and retain questions with what each model answers, in results and on the page, "
+        "which then hold their content; of tasks that answer in words",
+    )
 
 
 class RunConfig(Strict):

@@ -1,14 +1,18 @@
 """What is reported of a model: everything, once, at the end."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from negmerge.scores import Draw, Score, accuracy_by_group, columns_needed
+from negmerge.experiment.config import RunConfig
+from negmerge.experiment.prepare import Material
+from negmerge.requests.split_files import PARTS
+from negmerge.scores import Columns, Draw, Role, Score, accuracy_by_group, columns_needed
+from negmerge.scores.plugged import further_scores
 from negmerge.seeding import derive_seed
 from negmerge.tasks.task import Task
 
@@ -21,7 +25,7 @@ class Bench:
     """The task and the parts of a run, ready to measure any weights.
 
     `attacks` are the membership attacks of the task that are made, `further` are scores that were asked for; of retain
-    and forget rows at most `most` are looked at.
+    and forget rows at most `most` are looked at. `reference` is the Retrain model, for scores that compare with it.
     """
 
     task: Task
@@ -31,6 +35,8 @@ class Bench:
     device: str
     most: int | None = None
     further: tuple[Score, ...] = ()
+    reference: Path | None = None
+    _seen: dict[Role, Mapping[str, Columns]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def scores(self) -> tuple[Score, ...]:
@@ -60,11 +66,29 @@ class Bench:
         model = self.task.open(checkpoint, self.device)
         seen = self.task.observe(model, {name: self._rows(name) for name in needed}, needed)
         scores: dict[str, Any] = {score.name: None for score in self.scores}
-        scores |= {score.name: score.of({"model": seen}, self._draw(score)) for score in wanted}
+        observed: dict[Role, Mapping[str, Columns]] = {"model": seen, **self._reference_seen(wanted)}
+        scores |= {score.name: score.of(observed, self._draw(score)) for score in wanted}
         if grouped:
             correct, group = (torch.cat([seen[part][column] for part in TESTED]) for column in PER_GROUP)
             scores["per_class"] = accuracy_by_group(correct, group, len(self.task.rows().groups))
         return scores
 
+    def _reference_seen(self, wanted: Sequence[Score]) -> dict[Role, Mapping[str, Columns]]:
+        """Return the columns of the Retrain model that scores need, asked for once; nothing where none does."""
+        needed = columns_needed(wanted, "reference")
+        if needed and self.reference is not None and "reference" not in self._seen:
+            model = self.task.open(self.reference, self.device)
+            self._seen["reference"] = self.task.observe(model, {name: self._rows(name) for name in needed}, needed)
+        return self._seen
+
     def _draw(self, score: Score) -> Draw:
         return Draw(derive_seed(self.seed, score.name))
+
+
+def further_of(config: RunConfig, material: Material) -> tuple[Score, ...]:
+    """Return the further scores that a config asks for. Raises InputError for what the task or the run lacks."""
+    task = material.task
+    own = [part for part in material.parts if part not in PARTS]
+    return further_scores(
+        config.evaluation.scores, task.scores, task.COLUMNS, parts=own, reference=config.reference is not None
+    )

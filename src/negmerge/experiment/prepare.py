@@ -21,6 +21,7 @@ from negmerge.tasks.compute import Compute
 from negmerge.tasks.opening import preparing_of
 from negmerge.tasks.settings import DataConfig
 from negmerge.tasks.task import FurtherParts, Task
+from negmerge.tasks.text_classification.tables import REQUESTED
 
 
 @dataclass(frozen=True)
@@ -168,6 +169,9 @@ def describe_request(config: Config, split: Split, rows: Rows) -> About:
         text = f"forget the {len(split.forget):,} most memorised rows of {source}"
     elif rule is not None and (rule.files or rule.rows):
         text = f"{text} that {(rule.files or rule.rows or Path()).name} lists"
+    elif rule is not None and config.data.source_settings.get(REQUESTED):
+        asked = Path(config.data.source_settings[REQUESTED]).name
+        text = f"forget {len(split.forget):,} rows of {asked}, keep {source}"
     elif rule is not None and rule.where:
         asked = " and ".join(f"{name} is {' or '.join(map(str, values))}" for name, values in rule.where.items())
         text = f"{text} where {asked}"

@@ -5,6 +5,7 @@ from typing import Any
 
 from negmerge.experiment.choices import Buffers, Recalibrate, describe_buffers
 from negmerge.experiment.config import MethodConfig, RunConfig
+from negmerge.experiment.measure import further_of
 from negmerge.experiment.methods import describe, needs_of
 from negmerge.experiment.prepare import Material
 from negmerge.experiment.stages import Finished
@@ -20,7 +21,6 @@ from negmerge.experiment.warnings import (
     unseen_warnings,
 )
 from negmerge.scores import Score, average_gap
-from negmerge.scores.plugged import further_scores
 from negmerge.version import __version__
 
 
@@ -39,7 +39,7 @@ def collect(config: RunConfig, material: Material, finished: Finished) -> dict[s
         "settings": {},
         **finished.reference,
     }
-    further = further_scores(config.evaluation.scores, material.task.scores, material.task.COLUMNS)
+    further = further_of(config, material)
     for row in (base, *methods.values()):
         row |= _gap(row, reference, material.task.scores)
     kept = material.split.validation if config.selection.floor_on == "validation" else material.split.retain
@@ -83,6 +83,7 @@ def collect(config: RunConfig, material: Material, finished: Finished) -> dict[s
             *data_warnings(material.notes),
             *_warnings(config, material.split.describe(), finished, methods),
         ],
+        **({"said": finished.said} if finished.said else {}),
         **finished.evidence,
         "shown": finished.shown,
     }

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from negmerge.checkpoints import hash_file, read_state_dict, write_state_dict
 from negmerge.errors import InputError, NegmergeError
 from negmerge.evidence.subject import Seeds
@@ -15,7 +17,7 @@ from negmerge.experiment.evidence import asks_for_seeds, gather, judged_row, mak
 from negmerge.experiment.evidence_checks import check_evidence_task
 from negmerge.experiment.health import mean_cosine, moved_statistics, pool_health
 from negmerge.experiment.keys import digest
-from negmerge.experiment.measure import Bench
+from negmerge.experiment.measure import Bench, further_of
 from negmerge.experiment.methods import check_task, describe, run_method
 from negmerge.experiment.prepare import Material
 from negmerge.experiment.projecting import Projector
@@ -26,9 +28,9 @@ from negmerge.experiment.showing import Models, show_answers, show_lottery, show
 from negmerge.experiment.trainer import HOW, Trainer
 from negmerge.merging.inspecting import inspect_checkpoints
 from negmerge.plug_in import file_of
-from negmerge.scores.plugged import further_scores
 from negmerge.selection.buffers import has_statistics
 from negmerge.selection.negated_model import apply_vector
+from negmerge.tasks.task import Answers, need
 from negmerge.training.job import TrainingJob, begun_with
 from negmerge.training.pool import expand_grid
 from negmerge.unlearning.context import Outcome
@@ -46,6 +48,7 @@ class Finished:
     members: list[dict[str, Any]]
     methods: dict[str, dict[str, Any]]
     leave_one_out: dict[str, float]
+    said: dict[str, Any] = field(default_factory=dict)  # what models say to some rows, where asked for
     evidence: dict[str, Any] = field(default_factory=dict)  # `evidence` and `verdict` of the results, where asked for
     shown: dict[str, Any] | None = None  # what the page shows beside the scores; of the first seed alone
 
@@ -67,7 +70,8 @@ class SeedRun:
             seed,
             material.device,
             config.evaluation.most,
-            further_scores(config.evaluation.scores, material.task.scores, material.task.COLUMNS),
+            further_of(config, material),
+            self.reference,
         )
         self.selector = Selector(
             material.task,
@@ -82,6 +86,8 @@ class SeedRun:
         for method in config.methods:
             check_task(method.name, material.task)
         check_evidence_task(config.evidence, material.task)
+        if config.evaluation.answers:
+            need(material.task, Answers, "evaluation: answers")
         policies = [config.buffers, *(method.buffers for method in config.methods)]
         if any(p not in (None, "keep") for p in policies) and not has_statistics(material.task.template()):
             raise InputError(f"buffers: {material.about.family} has no running statistics to change; use keep")
@@ -109,12 +115,13 @@ class SeedRun:
             reference = None
             if self.reference:
                 reference = {**self._scores("reference", self.reference), **self._seconds("reference")}
+        said = self._say() if place == 0 and self.config.evaluation.answers else {}
         facts = [{**job.facts(), "name": job.name} for job in members]
         shown = None
         if place == 0:
             with self.place.stage("examples"):
                 shown = self._show(members)
-        return Finished(base, reference, pool, facts, methods, left_out, shown=shown)
+        return Finished(base, reference, pool, facts, methods, left_out, said, shown=shown)
 
     def _show(self, members: list[TrainingJob]) -> dict[str, Any]:
         """Return what the page shows of the judged row: its answers beside those of base and Retrain, and its vector.
@@ -137,6 +144,24 @@ class SeedRun:
             write_json(file, {"method": row, **found})
         shown: dict[str, Any] = read_json(file)
         return shown
+
+    def _say(self) -> dict[str, Any]:
+        """Return what base, judged row and reference say to the first forget and retain rows, by themselves."""
+        task, count, file = self.material.task, self.config.evaluation.answers, self.place.private / "said.json"
+        assert isinstance(task, Answers)
+        models = {"before": self.base, "after": self.judged, "reference": self.reference}
+        there = {name: path for name, path in models.items() if path is not None}
+        self._keep("said", [count, [self.keys.content(path) for path in there.values()], self.ground], file)
+        if not file.exists():
+            parts = {part: self.material.parts[part][:count] for part in ("forget", "retain")}
+            rows, found = torch.cat(list(parts.values())), [{"part": p} for p, own in parts.items() for _ in own]
+            for name, path in there.items():
+                said = task.answers(task.open(path, self.material.device), rows)
+                for one, (prompt, right, answer) in zip(found, said, strict=True):
+                    one |= {"prompt": prompt, "right": right, name: answer}
+            write_json(file, {"method": judged_row(self.config), "rows": found})
+        whole: dict[str, Any] = read_json(file)
+        return whole
 
     def judge(self, finished: Finished, runs: "Sequence[SeedRun]") -> dict[str, Any]:
         """Return what the tests of the claim find, and the verdict; nothing where none is asked for.
@@ -313,7 +338,9 @@ class SeedRun:
     def _scores(self, name: str, checkpoint: Path) -> dict[str, Any]:
         file = self.place.path / name / "scores.json"
         files = [file for file in map(file_of, self.config.evaluation.scores) if file is not None]
-        of = [self.config.evaluation.model_dump(mode="json"), [hash_file(file) for file in files]]
+        of = [self.config.evaluation.model_dump(mode="json", exclude={"answers"}), [hash_file(file) for file in files]]
+        if self.reference and any(need.role == "reference" for score in self.bench.further for need in score.needs):
+            of.append(self.keys.content(self.reference))
         self._keep(f"scores {name}", [of, self.keys.content(checkpoint), self.ground], file)
         if not file.exists():
             write_json(file, self.bench.full_scores(checkpoint))

@@ -165,6 +165,10 @@ _RESULTS: Json = {
     "statistics_moved": {},
     "warnings": [{"name": str, "method": str, "text": str, "advice": str}],
     "seeds": [float],
+    "said": {
+        "method": str,
+        "rows": [{"part": str, "prompt": str, "right": str, "before": str, "after": str, "reference": str}],
+    },
     "evidence": {
         "method": str,
         "seed": float,

@@ -119,6 +119,7 @@ def context(
         "main": label(results, main) if main is not None else "",
         "tiles": _tiles(results, row),
         "evidence": _evidence(results),
+        "said": results.get("said") or {},
         "lost": _lost(results, row),
         "limits": remaining.limits(results),
         "risks": remaining.risks(results, record),

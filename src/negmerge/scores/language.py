@@ -67,6 +67,21 @@ def truth_ratio(paraphrased: float, perturbed: Sequence[float]) -> float:
     return float(torch.tensor(paraphrased - mean, dtype=torch.float64).exp())
 
 
+def rouge_l_recall(said: str, right: str) -> float:
+    """Return ROUGE-L recall: the longest common subsequence of words / the words of the right answer, from 0 to 1.
+
+    Words are lower-cased runs of letters and digits, stemmed as TOFU does; an answer without words gives 0. Needs the
+    package rouge-score.
+
+    Source: Lin, ROUGE, 2004.
+    """
+    try:
+        from rouge_score.rouge_scorer import RougeScorer
+    except ImportError:
+        raise InputError("the column rouge needs the package rouge-score; pip install 'negmerge[rouge]'") from None
+    return float(RougeScorer(["rougeL"], use_stemmer=True).score(right, said)["rougeL"].recall)
+
+
 def mean_percent(column: Tensor, what: str) -> float:
     """Return 100 · mean of a column of shares, float64 [n]. Raises InputError for no rows, DivergedError for NaN."""
     if not len(column):
@@ -103,6 +118,11 @@ def known_ratios(ratios: Tensor) -> Tensor:
     if not len(known):
         raise InputError("the truth ratio needs rows with a paraphrased and a perturbed answer; there are none")
     return known
+
+
+def has_ratios(*columns: Tensor) -> bool:
+    """Return whether every column of truth ratios has one that is known."""
+    return all(bool((~ratios.isnan()).any()) for ratios in columns)
 
 
 def forget_quality(ratios: Tensor, reference: Tensor) -> float:

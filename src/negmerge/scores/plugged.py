@@ -32,14 +32,23 @@ def score_file(name: str) -> ScoreFile:
     return found
 
 
-def further_scores(names: Iterable[str], known: Iterable[Score], columns: Iterable[str]) -> tuple[Score, ...]:
+def further_scores(
+    names: Iterable[str],
+    known: Iterable[Score],
+    columns: Iterable[str],
+    *,
+    parts: Iterable[str] = (),
+    reference: bool = False,
+) -> tuple[Score, ...]:
     """Return the scores of these names, beside the `known` ones of a task that can observe these `columns`.
+
+    `parts` are those that the task has beside the six of a split, `reference` says whether there is a Retrain model.
 
     Raises InputError for a score whose name is taken, that is in the gap, or that needs a column or a model that is
     not observed.
     """
     found: list[Score] = []
-    columns = list(columns)
+    columns, there = list(columns), list(dict.fromkeys([*PARTS, *parts]))
     for name in names:
         score = score_file(name).SCORE
         if any(other.name == score.name for other in (*known, *found)):
@@ -49,12 +58,14 @@ def further_scores(names: Iterable[str], known: Iterable[Score], columns: Iterab
         if score.in_gap or score.in_curve:
             raise InputError(f"evaluation: scores: {name}: only a task's own scores are in_gap or in_curve")
         for need in sorted(score.needs):
-            if need.part not in PARTS:
+            if need.part not in there:
                 raise InputError(
                     f"evaluation: scores: {name} needs the part {need.part!r}, which there is not"
-                    f"{nearest(need.part, PARTS)}; there are {', '.join(PARTS)}"
+                    f"{nearest(need.part, there)}; there are {', '.join(there)}"
                 )
-            if need.role != "model" or need.column not in columns:
+            if need.role == "reference" and not reference:
+                raise InputError(f"evaluation: scores: {name} compares with Retrain; give reference: {{train: base}}")
+            if need.role == "base" or need.column not in columns:
                 raise InputError(
                     f"evaluation: scores: {name} needs the column {need.column!r} of the {need.role}, which is not "
                     f"observed; there are {', '.join(columns) or 'none'} of the model"

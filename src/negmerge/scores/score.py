@@ -42,7 +42,7 @@ class Score:
     title: str
     about: str
     needs: frozenset[Need]
-    compute: Callable[[Observed, Draw], float]
+    compute: Callable[[Observed, Draw], float | None]
     aim: Aim
     unit: str = "%"
     low: float = 0.0
@@ -54,10 +54,11 @@ class Score:
     attack: str = ""
 
     def of(self, observed: Observed, draw: Draw = Draw()) -> float | None:
-        """Return the score, or None where a part that it is made of has no rows."""
-        if any(not len(observed[need.role][need.part][need.column]) for need in self.needs):
+        """Return the score, or None where a part that it is made of has no rows, or what it needs is not there."""
+        if any(n.role not in observed or not len(observed[n.role][n.part][n.column]) for n in self.needs):
             return None
-        return float(self.compute(observed, draw))
+        value = self.compute(observed, draw)
+        return None if value is None else float(value)
 
     def descriptor(self) -> dict[str, Any]:
         """Return what results say of the score, as plain JSON values."""

@@ -219,6 +219,15 @@ class Layers(Protocol):
 
 
 @runtime_checkable
+class Answers(Protocol):
+    """A task whose models answer in words, which a reader can be shown."""
+
+    def answers(self, model: nn.Module, rows: Tensor) -> list[tuple[str, str, str]]:
+        """Return prompt, right answer and what the model says by itself, of each row."""
+        ...
+
+
+@runtime_checkable
 class FurtherParts(Protocol):
     """A task with rows that no request is about and no model is trained on, of which scores are reported."""
 
@@ -239,6 +248,7 @@ CAPABILITIES: dict[type, str] = {
     Likelihood: "rows with a likelihood",
     Refuses: "prompts that can be refused",
     Layers: "models that are a stack of blocks",
+    Answers: "answers in words",
     FurtherParts: "parts that no request is about",
 }
 

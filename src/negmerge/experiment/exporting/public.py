@@ -17,7 +17,7 @@ ABOUT_ROWS = ("data", "request", "name", "inputs")  # parts of a config that may
 WEIGHT_ENDINGS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 OWN = "the row's weights in the run"
 REVERSIBILITY = "reversibility"  # the test that names files of the run
-SHOWN = "shown"  # in results: rows themselves, before and after
+SHOWN, SAID = "shown", "said"  # in results: rows themselves, before and after; what models say to them
 REQUEST = "request"  # who asked, and why: that is nobody else's affair
 
 
@@ -98,7 +98,7 @@ def public_results(results: Json, *, ids: bool) -> Json:
 
     Without ids what tests say in words is left out too: it may name classes.
     """
-    kept = {key: value for key, value in results.items() if key not in (SHOWN, REQUEST)}
+    kept = {key: value for key, value in results.items() if key not in (SHOWN, SAID, REQUEST)}
     evidence = kept.get("evidence")
     if evidence:
         kept["evidence"] = {**evidence, "tests": [_public_test(test, ids=ids) for test in evidence["tests"]]}

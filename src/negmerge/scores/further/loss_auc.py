@@ -1,38 +1,8 @@
 """Membership by the loss: how well a threshold on it tells forget rows from unseen ones."""
 
-import torch
-from torch import Tensor
+from negmerge.scores.auc import auc_score, loss_auc
 
-from negmerge.scores.loss import check_losses
-from negmerge.scores.score import Need, Score
+__all__ = ["SCORE", "SUMMARY", "loss_auc"]
 
 SUMMARY = "membership by the loss, over all thresholds: 50 % tells nothing, 100 % that every forget row was seen"
-
-
-def loss_auc(forget: Tensor, unseen: Tensor) -> float:
-    """Return the chance, in percent, that an unseen row has a larger loss than a forget row; ties count as half.
-
-    100 · (#{f < u} + ½ #{f = u}) / (n·m) over all pairs of losses, float64 [n] and [m]. Far below 50 is as telling as
-    far above: rows that are known worse than unseen ones were over-forgotten. Raises InputError for no rows, and
-    DivergedError for NaN.
-
-    >>> loss_auc(torch.tensor([0.1, 0.3]), torch.tensor([0.2, 0.3]))
-    62.5
-    """
-    check_losses("loss-auc", forget, unseen)
-    ordered = unseen.sort().values
-    above = len(unseen) - torch.searchsorted(ordered, forget, right=True)
-    equal = torch.searchsorted(ordered, forget, right=True) - torch.searchsorted(ordered, forget)
-    return 50.0 * int(2 * above.sum() + equal.sum()) / (len(forget) * len(unseen))
-
-
-SCORE = Score(
-    name="membership_loss_auc",
-    title="loss AUC",
-    about="Loss tells them from unseen",
-    needs=frozenset({Need("model", "forget", "loss"), Need("model", "test", "loss")}),
-    compute=lambda observed, draw: loss_auc(observed["model"]["forget"]["loss"], observed["model"]["test"]["loss"]),
-    aim="reference",
-    chance=50.0,
-    attack="loss-auc",
-)
+SCORE = auc_score("loss", "membership_loss_auc", "loss AUC", "Loss tells them from unseen", "loss-auc")

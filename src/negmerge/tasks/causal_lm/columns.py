@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from negmerge.scores.language import exact_memorisation, extraction_strength, min_k, truth_ratio
+from negmerge.scores.language import exact_memorisation, extraction_strength, min_k, rouge_l_recall, truth_ratio
 
 
 class Tokens(NamedTuple):
@@ -34,6 +34,7 @@ class Answered:
     group: int
     zipped: int
     ends: int
+    said: tuple[str, str] | None = None  # what the model says by itself, and what is right
 
     @property
     def inner(self) -> Tokens:
@@ -56,6 +57,11 @@ def _truth_ratio(row: Answered) -> float:
     return truth_ratio(right[0].loss, [one.loss for one in wrong])
 
 
+def _rouge(row: Answered) -> float:
+    assert row.said is not None
+    return rouge_l_recall(*row.said)
+
+
 COLUMNS: dict[str, tuple[torch.dtype, Callable[[Answered], float | int | bool]]] = {
     "correct": (torch.bool, lambda row: bool(row.inner.matches.all())),
     "loss": (torch.float64, lambda row: row.own.loss),
@@ -69,7 +75,9 @@ COLUMNS: dict[str, tuple[torch.dtype, Callable[[Answered], float | int | bool]]]
     "min_k_plus_plus": (torch.float64, lambda row: min_k(row.inner.standard)),
     "options": (torch.float64, _options),
     "truth_ratio": (torch.float64, _truth_ratio),
+    "rouge": (torch.float64, _rouge),
 }
+SAID = ("rouge",)  # columns for which the model has to go on by itself: dear, so no score of the curve needs one
 OF_OTHERS = ("options", "truth_ratio")  # columns that are made of other answers too
 STANDARD = ("min_k_plus_plus",)  # that need (log p − μ)/σ
 
@@ -79,7 +87,8 @@ def columns_of(rows: Sequence[Answered], names: Sequence[str]) -> dict[str, Tens
 
     correct: every token of the answer is the likeliest (bool); loss: ℓ, nats per token; tokens: how many; confidence:
     exp(−ℓ); memorised, extraction: shares of the answer, see `scores.language`; zlib: ℓ / bytes of the compressed
-    answer; min_k, min_k_plus_plus; options: p / (p + Σ p of the wrong answers), truth_ratio: R, both NaN where a row
-    has no other answers. correct, memorised, extraction and min_k leave out the label of the answer's end.
+    answer; rouge: ROUGE-L recall of what the model says by itself; min_k, min_k_plus_plus; options: p / (p + Σ p of the
+    wrong answers), truth_ratio: R, both NaN where a row has no other answers. correct, memorised, extraction and min_k
+    leave out the label of the answer's end.
     """
     return {name: torch.tensor([COLUMNS[name][1](row) for row in rows], dtype=COLUMNS[name][0]) for name in names}

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from negmerge.tasks.causal_lm.batches import NOTHING, Batch, Reader
-from negmerge.tasks.causal_lm.columns import OF_OTHERS, STANDARD, Answered, Tokens, columns_of
+from negmerge.tasks.causal_lm.columns import OF_OTHERS, SAID, STANDARD, Answered, Tokens, columns_of
+from negmerge.tasks.causal_lm.generating import continuations
+from negmerge.tasks.causal_lm.language_model import LanguageModel
 from negmerge.tasks.causal_lm.logits import answer_logits
 from negmerge.tasks.causal_lm.store import KINDS
 from negmerge.tasks.compute import Compute
@@ -19,6 +21,7 @@ LEAST = 64  # tokens in a batch, however large the vocabulary
 
 
 def observe_parts(
+    language: LanguageModel,
     reader: Reader,
     ends: int,
     compute: Compute,
@@ -40,13 +43,15 @@ def observe_parts(
     needed += [s for row in sorted(with_others) for s in sequences.others.get(row, ())]
     standard = any(name in STANDARD for part in parts for name in columns[part])
     answers = _answers(reader, compute, model, needed, standard)
+    asked = {row for part, rows in parts.items() if set(columns[part]) & set(SAID) for row in rows.tolist()}
+    said = continuations(language, sequences, compute, model, sorted(asked))
     found = {}
     for row in sorted(wanted):
         others: dict[str, list[Tokens]] = {}
         for sequence in sequences.others.get(row, ()) if row in with_others else ():
             others.setdefault(KINDS[int(sequences.kind_of[sequence])], []).append(answers[sequence])
         own = answers[int(sequences.own[row])]
-        found[row] = Answered(own, others, int(sequences.labels[row]), int(sequences.zipped[row]), ends)
+        found[row] = Answered(own, others, int(sequences.labels[row]), int(sequences.zipped[row]), ends, said.get(row))
     return {part: columns_of([found[row] for row in rows.tolist()], columns[part]) for part, rows in parts.items()}
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection
 from torch import Tensor
 
 from negmerge.scores import Aim, Need, Score, mean_loss_of
-from negmerge.scores.language import closeness_of_truth_ratios, known_ratios, mean_percent, truth_of_ratios
+from negmerge.scores.language import closeness_of_truth_ratios, has_ratios, mean_percent, truth_of_ratios
 
 PROBABILITY = "confidence"  # the column: exp(−ℓ)
 
@@ -17,7 +17,7 @@ def mean_of(
     title: str,
     about: str,
     aim: Aim,
-    compute: Callable[[Tensor], float] | None = None,
+    compute: Callable[[Tensor], float | None] | None = None,
     *,
     in_gap: bool = False,
     in_curve: bool = False,
@@ -41,11 +41,12 @@ def mean_of(
 def language_scores(noun: str, others: Collection[str], further: Collection[str]) -> tuple[Score, ...]:
     """Return probability and extraction strength on forget and retain rows, and the probability of the other parts.
 
+    The gap is one of probabilities alone, so what α is chosen by is not what extraction strength then tells.
     `others` are the kinds of other answers that rows have: with both of them truth ratios are reported; `further` are
     parts that are neither train nor test.
 
     >>> [score.name for score in language_scores("question", (), ()) if score.in_gap]
-    ['forget', 'retain', 'test', 'forget_extraction', 'retain_extraction']
+    ['forget', 'retain', 'test']
     """
     found = [
         _probability("forget", "forget", "Forget answers’ probability", "lower", in_gap=True, in_curve=True),
@@ -57,7 +58,7 @@ def language_scores(noun: str, others: Collection[str], further: Collection[str]
     for part, whose, aim in of_both:
         found += [
             mean_of(f"{part}_extraction", part, "extraction", f"{part} ES", f"{whose} answers completed word for word",
-                    aim, in_gap=True, in_curve=True),
+                    aim, in_curve=True),
             mean_of(f"{part}_memorised", part, "memorised", f"{part} EM", f"{whose} answers’ words predicted", aim,
                     shown=False),
         ]  # fmt: skip
@@ -94,5 +95,5 @@ def _truth(name: str, part: str, title: str, about: str, forgotten: bool = False
     of = closeness_of_truth_ratios if forgotten else truth_of_ratios
     return mean_of(
         name, part, "truth_ratio", title, about, "reference" if forgotten else "higher",
-        lambda values: of(known_ratios(values)), shown=False,
+        lambda values: of(values) if has_ratios(values) else None, shown=False,
     )  # fmt: skip

@@ -13,6 +13,7 @@ from torch.nn import functional
 from negmerge.scores import Columns, Score
 from negmerge.tasks.causal_lm.batches import NOTHING, Batch, Reader, SequenceBatches, pad
 from negmerge.tasks.causal_lm.columns import COLUMNS
+from negmerge.tasks.causal_lm.generating import continuations
 from negmerge.tasks.causal_lm.language_model import LanguageModel, once
 from negmerge.tasks.causal_lm.logits import answer_logits
 from negmerge.tasks.causal_lm.observing import observe_parts
@@ -153,7 +154,13 @@ class CausalLM(Task):
         self, model: nn.Module, parts: Mapping[str, Tensor], columns: Mapping[str, Sequence[str]]
     ) -> Mapping[str, Columns]:
         """Return columns of parts, as far as they are asked for."""
-        return observe_parts(self.reader, self.facts["ends"], self.compute, model, parts, columns)
+        return observe_parts(self.model, self.reader, self.facts["ends"], self.compute, model, parts, columns)
+
+    def answers(self, model: nn.Module, rows: Tensor) -> list[tuple[str, str, str]]:
+        """Return prompt, right answer and what the model says by itself, of each row; of a text its beginning."""
+        sequences = self.reader.sequences
+        said = continuations(self.model, sequences, self.compute, model, rows.tolist())
+        return [(sequences.text(row)[0], said[row][1], said[row][0]) for row in rows.tolist()]
 
     def export(self, model: nn.Module, folder: Path) -> bool:
         """Write a model and its tokenizer as a folder that from_pretrained reads."""

@@ -1,0 +1,36 @@
+"""The config of a real language model, every line of it, on a tiny one: an epoch, one value a search."""
+
+from pathlib import Path
+
+import pytest
+from test_tofu import write
+from tiny_language import save
+
+from negmerge.experiment.config import check_config, load_config
+from negmerge.experiment.pipeline import run
+
+CONFIG = Path(__file__).resolve().parents[2] / "configs" / "tofu-smollm2.yaml"
+
+
+@pytest.mark.heavy(60)
+def test_the_config_runs_scaled_down(tmp_path):
+    raw = load_config(CONFIG).resolved()
+    save(tmp_path / "model", chat=True, longest=256)
+    raw["model"]["path"], raw["data"]["path"] = str(tmp_path / "model"), str(write(tmp_path / "tofu"))
+    raw["workers"], raw["threads"], raw["device"] = 1, 1, "cpu"
+    raw["base"]["train"]["epochs"] = 1
+    raw["pool"]["grid"] = {"lr": [3e-4, 1e-3], "epochs": [1]}
+    raw["methods"] = [{k: v for k, v in method.items() if v is not None} for method in raw["methods"]]
+    for method in raw["methods"]:
+        if isinstance(method.get("lr"), list):
+            method |= {"lr": method["lr"][:1], "epochs": 1}
+    raw["selection"] = {"objective": "match-reference", "search": "grid", "step": 0.5}
+    results = run(check_config(raw), tmp_path / "run")
+    rows = ("best-single", "uniform", "ties", "consensus", "random-mask")
+    trained = ("grad-diff", "npo", "simnpo", "rmu")
+    assert set(results["methods"]) == {*rows, *(f"{row} projected" for row in rows), *trained}
+    base = results["base"]
+    assert 0 <= base["forget_quality"] <= 1 and base["privleak"] is not None and base["forget_truth"] is not None
+    assert base["retain_truth"] is None and base["model_utility"] is None  # no retain row has other answers here
+    assert len(results["said"]["rows"]) == 10 and results["verdict"]["word"]
+    assert results["task"]["rows"]["validation"] == 40 and results["task"]["rows"]["test"] == 80
