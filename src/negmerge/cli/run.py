@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from negmerge.cli.completing import config_keys
 from negmerge.cli.printing import print_json
 from negmerge.errors import InputError, InterruptedRunError
 
@@ -15,7 +16,10 @@ def run(
     config: Annotated[Path, typer.Argument(help="A YAML config; configs/ has examples.")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="The run directory.  [runs/NAME]")] = None,
     changes: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the config; repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Change a key of the config; repeatable.", autocompletion=config_keys
+        ),
     ] = None,
     executor: Annotated[str, typer.Option(help="Where members are trained: local.")] = "local",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Open everything, print the plan, and stop.")] = False,

@@ -6,7 +6,11 @@ from typing import Annotated
 
 import typer
 
+from negmerge.cli.completing import config_keys, registered
 from negmerge.cli.printing import print_json
+
+FAMILIES = registered("families", "text-families")
+METHODS = registered("methods")
 
 
 def unlearn(
@@ -19,10 +23,15 @@ def unlearn(
         Path | None, typer.Option(help="The rows to keep: a table, or a folder of images; rows to forget may be in it.")
     ] = None,
     unseen: Annotated[Path | None, typer.Option(help="A table of rows that the model has never seen.")] = None,
-    family: Annotated[str | None, typer.Option(help="What weights in a file are of: a name, or FILE.py.")] = None,
-    method: Annotated[str, typer.Option(help="See `negmerge list methods`.")] = "consensus",
+    family: Annotated[
+        str | None, typer.Option(help="What weights in a file are of: a name, or FILE.py.", autocompletion=FAMILIES)
+    ] = None,
+    method: Annotated[str, typer.Option(help="See `negmerge list methods`.", autocompletion=METHODS)] = "consensus",
     changes: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the config; repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Change a key of the config; repeatable.", autocompletion=config_keys
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, beside retraining, and stop.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
