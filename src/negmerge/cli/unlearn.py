@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -40,19 +40,24 @@ def unlearn(
 
     The same command again resumes. A second request goes on from the first: give its run directory as MODEL.
     """
+    from negmerge.cli.logs import is_quiet
     from negmerge.cli.run import plan_text, result_text, run_shown
     from negmerge.experiment.config import apply_change, check_config
-    from negmerge.experiment.direct import Request
+    from negmerge.experiment.direct import Request, describe_choices
     from negmerge.experiment.exporting.export import SameAsBaseError, export
     from negmerge.experiment.exporting.row import shipped_row
 
-    request = Request(Path(model), forget, retain, unseen, family, method)
+    given: dict[str, Any] = {}
+    for change in changes or []:
+        apply_change(given, change)
+    columns = given.get("data", {}).get("columns") or {}
+    request = Request(Path(model), forget, retain, unseen, family, method, columns)
     raw = request.config()
-    for line in request.assumed:
-        print(f"assumed: {line}", file=sys.stderr)
     for change in changes or []:
         apply_change(raw, change)
     config = check_config(raw, "unlearn")
+    for line in () if is_quiet() else (*request.assumed, *describe_choices(config)):
+        print(f"assumed: {line}", file=sys.stderr)
     if dry_run:
         from negmerge.experiment.plan import plan
 
