@@ -8,6 +8,7 @@ import typer
 
 from negmerge.cli.completing import config_keys, registered
 from negmerge.cli.printing import print_json
+from negmerge.cli.run import Fresh, Purge, PurgeBase
 
 FAMILIES = registered("families", "text-families")
 METHODS = registered("methods")
@@ -34,6 +35,9 @@ def unlearn(
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, beside retraining, and stop.")] = False,
+    fresh: Fresh = False,
+    purge: Purge = False,
+    purge_base: PurgeBase = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Make a model forget rows: finds task, family and columns, says what it assumed, writes the config, and runs it.
@@ -64,13 +68,15 @@ def unlearn(
         made = plan(config).as_json()
         print_json(made) if as_json else print(plan_text(config.name, made))
         return
-    results, place = run_shown(config, output)
+    results, place = run_shown(config, output, fresh=fresh)
     row = shipped_row(config.resolved(), results)
     where = output / "methods" / row / "model.safetensors"
     try:
         where = export(output, output / "model", method=row, overwrite=True).path
     except SameAsBaseError:
         print(f"note: α = 0 was chosen for {row}: the model is as it was, and nothing is exported", file=sys.stderr)
+    if purge or purge_base:  # what is exported is made of what goes
+        run_shown(config, output, purge=purge, purge_base=purge_base)
     if as_json:
         print_json({**results, "model_path": str(where)})
     else:

@@ -36,7 +36,11 @@ LIST = ".txt"  # of a file that names rows, one a line
 SMALL = 5_000_000  # parameters below which members learn at the rates of small networks
 LARGE = 200_000_000  # above which they are adapters
 STATISTICS = re.compile(r"(^|\.)running_mean$")  # of batch normalisation
-RATES = {True: [3e-4, 1e-3, 3e-3], False: [1e-5, 3e-5, 1e-4]}
+RATES = {  # of members, AdamW; for convolutional networks as measured on the photos of examples/photos_by_name.py
+    "small": [3e-4, 1e-3, 3e-3],
+    "convolutional": [3e-5, 1e-4, 3e-4],
+    "other": [1e-5, 3e-5, 1e-4],
+}
 BATCH, STEPS = 16, 20  # rows in a batch of a member, and the steps that it has at least
 TEST = 0.1  # share of the rows to keep that are tested on, where no unseen rows are given
 
@@ -73,7 +77,8 @@ class Request:
         parameters, statistics = self._size(model, base)
         rounds = max(2, math.ceil(STEPS / math.ceil(rows / BATCH)))
         adapters = asks and direct_language.has_adapters()
-        rates = direct_language.RATES if adapters else RATES[parameters < SMALL]
+        rates = RATES["small" if parameters < SMALL else "convolutional" if statistics else "other"]
+        rates = direct_language.RATES if adapters else rates
         pool: dict[str, Any] = {
             "train": {"batch_size": BATCH, "optimizer": "adamw"},
             "grid": {"lr": rates, "epochs": [rounds, 2 * rounds]},
