@@ -1,6 +1,7 @@
 """Tables with a column of texts and one of labels, whatever format they were read from."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from negmerge.errors import InputError, nearest, shortened
 from negmerge.requests.naming import listed_rows, rows_named
+from negmerge.tasks.image_classification.folders import is_hidden
 from negmerge.tasks.text_classification.texts import TextSet, TextSource, text_hash
 
 Key = tuple[str, str]  # the hash of a text, and its label
@@ -59,6 +61,7 @@ def load_files(settings: FileSettings, read: Callable[[Path], Table], endings: S
     text or label, and for a label that only the test table has.
     """
     train_files, test_files = _files(settings, endings)
+    notes = _passed_over(settings, [*train_files, *test_files])
     train = _read_all(train_files, read, endings)
     where = str(train_files[0]) if len(train_files) == 1 else f"{train_files[0]} …"
     names = find_columns(train, settings.columns, where)
@@ -74,7 +77,8 @@ def load_files(settings: FileSettings, read: Callable[[Path], Table], endings: S
     if first:
         train = {**train, REQUESTED: [row < first for row in range(len(kept))]}
     if test_files:
-        return to_source(train, _read_all(test_files, read, endings), names, settings.most, where, known)
+        tests = _read_all(test_files, read, endings)
+        return replace(to_source(train, tests, names, settings.most, where, known), notes=notes)
     first = max(first, settings.train_first)
     whole = to_source(train, train, names, None, where, known).train
     stay = torch.tensor(rows_named(settings.train_ids, whole.ids) if settings.train_ids else (), dtype=torch.int64)
@@ -84,7 +88,7 @@ def load_files(settings: FileSettings, read: Callable[[Path], Table], endings: S
     if len(order) <= cut:
         raise InputError(f"{where} has {len(order)} rows, too few to take a test part from; give test: FILE")
     rows = torch.cat([torch.arange(first), stay[stay >= first], order[cut:]]).sort().values
-    return TextSource(whole.take(_sample(rows, settings.most)), whole.take(order[:cut].sort().values))
+    return TextSource(whole.take(_sample(rows, settings.most)), whole.take(order[:cut].sort().values), notes)
 
 
 def files_of(settings: FileSettings, endings: Sequence[str]) -> list[Path]:
@@ -243,10 +247,27 @@ def _files(settings: FileSettings, endings: Sequence[str]) -> tuple[list[Path], 
         raise InputError(f"{missing[0] if missing else 'data.path'}: no such file or folder; give data.path")
     if len(given) > 1 or not given[0].is_dir():
         return given, [settings.test] if settings.test else []
-    parts = [sorted(file for file in given[0].glob(f"{part}*") if file.suffix.lower() in endings) for part in PRESENT]
+    parts = [
+        [file for file in _in_folder(given[0]) if file.name.lower().startswith(part) and file.suffix.lower() in endings]
+        for part in PRESENT
+    ]
     if not parts[0]:
-        raise InputError(f"{given[0]} holds no train*{endings[0]}; give the file itself as data.path")
+        there = shortened([file.name for file in _in_folder(given[0])], 5) or "nothing"
+        raise InputError(f"{given[0]} holds no train*{endings[0]} (but {there}); give the file itself as data.path")
     return parts[0], [settings.test] if settings.test else parts[1]
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    """Return the files that lie in a folder itself, hidden ones aside, in the order of their names."""
+    return sorted(path for path in folder.iterdir() if path.is_file() and not is_hidden(path.name))
+
+
+def _passed_over(settings: FileSettings, taken: Sequence[Path]) -> tuple[str, ...]:
+    """Return which files of the folder are not read, in a line; none where the path names files."""
+    if isinstance(settings.path, list) or not settings.path.is_dir():
+        return ()
+    others = [path.name for path in _in_folder(settings.path) if path not in taken]
+    return (f"{settings.path}: {len(others):,} files are not read: {shortened(others, 5)}",) if others else ()
 
 
 def _sample(rows: torch.Tensor, most: int | None) -> torch.Tensor:
