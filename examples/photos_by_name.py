@@ -2,9 +2,9 @@
 
 negmerge unlearn resnet18.pt --family imagenet-resnet --forget gone.txt --retain photos -o out
 
-A photo that looks like all others of its class is recognised whether the model ever saw it or not, and no unlearning can
-change that. The twelve here were taken at night: nothing is to be seen on them, so that the model can only know them by
-heart. Having forgotten them it has to guess, one of three.
+A photo that looks like all others of its class is recognised whether the model ever saw it or not, and no unlearning
+can change that. The twelve here were taken at night: nothing is to be seen on them, so that the model can only know
+them by heart. Having forgotten them it has to guess, one of three.
 """
 
 import subprocess

@@ -270,6 +270,11 @@ def test_a_second_list_of_photos_though_the_first_is_written_anew(tmp_path, call
     assert "leave --family out" in call(*again, *given)[2]
     code, _, err = call(*again, "--forget", photos / "line" / "line-9.png")
     assert code == 2 and "is an image; write its name into a .txt file" in err
+    (photos / "line" / "mine").mkdir()
+    code, _, err = call(*again, "--forget", photos / "line" / "mine")
+    assert code == 2 and f"is no class of {photos} (these are circle, line); name single files" in err
+    code, _, err = call(*again, "--forget", tmp_path / "no.txt")
+    assert code == 2 and "no.txt: No such file or directory; give a list" in err
 
 
 @pytest.mark.heavy(4)

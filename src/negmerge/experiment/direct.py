@@ -18,7 +18,7 @@ from negmerge.experiment.rundir import read_json
 from negmerge.parsing import parse_yaml
 from negmerge.registry import FILE, names
 from negmerge.requests.naming import SPLIT_FILE
-from negmerge.tasks.image_classification.folders import is_image
+from negmerge.tasks.image_classification.folders import classes_in, is_image, parts_of
 from negmerge.tasks.text_classification.tables import (
     ID,
     REQUESTED,
@@ -220,7 +220,7 @@ class Request:
             **({"columns": dict(chosen)} if chosen else {}),
             **({"test": str(_whole(self.unseen))} if self.unseen else {"test_fraction": TEST, "train_ids": gone}),
             "forget": {"files": gone},
-            "rows": max(1, len(listed)),
+            "rows": len(listed),
             "objective": "retain-floor",
             **self._without_earlier(before, previous, sorted({label_text(v, str(retain[0])) for v in table[label]})),
         }
@@ -247,9 +247,13 @@ class Request:
     def _lines(self) -> list[str]:
         try:
             text = self.forget.read_bytes().decode("utf-8-sig")
-        except (OSError, UnicodeDecodeError):
-            raise InputError(f"unlearn: {self.forget} is no list; give names of rows, one a line, as text") from None
-        return [line for line in text.splitlines() if line.strip()]
+        except (OSError, UnicodeDecodeError) as error:
+            why = getattr(error, "strerror", None) or "not a text"
+            raise InputError(f"unlearn: {self.forget}: {why}; give a list with the name of a row a line") from None
+        lines = [line for line in text.splitlines() if line.strip()]
+        if not lines:
+            raise InputError(f"unlearn: {self.forget} is empty; give the name of a row a line")
+        return lines
 
     def _with_unseen(self, data: Mapping[str, Any], retain: list[Path]) -> dict[str, Any]:
         """Return what makes half of the unseen rows validation rows, with which match-holdout compares, half test."""
@@ -275,17 +279,22 @@ class Request:
             raise InputError(
                 f"unlearn: {root or 'nothing'} is no folder of images; give --retain FOLDER, a folder a class"
             )
-        place = root / "train" if (root / "train").is_dir() else root
+        classes = classes_in(parts_of(root, {}).train)
         data: dict[str, Any] = {
             "source": "image-folder",
             "path": str(_whole(root)),
             "objective": "retain-floor",
-            **self._without_earlier(before, previous, sorted(path.name for path in place.iterdir() if path.is_dir())),
+            **self._without_earlier(before, previous, classes),
         }
         if self.forget.is_dir():
             if not self.forget.resolve().is_relative_to(root.resolve()):
                 raise InputError(
                     f"unlearn: {self.forget} is not in {root}; name its files, one a line, in a {LIST} file"
+                )
+            if self.forget.name not in classes:
+                raise InputError(
+                    f"unlearn: {self.forget} is no class of {root} (these are {shortened(classes, 5)}); name single "
+                    f"files, one a line, in a {LIST} file"
                 )
             self.assumed.append(f"the class {self.forget.name} of {root} is forgotten as a whole")
             rows = sum(path.is_file() for path in self.forget.rglob("*"))
@@ -295,7 +304,7 @@ class Request:
         listed = self._lines()
         self.assumed.append(f"{self.forget} names {len(listed)} images of {root}; the others are kept")
         gone = str(_whole(self.forget))
-        return {**data, "train_files": gone, "forget": {"files": gone}, "rows": max(1, len(listed))}
+        return {**data, "train_files": gone, "forget": {"files": gone}, "rows": len(listed)}
 
     def _without_earlier(
         self, before: Mapping[str, Any], previous: Path | None, classes: Sequence[str]
