@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterable
 
 import typer
 
-TOP = "name seeds device workers threads methods task"
-PARTS = {  # of a config; a test holds them to its schema
+TOP = "name request seeds device workers threads methods task"
+PARTS = {  # of a config: a test holds that its schema has them
     "compute": "channels_last precision compile",
     "base": "train checkpoint pretrained previous",
     "reference": "train checkpoint",
     "pool": "train grid adapter leave_one_out",
     "buffers": "recalibrate rows",
     "projection": "rows samples strength",
-    "selection": "objective floor search step max_alpha margin floor_on retain_rows forget_rows",
+    "selection": "objective floor search step max_alpha margin candidates floor_on retain_rows forget_rows",
     "evaluation": "membership scores most",
     "evidence": "tests method controls most",
     "model": "family",

@@ -208,10 +208,7 @@ def unlearn(
                 if module is not None and not target.exists():
                     target.parent.mkdir(parents=True, exist_ok=True)
                     write_state_dict(target, task.trained(module))
-            material = _material(task, rule.objective, inputs)
-            if kept:
-                save_split(folder / "split.json", material.split, task.rows())
-            return material
+            return _material(task, rule.objective, inputs, folder if kept else None)
 
         with place.lock():
             results = run_stages(place, config, prepared, "negmerge.unlearn")
@@ -301,7 +298,8 @@ def _check_method(task: UserTask, method: str, given: Mapping[str, Any]) -> None
     check_task(method, task)
 
 
-def _material(task: UserTask, objective: str, inputs: Mapping[str, str]) -> Material:
+def _material(task: UserTask, objective: str, inputs: Mapping[str, str], kept_in: Path | None) -> Material:
+    """Return what the stages work on; the split is written where the run is kept."""
     parts = {**{name: torch.empty(0, dtype=torch.int64) for name in PARTS}, **task.parts()}
     # Rows that should only become like unseen ones are chosen rows; otherwise they are to be forgotten as a whole.
     kind = "source" if objective == "retain-floor" else "rows"
@@ -314,6 +312,8 @@ def _material(task: UserTask, objective: str, inputs: Mapping[str, str]) -> Mate
         test=parts["test"],
         test_forget=parts["test_forget"],
     )
+    if kept_in is not None:
+        save_split(kept_in / "split.json", split, task.rows())
     about = About(f"forget {len(parts['forget']):,} rows", "your own data", type(task.model).__name__, {})
     entries = tuple({"path": name, "bytes": 0, "hash": value} for name, value in inputs.items())
     return Material(task, split, parts, about, str(task.device), Compute(), 0, entries)
