@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import subprocess
 import sys
 import time
@@ -357,11 +356,37 @@ def test_merge_writes_an_adapter(negmerge, tmp_path):
     assert code == 2 and "leave --dtype and --max-shard-size out" in err
 
 
-def test_shell_completion():
-    words = [sys.executable, "-m", "negmerge"]
-    asked = {"_NEGMERGE_COMPLETE": "complete_bash", "COMP_WORDS": "negmerge r", "COMP_CWORD": "1"}
-    done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, **asked}, check=False)
-    assert set(done.stdout.split()) == {"run", "rows", "report"}
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        ("negmerge r", {"run", "rows", "report"}),
+        ("negmerge merge base --me", {"--method", "--mean"}),
+        ("negmerge merge base --method con", {"consensus"}),
+        ("negmerge merge base --method ties --set d", {"density="}),
+        ("negmerge unlearn base --family imagenet-r", {"imagenet-resnet"}),
+        ("negmerge run a.yaml --set selection.s", {"selection.search=", "selection.step="}),
+        ("negmerge list text", {"text-sources", "text-families"}),
+        ("negmerge run conf", set()),  # what is not answered, bash completes as a file name
+    ],
+)
+def test_shell_completion(negmerge, monkeypatch, line, wanted):
+    place = str(len(line.split()) - 1)
+    for name, value in (("_NEGMERGE_COMPLETE", "complete_bash"), ("COMP_WORDS", line), ("COMP_CWORD", place)):
+        monkeypatch.setenv(name, value)
+    assert set(negmerge()[1].split()) == wanted
+
+
+def test_what_the_shell_completes_are_keys_of_a_config():
+    from negmerge.cli.completing import PARTS, TOP
+    from negmerge.experiment.config import Config
+
+    schema = Config.model_json_schema()
+    defined, found = schema["$defs"], {}
+    for key, field in schema["properties"].items():
+        named = [one["$ref"] for one in (field, *field.get("anyOf", ())) if "$ref" in one]
+        found[key] = [name for ref in named for name in defined[ref.rpartition("/")[2]].get("properties", ())]
+    assert set(TOP.split()) | set(PARTS) <= set(found)
+    assert [f"{part}.{key}" for part, keys in PARTS.items() for key in set(keys.split()) - set(found[part])] == []
 
 
 def test_list_shows_settings(negmerge):

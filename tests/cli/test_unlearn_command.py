@@ -108,7 +108,8 @@ def test_one_label_is_forgotten_without_yaml_and_a_second_request_goes_on(traine
     two = tmp_path / "two"
     code, out, err = call("unlearn", one, "--forget", few, "-o", two, *FAST)
     assert code == 0, err
-    assert "rows of earlier requests are left out" in err and f"what the run in {one} left ({shipped})" in err
+    assert f"rows of earlier requests are left out: those that {one / 'split.json'} lists" in err
+    assert f"what the run in {one} left ({shipped})" in err
     second = json.loads((two / "results.json").read_text())
     counts = second["task"]["rows"]
     assert counts["forget"] == 12 and counts["retain"] + counts["validation"] + counts["test"] == 108
@@ -154,6 +155,10 @@ def test_weights_of_our_own_family_and_rows_that_stay_like_unseen_ones(tmp_path,
         ({"forget": "rows.xml"}, "is no table that is read here; give .csv"),
         ({"model": "weights.safetensors"}, "holds weights alone; say what they are of: --family NAME, or FILE.py"),
         ({"model": "detector"}, "is made for detection"),
+        ({"model": "unet"}, "is a UNet2DModel of diffusers; diffusion models are not supported"),
+        ({"model": "unet", "forget": "no.csv"}, "UNet2DModel"),
+        ({"forget": "model"}, "is a folder; give the rows to forget as a table or a list of ids"),
+        ({"forget": "ids.txt"}, "rows of {folder}/keep.csv have no names; say which column has them"),
     ],
 )
 def test_what_is_refused_in_one_line(tmp_path, call, change, words):
@@ -163,6 +168,9 @@ def test_what_is_refused_in_one_line(tmp_path, call, change, words):
     write(tmp_path / "keep.csv", rows(60, seed=1))
     (tmp_path / "rows.xml").write_text("<rows/>")
     write_state_dict(tmp_path / "weights.safetensors", {"w": torch.zeros(1)})
+    (tmp_path / "ids.txt").write_text("a-1\n")
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "unet" / "config.json").write_text(json.dumps({"_class_name": "UNet2DModel"}))
     (tmp_path / "detector").mkdir()
     (tmp_path / "detector" / "config.json").write_text(
         json.dumps({"model_type": "detr", "architectures": ["DetrForObjectDetection"]})
@@ -171,7 +179,12 @@ def test_what_is_refused_in_one_line(tmp_path, call, change, words):
     code, _, err = call(
         "unlearn", tmp_path / given["model"], "--forget", tmp_path / given["forget"], *keep, "-o", tmp_path / "run"
     )
-    assert code == 2 and words in err and err.strip().count("\n") <= 3 and not (tmp_path / "run").exists()
+    assert (
+        code == 2
+        and words.replace("{folder}", str(tmp_path)) in err
+        and err.strip().count("\n") <= 3
+        and not (tmp_path / "run").exists()
+    )
 
 
 @pytest.mark.heavy(4)
@@ -202,6 +215,66 @@ def test_with_a_projection_the_projected_model_is_the_answer(trained, tmp_path, 
     batch = tokenizer([r["text"] for r in known if r["label"] == "food"], padding=True, return_tensors="pt")
     right = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.argmax(1) == 0
     assert 100 * right.float().mean().item() == pytest.approx(row["forget"], abs=1e-3)
+
+
+def test_texts_by_a_list_of_ids_and_columns_of_other_names(tmp_path, call):
+    own = small_transformer.Settings(width=16, vocabulary=256)
+    write_state_dict(tmp_path / "w.safetensors", small_transformer.build(own, 3).state_dict())
+    known = [{"number": f"q-{i}", "body": row["text"], "topic": row["label"]} for i, row in enumerate(rows(60))]
+    table = tmp_path / "all.jsonl"
+    table.write_text("\n".join(map(json.dumps, known)))
+    (tmp_path / "gone.txt").write_text("q-7\nq-11\nq-11\n")
+    given = ("unlearn", tmp_path / "w.safetensors", "--family", "small-transformer", "--forget", tmp_path / "gone.txt")
+    more = ("--set", "model.width=16", "--set", "model.vocabulary=256", "--dry-run", "--json")
+    given = (*given, "--retain", table, "-o", tmp_path / "run", *more)
+    code, _, err = call(*given)
+    assert code == 2 and "which column holds the text" in err
+    code, out, err = call(*given, "--set", "data.columns={text: body, label: topic, id: number}", "--set", "seeds=[1]")
+    assert code == 0, err
+    counts = json.loads(out)["rows"]
+    assert counts["forget"] == 2 and counts["retain"] + counts["validation"] + counts["test"] == 58
+    code, _, err = call(*given, "--set", "data.columns={text: body, label: topic, id: nubmer}")
+    assert code == 2 and "did you mean 'number'?" in err
+
+
+def test_a_second_list_of_photos_though_the_first_is_written_anew(tmp_path, call):
+    from PIL import Image
+
+    from negmerge.tasks.image_classification.families import small_cnn
+
+    draw = torch.Generator().manual_seed(0)
+    for name in ("circle", "line"):
+        for i in range(20):
+            place = tmp_path / "photos" / name / f"{name}-{i}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            pixels = torch.randint(0, 255, (8, 8, 3), generator=draw, dtype=torch.uint8)
+            Image.fromarray(pixels.numpy()).save(place)
+    state = small_cnn.build(small_cnn.Settings(width=4), 2, (3, 8, 8)).state_dict()
+    write_state_dict(tmp_path / "w.safetensors", state)
+    listed, photos = tmp_path / "gone", tmp_path / "photos"
+    small = ("--set", "model.width=4", "--set", "pool.grid={lr: [1e-3], epochs: [1]}", *FAST[:4])
+    listed.write_text("line-0.png\nline-1.png\n")
+    given = ("--family", "small-cnn", "--retain", photos)
+    code, _, err = call(
+        "unlearn", tmp_path / "w.safetensors", "--forget", listed, *given, "-o", tmp_path / "one", *small
+    )
+    assert code == 0 and "names 2 images" in err and "pool: 1 members, lr 0.001; epochs 1" in err, err
+    assert "running statistics stay as they are" in err
+    listed.write_text("line-2.png\nline-3.png\nline-4.png\n")
+    again = ("unlearn", tmp_path / "one", "--forget", listed, "-o", tmp_path / "two", "--dry-run", "--json")
+    for retain in ((), ("--retain", photos)):
+        code, out, err = call(*again, *retain)
+        assert code == 0 and f"left out: those that {tmp_path / 'one' / 'split.json'} lists" in err
+        counts = json.loads(out)["rows"]
+        assert counts["forget"] == 3 and sum(counts.values()) == 38
+    assert "leave --family out" in call(*again, *given)[2]
+    code, _, err = call(*again, "--forget", photos / "line" / "line-9.png")
+    assert code == 2 and "is an image; write its name into a .txt file" in err
+    (photos / "line" / "mine").mkdir()
+    code, _, err = call(*again, "--forget", photos / "line" / "mine")
+    assert code == 2 and f"is no class of {photos} (these are circle, line); name single files" in err
+    code, _, err = call(*again, "--forget", tmp_path / "no.txt")
+    assert code == 2 and "no.txt: No such file or directory; give a list" in err
 
 
 @pytest.mark.heavy(4)

@@ -56,6 +56,7 @@ def finished(tmp_path_factory):
 
 def test_the_numbers_of_a_class_forgetting(finished):
     _, results = finished
+    assert results._repr_html_().startswith("<table><caption>tiny: forget class 3")
     base, consensus, reference = results["base"], results["methods"]["consensus"], results["reference"]
     assert base["forget"] > 85 and base["test"] > 90
     assert reference["forget"] == 0.0 and reference["test"] > 90

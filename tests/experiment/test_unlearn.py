@@ -1,17 +1,19 @@
 """`unlearn`: a module of one's own, in memory."""
 
 import copy
+import json
 
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from negmerge import unlearn
 from negmerge.checkpoints import read_state_dict
 from negmerge.errors import InputError
 from negmerge.experiment.exporting.export import export
 from negmerge.experiment.record import verify_run
+from negmerge.tasks.user.task import UserRows
 
 POOL = {"train": {"batch_size": 16}, "grid": {"lr": [3e-3, 1e-2], "epochs": [4, 8]}}
 
@@ -145,8 +147,12 @@ def test_what_is_returned(trained, tmp_path):
     model, forget, retain = trained
     seen = []
     done = unlearn(model, forget, retain, pool=POOL, report=tmp_path / "page", on_event=seen.append)
-    assert {file.name for file in (tmp_path / "page").iterdir()} == {"results.json", "record.json", "report.html"}
-    assert "rows" in (tmp_path / "page" / "report.html").read_text()
+    names = {"results.json", "record.json", "split.json", "report.html"}
+    assert {file.name for file in (tmp_path / "page").iterdir()} == names
+    listed = json.loads((tmp_path / "page" / "split.json").read_text())["forgotten"]
+    assert [row["id"] for row in listed] == [str(i) for i in range(len(forget))]
+    assert len({row["hash"] for row in listed}) == len(forget)
+    assert listed[-1]["hash"] in (tmp_path / "page" / "report.html").read_text()
     saved = read_state_dict(done.save(tmp_path / "new" / "model.safetensors"))
     assert all(torch.equal(saved[name], value) for name, value in done.model.state_dict().items())
     assert len(repr(done)) < 100 and f"α = {done.alpha:g}" in repr(done) and "4 members" in repr(done)
@@ -154,6 +160,19 @@ def test_what_is_returned(trained, tmp_path):
     assert done.results["task"]["noun"] == "row" and {"stage-started", "trained", "evaluated"} <= {
         event["event"] for event in seen
     }
+
+
+def test_a_row_is_named_by_its_index_in_the_whole_data_set_and_hashed_unless_it_changes():
+    class Noisy(TensorDataset):
+        def __getitem__(self, index):
+            return torch.randn(3)
+
+    x = torch.arange(12.0).view(6, 2)
+    data = TensorDataset(x)
+    rows = UserRows((Subset(Subset(data, [5, 4, 3]), [2, 0]), Noisy(x)), "")
+    assert len(rows) == 8 and rows.ids[:3] == ["3", "5", "0"]
+    assert rows.row_hash(0) == UserRows((data,), "").row_hash(3) != rows.row_hash(1)
+    assert rows.row_hash(2) is None
 
 
 def test_nothing_left_to_forget_is_a_warning(trained):

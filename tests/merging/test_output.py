@@ -11,6 +11,7 @@ from negmerge.checkpoints import open_checkpoint
 from negmerge.cli import main
 from negmerge.errors import InputError, NegmergeError
 from negmerge.merging.engine import merge_checkpoints
+from negmerge.merging.inspecting import inspect_checkpoints
 from negmerge.merging.output.folder import recover_folder
 from negmerge.merging.output.verifying import verify_model
 
@@ -327,3 +328,12 @@ def kill_at_rename(at, output):
     pathlib.Path.rename = dying
     if at == 2:
         shutil.rmtree = dying_later
+
+
+def test_reports_are_tables_in_notebooks(pool, tmp_path):
+    out = tmp_path / "<o>.safetensors"
+    done, found = merge_checkpoints(pool[0], pool[1], out, alpha=0.5), inspect_checkpoints(pool[0], pool[1])
+    shown = done._repr_html_()
+    assert "<o>" not in shown and f"&lt;o&gt;.safetensors: consensus of {len(pool[1])} member(s), α = 0.5" in shown
+    assert f"<tr><td>kept</td><td>{done.common_kept:,} of {done.common_elements:,} elements" in shown
+    assert f"<td>consensus</td><td>{100 * found.consensus:.2f} %" in found._repr_html_()

@@ -45,7 +45,12 @@ def test_a_folder_has_a_train_and_a_test_table_and_several_files_are_one_behind_
     write(tmp_path / "train-0.csv", ROWS[:9])
     write(tmp_path / "train-1.csv", ROWS[9:18])
     write(tmp_path / "test.csv", ROWS[18:])
+    for name in (".train-old.csv", "readme.md", "validation.csv"):
+        (tmp_path / name).write_text("text,label\n")
+    (tmp_path / "test.csv").rename(tmp_path / "Test.csv")
     found = load_source("csv", {"path": tmp_path})
+    assert found.notes == (f"{tmp_path}: 2 files are not read: readme.md, validation.csv",)
+    (tmp_path / "Test.csv").rename(tmp_path / "test.csv")
     assert found.train.texts == tuple(row["text"] for row in ROWS[:18]) and len(found.test) == 12
     files = [tmp_path / "train-1.csv", tmp_path / "train-0.csv"]
     turned = load_source("csv", {"path": files, "test": tmp_path / "test.csv", "most": 10})

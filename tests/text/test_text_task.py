@@ -121,6 +121,9 @@ def test_labels_are_counted_as_the_models_outputs_are(data, tmp_path):
         ({"architectures": ["BertModel"]}, "is a BertModel, which has no head that classifies texts.*labels: new"),
         ({"architectures": ["LlamaForCausalLM"]}, "made for a causal language model.*write task: causal-lm"),
         ({"id2label": {"0": "score"}}, "has one output, a regression"),
+        ({"architectures": ["SamModel"]}, "is made for segmentation"),
+        ({"architectures": ["Wav2Vec2ForSequenceClassification"]}, "is made for audio classification"),
+        ({"architectures": ["CLIPModel"], "model_type": "clip"}, "in a config, model: {family: clip} classifies by it"),
     ],
 )
 def test_other_kinds_of_models_are_refused_by_name(data, tmp_path, config, words):

@@ -29,15 +29,9 @@ def inspect(
     if as_json:
         print_json(facts)
         return
-    print(f"{len(found.members)} member(s), {facts['elements']:,} merged elements")
-    print(f"  consensus  {100 * found.consensus:.2f} %  (independent signs would give {100 * found.chance:.2f} %)")
-    print(f"  zeros      {100 * found.zero_share:.2f} % of all differences")
-    effect = found.effect
-    print(f"  effect     α = 1 would change {100 * effect.changed_share:.2f} %, ‖τ‖/‖θ₀‖ = {effect.relative_step:.2g}")
-    for path, row in zip(found.members, found.cosine, strict=True):
-        print(f"  cosine     {' '.join(f'{value:6.3f}' for value in row)}   {path}")
-    for path, cosine, size in zip(found.members, found.to_base, found.relative_size, strict=True):
-        print(f"  to base    cos(θᵢ, θ₀) = {cosine:.3f}, ‖τᵢ‖/‖θ₀‖ = {size:.2g}   {path}")
+    print(found.title)
+    for word, text in found.summary():
+        print(f"  {word:<10} {text}")
     width = max(len(tensor["name"]) for tensor in facts["tensors"][:ROWS])
     for tensor in facts["tensors"][:ROWS]:
         print(f"  {tensor['name']:<{width}}  {tensor['elements']:>12,}  {100 * tensor['consensus']:6.2f} %")

@@ -1,16 +1,15 @@
 """`negmerge merge`: checkpoints in, one checkpoint out."""
 
-from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from negmerge.cli.completing import merge_settings, registered
 from negmerge.cli.printing import print_json
 
 if TYPE_CHECKING:
-    from negmerge.merging.agreement import Effect
     from negmerge.merging.output.reports import MergeReport
     from negmerge.projection import Projection
 
@@ -43,6 +42,7 @@ threshold_option = typer.Option(parser=_value, metavar="SHARE", help="Of the mem
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
+METHODS = registered("methods", package="negmerge.merging.methods")
 RECIPES = (".yaml", ".yml")
 BESIDE_A_RECIPE = ("base", "output", "device", "workers", "no_hash", "overwrite", "as_json")
 
@@ -55,7 +55,9 @@ def merge(
         typer.Option("-o", "--output", help="OUT: one file if it ends in .safetensors, a folder if it has no ending."),
     ],
     members: Members = None,
-    method: Annotated[str, typer.Option(help="A merge method of `negmerge list methods`.")] = "consensus",
+    method: Annotated[
+        str, typer.Option(help="A merge method of `negmerge list methods`.", autocompletion=METHODS)
+    ] = "consensus",
     threshold: Annotated[float | None, threshold_option] = None,
     mean: Annotated[str | None, typer.Option(help="Average over all members, or the agreeing.  [all]")] = None,
     zeros: Annotated[str | None, typer.Option(help="A zero may veto or abstain.  [veto]")] = None,
@@ -74,7 +76,12 @@ def merge(
     ] = "keep",
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="A setting; KEY[REGEX]=VALUE for some tensors; repeatable."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="A setting; KEY[REGEX]=VALUE for some tensors; repeatable.",
+            autocompletion=merge_settings,
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(parser=_value, metavar="NUMBER", help="Of the methods that draw at random.")] = 0,
     device: Annotated[str, typer.Option(help="Where the arithmetic runs: cpu, cuda, cuda:1, mps.")] = "cpu",
@@ -147,10 +154,7 @@ def merge(
     if as_json:
         print_json(report.as_json())
         return
-    print(
-        f"{output}: {method} of {len(report.as_json()['members'])} member(s), α = {alpha:g}{', added' if add else ''}"
-    )
-    _print_merge(report, as_adapter)
+    _print_merge(report)
 
 
 def _projection(stack: ExitStack, moments: Path | None, strength: float | None) -> "Projection | None":
@@ -169,61 +173,18 @@ def _projection(stack: ExitStack, moments: Path | None, strength: float | None) 
     return Projection(stack.enter_context(Moments(moments)), STRENGTH if strength is None else strength)
 
 
-def _print_merge(report: "MergeReport", rank: int | None) -> None:
-    """Print what a merge of one term kept, changed and left out, and its warnings."""
-    from negmerge.errors import shortened
-
-    facts = report.as_json()
-    print(
-        f"  kept       {report.common_kept:,} of {report.common_elements:,} elements ({100 * report.consensus:.2f} %)"
-    )
-    partial = report.merged_elements - report.common_elements
-    if partial:
-        print(f"  partly     {partial:,} elements of tensors that only some members change, not counted above")
-    print(f"  untouched  {report.elements - report.merged_elements:,} elements passed through from the base")
-    if report.effect is not None:
-        _print_effect(report.effect)
-    if report.projection is not None:
-        _print_projection(report.projection)
-    if rank is not None:
-        error = 100 * facts["adapter_error"]
-        print(f"  adapter    rank {rank}, which leaves out {error:.2f} % of the change (Frobenius norm)")
-        if whole := facts["adapter_whole"]:
-            print(f"  whole      {shortened(whole)}")
-        if lost := facts["adapter_left_out"]:
-            print(f"  left out   {100 * facts['adapter_left_out_share']:.2f} % of ‖τ‖²: {shortened(lost)}")
-    if report.left_behind:
-        print(f"  left behind  {shortened(report.left_behind)}")
-    print(f"  took       {report.seconds:.2f} s, {facts['peak_rss'] / 2**20:.0f} MiB")
-    _print_warnings(report)
-
-
-def _print_effect(effect: "Effect") -> None:
-    """Print what a merge changed in OUT, and what the cast to the dtype of OUT took from it."""
-    cast = f"; relative error of the cast {effect.rounding:.2g}" if effect.rounding else ""
-    print(f"  changed    {effect.changed:,} elements in OUT ({100 * effect.changed_share:.2f} %){cast}")
-    print(f"  step       ‖α·τ‖/‖θ₀‖ = {effect.relative_step:.2g}")
-
-
-def _print_projection(done: Mapping[str, Any]) -> None:
-    """Print what a projection did to retain and forget outputs, in the mean over layers."""
-    from statistics import geometric_mean
-
-    from negmerge.errors import shortened
-
-    retain = done["rows"]["retain"]
-    print(f"  projected  λ = {done['strength']:g}, on {retain['rows']:,} rows: {retain['about']}")
-    for part in ("forget", "retain"):
-        kept = [one[f"{part}_after"] / one[f"{part}_before"] for one in done["layers"] if one[f"{part}_before"]]
-        if kept and min(kept) > 0:
-            print(f"    what layers do to {part} inputs: {100 * geometric_mean(kept):.1f} % of before (geometric mean)")
-    if done["without"]:
-        print(f"  left out   {shortened(done['without'])}: their inputs cannot be seen")
+def _print_merge(report: "MergeReport") -> None:
+    """Print what a merge was made of, what it kept, changed and left out, and its warnings."""
+    print(report.title)
+    for word, text in report.summary():
+        print(f"  {word:<10} {text}")
+    for warning in report.warnings:
+        print(f"warning: {warning}")
 
 
 def _merge_recipe(context: typer.Context, recipe: Path, output: Path, as_json: bool, how: dict[str, Any]) -> None:
     """Merge by a recipe, and print what each of its terms kept. Raises InputError for options that belong into it."""
-    from negmerge.errors import InputError, shortened
+    from negmerge.errors import InputError
     from negmerge.projection.recipe import merge_recipe
 
     given = [
@@ -239,27 +200,7 @@ def _merge_recipe(context: typer.Context, recipe: Path, output: Path, as_json: b
         terms = [term.as_json() for term in report.terms]
         print_json({**report.as_json(), "terms": terms})
         return
-    print(f"{output}: base and {len(report.terms)} term(s)")
-    for term in report.terms:
-        share = 100 * term.kept / max(1, term.elements)
-        print(
-            f"  {'+' if term.add else '−'} {term.alpha:g} · {term.method} of {term.members} member(s), "
-            f"kept {term.kept:,} of {term.elements:,} elements ({share:.2f} %)"
-        )
-        if term.projection is not None:
-            _print_projection(term.projection)
-    print(f"  untouched  {report.elements - report.merged_elements:,} elements passed through from the base")
-    if report.left_behind:
-        print(f"  left behind  {shortened(report.left_behind)}")
-    if report.effect is not None:
-        _print_effect(report.effect)
-    print(f"  took       {report.seconds:.2f} s, {report.as_json()['peak_rss'] / 2**20:.0f} MiB")
-    _print_warnings(report)
-
-
-def _print_warnings(report: "MergeReport") -> None:
-    for warning in report.warnings:
-        print(f"warning: {warning}")
+    _print_merge(report)
 
 
 def read_settings(pairs: list[str] | None, **named: Any) -> tuple[dict[str, Any], list[str]]:

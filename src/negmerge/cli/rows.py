@@ -5,13 +5,17 @@ from typing import Annotated
 
 import typer
 
+from negmerge.cli.completing import config_keys
 from negmerge.cli.printing import print_json
 
 
 def rows(
     config: Annotated[Path, typer.Argument(help="A YAML config, as for negmerge run.")],
     changes: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the config; repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Change a key of the config; repeatable.", autocompletion=config_keys
+        ),
     ] = None,
     most: Annotated[int, typer.Option("--most", min=0, help="Print at most so many forgotten rows; 0 for all.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, with every forgotten row.")] = False,

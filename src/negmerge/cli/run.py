@@ -7,23 +7,31 @@ from typing import Annotated, Any
 
 import typer
 
+from negmerge.cli.completing import config_keys
 from negmerge.cli.printing import print_json
 from negmerge.errors import InputError, InterruptedRunError
+
+Fresh = Annotated[bool, typer.Option("--fresh", help="Remove what is there of an earlier run first.")]
+Purge = Annotated[
+    bool, typer.Option("--purge", help="At the end remove what knows the forget set: members, vectors, images.")
+]
+PurgeBase = Annotated[bool, typer.Option("--purge-base", help="As --purge, and the base too.")]
 
 
 def run(
     config: Annotated[Path, typer.Argument(help="A YAML config; configs/ has examples.")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="The run directory.  [runs/NAME]")] = None,
     changes: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the config; repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Change a key of the config; repeatable.", autocompletion=config_keys
+        ),
     ] = None,
     executor: Annotated[str, typer.Option(help="Where members are trained: local.")] = "local",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Open everything, print the plan, and stop.")] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Remove what is there of an earlier run first.")] = False,
-    purge: Annotated[
-        bool, typer.Option("--purge", help="At the end remove what knows the forget set: members, vectors, images.")
-    ] = False,
-    purge_base: Annotated[bool, typer.Option("--purge-base", help="As --purge, and the base too.")] = False,
+    fresh: Fresh = False,
+    purge: Purge = False,
+    purge_base: PurgeBase = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Run an experiment: split, base, pool, merge, choose α, evaluate, report. The same command again resumes.

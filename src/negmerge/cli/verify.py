@@ -19,6 +19,8 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Recompute every hash that the record of a run or of a model names; tell what was changed, is missing or added."""
+    from negmerge.errors import InputError
+    from negmerge.experiment.rundir import RunDir
     from negmerge.record.statement import kind_of, read_statement
     from negmerge.record.verifying import has_record, verify_folder
 
@@ -27,6 +29,8 @@ def verify(
         is_run = kind_of(read_statement(path)) == "run"
         verified = verify_folder(path)
         count, sha256, signed = verified.count, verified.sha256, verified.signed
+    elif RunDir(path).is_run:
+        raise InputError(f"{path} has no record.json: its run is not finished; go on with it first")
     else:
         from negmerge.merging.output.verifying import verify_model
 

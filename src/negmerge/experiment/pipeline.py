@@ -20,7 +20,16 @@ from negmerge.experiment.results import collect
 from negmerge.experiment.rundir import OnEvent, RunDir, read_json, seed_place, write_json
 from negmerge.experiment.stages import SeedRun
 
-__all__ = ["run", "verify_run"]
+__all__ = ["Results", "run", "verify_run"]
+
+
+class Results(dict[str, Any]):
+    """What stands in `results.json`; notebooks show it as its table, with the warnings below it."""
+
+    def _repr_html_(self) -> str:
+        from negmerge.report import html_table
+
+        return html_table(self)
 
 
 def run(
@@ -32,7 +41,7 @@ def run(
     purge: bool = False,
     purge_base: bool = False,
     command: str = "",
-) -> dict[str, Any]:
+) -> Results:
     """Run an experiment in `directory` (runs/NAME unless given) and return its results, as in `results.json`.
 
     The same call again goes on where an interrupted one stopped and gives the same numbers; a finished run is read
@@ -69,7 +78,7 @@ def run(
         write_report(place.path)
         place.emit("finished", results=str(place.path / "results.json"))
         add_byproducts(place.path)
-        return results
+        return Results(results)
 
 
 def run_stages(

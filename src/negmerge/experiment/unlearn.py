@@ -25,7 +25,7 @@ from negmerge.experiment.projection_config import ProjectionConfig
 from negmerge.experiment.rundir import RunDir
 from negmerge.experiment.unlearned import Unlearned, gather, write_page
 from negmerge.projection.collecting import survey
-from negmerge.requests.split_files import PARTS
+from negmerge.requests.split_files import PARTS, save_split
 from negmerge.requests.splits import Split
 from negmerge.selection import OBJECTIVES
 from negmerge.tasks.compute import Compute
@@ -124,7 +124,8 @@ def unlearn(
     The members are trained one after the other in this process. With `directory` the run is kept there, with its
     results and report, and the same call again takes over what is done; a call with other inputs is refused. What
     cannot be hashed (a closure, rows that are drawn at random) is named by `key`. `report` is a folder that gets
-    the report of the run.
+    the report of the run. Both get `split.json`, in which every forgotten row stands by its index in `forget` (of a
+    `Subset`: in what it is a subset of) and its hash.
 
     Raises InputError, before anything is trained, for wrong settings, an empty `forget`, neither `retain` nor
     `evaluate`, an objective that lacks its data set or reference, a model that cannot be trained, outputs or labels
@@ -199,6 +200,7 @@ def unlearn(
     with ExitStack() as stack:
         folder = Path(directory) if directory else Path(stack.enter_context(tempfile.TemporaryDirectory()))
         place = RunDir(folder, on_event)
+        kept = directory is not None or report is not None
 
         def prepared() -> Material:
             for name, module in (("base", model), ("reference", reference)):
@@ -206,11 +208,11 @@ def unlearn(
                 if module is not None and not target.exists():
                     target.parent.mkdir(parents=True, exist_ok=True)
                     write_state_dict(target, task.trained(module))
-            return _material(task, rule.objective, inputs)
+            return _material(task, rule.objective, inputs, folder if kept else None)
 
         with place.lock():
             results = run_stages(place, config, prepared, "negmerge.unlearn")
-            if directory is not None or report is not None:
+            if kept:
                 write_page(folder, None if report is None else Path(report))
             return gather(task, folder, results, shipped_row(config.resolved(), results))
 
@@ -296,7 +298,8 @@ def _check_method(task: UserTask, method: str, given: Mapping[str, Any]) -> None
     check_task(method, task)
 
 
-def _material(task: UserTask, objective: str, inputs: Mapping[str, str]) -> Material:
+def _material(task: UserTask, objective: str, inputs: Mapping[str, str], kept_in: Path | None) -> Material:
+    """Return what the stages work on; the split is written where the run is kept."""
     parts = {**{name: torch.empty(0, dtype=torch.int64) for name in PARTS}, **task.parts()}
     # Rows that should only become like unseen ones are chosen rows; otherwise they are to be forgotten as a whole.
     kind = "source" if objective == "retain-floor" else "rows"
@@ -309,6 +312,8 @@ def _material(task: UserTask, objective: str, inputs: Mapping[str, str]) -> Mate
         test=parts["test"],
         test_forget=parts["test_forget"],
     )
+    if kept_in is not None:
+        save_split(kept_in / "split.json", split, task.rows())
     about = About(f"forget {len(parts['forget']):,} rows", "your own data", type(task.model).__name__, {})
     entries = tuple({"path": name, "bytes": 0, "hash": value} for name, value in inputs.items())
     return Material(task, split, parts, about, str(task.device), Compute(), 0, entries)

@@ -15,7 +15,7 @@ from negmerge.selection import Point, Selection
 from negmerge.tasks.user.task import UserTask
 
 DRAWN_BY = ("jinja2", "matplotlib")
-PAGE = ("results.json", "record.json", "report.html")
+PAGE = ("results.json", "record.json", "split.json", "report.html")
 
 
 @dataclass(frozen=True)

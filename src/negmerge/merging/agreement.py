@@ -130,6 +130,14 @@ class Effect:
         """‖α·τ‖ / ‖θ₀‖ over the merged tensors; 0 where the base is 0."""
         return math.sqrt(self.step_squared / self.base_squared) if self.base_squared else 0.0
 
+    def summary(self) -> list[tuple[str, str]]:
+        """Return how much changed in OUT, and how large the step is, each with a word for it."""
+        cast = f"; relative error of the cast {self.rounding:.2g}" if self.rounding else ""
+        return [
+            ("changed", f"{self.changed:,} elements in OUT ({100 * self.changed_share:.2f} %){cast}"),
+            ("step", f"‖α·τ‖/‖θ₀‖ = {self.relative_step:.2g}"),
+        ]
+
     def as_json(self) -> dict[str, Any]:
         """Return the effect as `negmerge merge --json` prints it."""
         return {

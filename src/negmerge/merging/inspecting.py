@@ -18,6 +18,7 @@ from negmerge.merging.resolution import effect_warnings
 from negmerge.merging.tally import Tally, TensorCount
 from negmerge.merging.term import Term
 from negmerge.merging.warnings import chance_level, term_warnings
+from negmerge.notebook import html_of
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,35 @@ class Inspection:
     tensors: tuple[TensorCount, ...]
     dtypes: tuple[str, ...]
     partial: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """How many members and elements were looked at."""
+        return f"{len(self.members)} member(s), {sum(tensor.elements for tensor in self.tensors):,} merged elements"
+
+    def summary(self) -> list[tuple[str, str]]:
+        """Return how far the members agree, each number with a word for what it is."""
+        effect = self.effect
+        return [
+            ("consensus", f"{100 * self.consensus:.2f} %  (independent signs would give {100 * self.chance:.2f} %)"),
+            ("zeros", f"{100 * self.zero_share:.2f} % of all differences"),
+            (
+                "effect",
+                f"α = 1 would change {100 * effect.changed_share:.2f} %, ‖τ‖/‖θ₀‖ = {effect.relative_step:.2g}",
+            ),
+            *(
+                ("cosine", f"{' '.join(f'{value:6.3f}' for value in row)}   {path}")
+                for path, row in zip(self.members, self.cosine, strict=True)
+            ),
+            *(
+                ("to base", f"cos(θᵢ, θ₀) = {cosine:.3f}, ‖τᵢ‖/‖θ₀‖ = {size:.2g}   {path}")
+                for path, cosine, size in zip(self.members, self.to_base, self.relative_size, strict=True)
+            ),
+        ]
+
+    def _repr_html_(self) -> str:
+        """Return title, summary and warnings as notebooks show them."""
+        return html_of(self.title, self.summary(), self.warnings)
 
     def as_json(self) -> dict[str, Any]:
         """Return the statistics as `negmerge inspect --json` prints them."""

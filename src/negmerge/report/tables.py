@@ -1,9 +1,9 @@
 """The result table: for the terminal, for the docs, and for the page."""
 
-import html
 from dataclasses import dataclass, field
 from statistics import stdev
 
+from negmerge.notebook import html_of
 from negmerge.report import numbers, projected
 from negmerge.report.comparison import compare, erases, gap_to, is_retrain, main_method
 from negmerge.report.inputs import Json, check_results, rows_of
@@ -56,16 +56,9 @@ def summary_table(results: Json) -> list[list[str]]:
 def html_table(results: Json) -> str:
     """Return the rows of `summary_table`, and the warnings, in HTML, as notebooks show them."""
     head, *rows = summary_table(results)
-    cells = ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows]
-    lines = [f"<tr>{''.join(f'<th>{html.escape(name)}</th>' for name in head)}</tr>"]
-    lines += [f"<tr>{row}</tr>" for row in cells]
-    title = html.escape(f"{results['name']}: {results['task'].get('text') or ''}".rstrip(": "))
-    warned = "".join(
-        f"<li>{html.escape(one['name'])} ({html.escape(one['method'])}): {html.escape(one['text'])}</li>"
-        for one in results.get("warnings") or []
-    )
-    below = f"<ul>{warned}</ul>" if warned else ""
-    return f"<table><caption>{title}</caption>{''.join(lines)}</table>{below}"
+    title = f"{results['name']}: {results['task'].get('text') or ''}".rstrip(": ")
+    warned = [f"{one['name']} ({one['method']}): {one['text']}" for one in results.get("warnings") or []]
+    return html_of(title, rows, warned, head)
 
 
 def markdown_table(results: Json, *, minutes: bool = False) -> str:

@@ -1,5 +1,6 @@
 """Rows as people name them: by the path of a file or an id, a line each, or by what stands in a column."""
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch import Tensor
 from negmerge.errors import InputError, listing, nearest, shortened
 from negmerge.requests.rows import Rows, columns_of, ids_of
 
+SPLIT_FILE = "split.json"  # of a run
 AMBIGUOUS = "{line}: names several rows ({names}); write more of the path"
 
 
@@ -58,9 +60,32 @@ def rows_where(conditions: Mapping[str, Sequence[Any]], train: Rows) -> Tensor:
 
 
 def rows_named(path: Path, ids: Sequence[str]) -> list[int]:
-    """Return the rows, of a table with these ids, that a list names, sorted; lines that name none are passed over."""
+    """Return the rows, of a table with these ids, that a list names, sorted; lines that name none are passed over.
+
+    The list may be the `split.json` of a run: it names what that run forgot, each row by its whole id.
+    """
+    listed = listed_rows(path)
+    if listed is not None:
+        gone = {row.get("id") for row in listed}
+        return [row for row, name in enumerate(ids) if name in gone]
     index = _Index(ids)
     return sorted({row for line in _lines(path) for row in index.find(line)})
+
+
+def listed_rows(path: Path) -> list[dict[str, Any]] | None:
+    """Return what the `split.json` of a run lists of every forgotten row; None for a file that is none.
+
+    Raises InputError for a `split.json` without the list: of an earlier version, or a split that a user wrote.
+    """
+    if path.name != SPLIT_FILE:
+        return None
+    try:
+        found = json.loads(path.read_text())["forgotten"]
+    except (OSError, ValueError, KeyError, TypeError):
+        found = None
+    if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
+        raise InputError(f"{path} does not list the forgotten rows; repeat the run that wrote it, with this version")
+    return found
 
 
 class _Index:

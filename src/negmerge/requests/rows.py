@@ -68,8 +68,8 @@ class Described(Protocol):
 class Hashed(Protocol):
     """Rows whose content has a hash, each by itself."""
 
-    def row_hash(self, row: int) -> str:
-        """Return the hash of one row's content, with the name of its algorithm: `sha256:…`."""
+    def row_hash(self, row: int) -> str | None:
+        """Return the hash of one row's content, with the name of its algorithm: `sha256:…`; None where it has none."""
         ...
 
 
@@ -85,6 +85,9 @@ def columns_of(rows: Rows) -> Mapping[str, Sequence[Any]]:
 
 
 def describe_row(rows: Rows, row: int, ids: Sequence[str]) -> dict[str, Any]:
-    """Return what is written down of a row: its number, its id, its group, and the hash of its content."""
-    found: dict[str, Any] = {"row": row, "id": ids[row], "group": rows.groups[int(rows.group_of[row])]}
-    return {**found, "hash": rows.row_hash(row)} if isinstance(rows, Hashed) else found
+    """Return what is written down of a row: its number and id, and where there are any its group and content's hash."""
+    found: dict[str, Any] = {"row": row, "id": ids[row]}
+    if rows.groups:
+        found["group"] = rows.groups[int(rows.group_of[row])]
+    content = rows.row_hash(row) if isinstance(rows, Hashed) else None
+    return found if content is None else {**found, "hash": content}

@@ -23,6 +23,8 @@ OTHER_KINDS = {
     "ForInstanceSegmentation": "segmentation",
     "ForUniversalSegmentation": "segmentation",
     "ForImageSegmentation": "segmentation",
+    "SamModel": "segmentation",
+    "Sam2Model": "segmentation",
     "ForDepthEstimation": "depth estimation",
     "ForTokenClassification": "token classification",
     "ForQuestionAnswering": "question answering",
@@ -67,6 +69,11 @@ class TransformersModel:
             raw = None
         if not isinstance(raw, dict):
             raise InputError(f"{self.path}: config.json is not a JSON object; save the model again")
+        if "_class_name" in raw and "model_type" not in raw:
+            raise InputError(
+                f"{self.path} is a {raw['_class_name']} of diffusers; diffusion models are not supported, only "
+                "classifiers are"
+            )
         return raw
 
     @property
@@ -86,14 +93,18 @@ class TransformersModel:
         if new_head:
             return
         other = next((word for ending, word in OTHER_KINDS.items() if name.endswith(ending)), None)
+        if other is None and name.endswith(CLASSIFIERS["text"]) and _hears(name):
+            other = "audio classification"
         if other is not None:
             advice = "write task: causal-lm" if "language" in other else "give a classifier"
             raise InputError(f"{self.path} is made for {other} ({name}), which is no classifier; {advice}")
         if name and not name.endswith(CLASSIFIERS[kind]):
-            raise InputError(
-                f"{self.path} is a {name}, which has no head that classifies {kind}s; give a classifier, or write "
-                "labels: new and train the head"
-            )
+            advice = "in a config, labels: new trains one"
+            if raw.get("model_type") == "clip":
+                advice = "in a config, model: {family: clip} classifies by it"
+            elif name.endswith((*CLASSIFIERS["text"], *CLASSIFIERS["image"])):
+                advice = "give rows of its own kind"
+            raise InputError(f"{self.path} is a {name}, which has no head that classifies {kind}s; {advice}")
         if raw.get("problem_type") == "regression" or len(self.own_labels) == 1:
             raise InputError(f"{self.path} has one output, a regression; only classification is supported")
 
@@ -203,6 +214,13 @@ class TransformersModel:
         except Exception as error:  # transformers raises its own, safetensors' and builtin errors
             raise InputError(f"{self.path}: transformers cannot load it ({reason(error)})") from None
         return {name: value.detach().contiguous() for name, value in state.items()}, sorted(infos[0]["missing_keys"])
+
+
+def _hears(architecture: str) -> bool:
+    """Whether an architecture that is called a classifier of sequences takes sounds, and no texts."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES as SOUNDS
+
+    return architecture in SOUNDS.values()
 
 
 def reason(error: Exception) -> str:

@@ -5,10 +5,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import geometric_mean
 from typing import Any
 
 from negmerge.checkpoints.base import elements
 from negmerge.checkpoints.dtypes import DType
+from negmerge.errors import shortened
 from negmerge.execution.memory import peak_rss
 from negmerge.merging.agreement import Effect
 from negmerge.merging.output.beside import Beside
@@ -17,6 +19,7 @@ from negmerge.merging.plan import Plan
 from negmerge.merging.resolution import effect_warnings
 from negmerge.merging.tally import Merged, TensorCount
 from negmerge.merging.warnings import term_warnings
+from negmerge.notebook import html_of
 
 OnEvent = Callable[[dict[str, Any]], None]
 
@@ -32,6 +35,15 @@ class TermReport:
     elements: int
     kept: int
     projection: Mapping[str, Any] | None = None
+
+    @property
+    def text(self) -> str:
+        """The term as a summand, and what it kept."""
+        share = 100 * self.kept / max(1, self.elements)
+        return (
+            f"{'+' if self.add else '−'} {self.alpha:g} · {self.method} of {self.members} member(s), "
+            f"kept {self.kept:,} of {self.elements:,} elements ({share:.2f} %)"
+        )
 
     def as_json(self) -> dict[str, Any]:
         """Return the term as `negmerge merge --json` prints it."""
@@ -75,6 +87,42 @@ class MergeReport:
         """The share that was kept of the elements that all members can change; 0 where there are none."""
         return self.common_kept / self.common_elements if self.common_elements else 0.0
 
+    @property
+    def title(self) -> str:
+        """OUT and what it was made of, in a line."""
+        if len(self.terms) > 1:
+            return f"{self.output}: base and {len(self.terms)} term(s)"
+        added = ", added" if self.terms and self.terms[0].add else ""
+        return f"{self.output}: {self.method} of {len(self.members)} member(s), α = {self.alpha:g}{added}"
+
+    def summary(self) -> list[tuple[str, str]]:
+        """Return what was kept, changed and left out, each with a word for what it is."""
+        share = f"{self.common_kept:,} of {self.common_elements:,} elements ({100 * self.consensus:.2f} %)"
+        partial = self.merged_elements - self.common_elements
+        partly = f"{partial:,} elements of tensors that only some members change, not counted above"
+        found = [] if len(self.terms) > 1 else [("kept", share)]
+        for term in self.terms if len(self.terms) > 1 else ():
+            found += [("term", term.text), *(_projected(term.projection) if term.projection is not None else ())]
+        if partial and len(self.terms) == 1:
+            found.append(("partly", partly))
+        found.append(("untouched", f"{self.elements - self.merged_elements:,} elements passed through from the base"))
+        if self.effect is not None:
+            found += self.effect.summary()
+        if self.projection is not None:
+            found += _projected(self.projection)
+        found += self._of_the_output()
+        if self.left_behind:
+            found.append(("left behind", shortened(self.left_behind)))
+        return [*found, ("took", f"{self.seconds:.2f} s, {peak_rss() / 2**20:.0f} MiB")]
+
+    def _of_the_output(self) -> list[tuple[str, str]]:
+        """Return what only some forms of OUT have to say."""
+        return []
+
+    def _repr_html_(self) -> str:
+        """Return title, summary and warnings as notebooks show them."""
+        return html_of(self.title, self.summary(), self.warnings)
+
     def as_json(self) -> dict[str, Any]:
         """Return the report as `negmerge merge --json` prints it."""
         return {
@@ -110,6 +158,15 @@ class AdapterReport(MergeReport):
     whole: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     left_out_share: float = 0.0
+
+    def _of_the_output(self) -> list[tuple[str, str]]:
+        lost = 100 * self.error
+        found = [("adapter", f"rank {self.rank}, which leaves out {lost:.2f} % of the change (Frobenius norm)")]
+        if self.whole:
+            found.append(("whole", shortened(self.whole)))
+        if self.left_out:
+            found.append(("left out", f"{100 * self.left_out_share:.2f} % of ‖τ‖²: {shortened(self.left_out)}"))
+        return found
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as `negmerge merge --json` prints it."""
@@ -197,6 +254,20 @@ def merge_report(
             for term, found in zip(plan.terms, merged.counts, strict=True)
         ),
     )
+
+
+def _projected(done: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what a projection did to retain and forget outputs, in the mean over layers."""
+    retain = done["rows"]["retain"]
+    found = [("projected", f"λ = {done['strength']:g}, on {retain['rows']:,} rows: {retain['about']}")]
+    for part in ("forget", "retain"):
+        kept = [one[f"{part}_after"] / one[f"{part}_before"] for one in done["layers"] if one[f"{part}_before"]]
+        if kept and min(kept) > 0:
+            mean = 100 * geometric_mean(kept)
+            found.append(("", f"what layers do to {part} inputs: {mean:.1f} % of before (geometric mean)"))
+    if done["without"]:
+        found.append(("left out", f"{shortened(done['without'])}: their inputs cannot be seen"))
+    return found
 
 
 def _odd(plan: Plan, merged: Merged, dtypes: Sequence[DType]) -> list[str]:

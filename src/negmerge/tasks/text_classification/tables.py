@@ -1,6 +1,7 @@
 """Tables with a column of texts and one of labels, whatever format they were read from."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,11 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from negmerge.errors import InputError, nearest, shortened
-from negmerge.tasks.text_classification.texts import TextSet, TextSource
+from negmerge.requests.naming import listed_rows, rows_named
+from negmerge.tasks.image_classification.folders import is_hidden
+from negmerge.tasks.text_classification.texts import TextSet, TextSource, text_hash
 
+Key = tuple[str, str]  # the hash of a text, and its label
 Table = Mapping[str, Sequence[Any]]  # the values of each column
 NAMES = {  # what the columns are mostly called, the likeliest first
     "text": ("text", "sentence", "content", "review", "comment", "message", "document", "question", "title"),
@@ -26,7 +30,7 @@ class TextSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     columns: dict[str, str] = Field(
-        default_factory=dict, description="text: NAME, label: NAME; found by their names unless given"
+        default_factory=dict, description="text: NAME, label: NAME, id: NAME; found by their names unless given"
     )
     most: int | None = Field(
         None, ge=1, description="a seeded sample of so many rows of the train table; all unless set"
@@ -44,7 +48,10 @@ class FileSettings(TextSettings):
     seed: int = Field(0, ge=0, description="of that share")
     distinct_first: int = Field(0, ge=0, description="rows that are to be forgotten: see negmerge unlearn")
     train_first: int = Field(0, ge=0, description="no test row is drawn from the first so many rows, nor from those")
-    leave_out: list[Path] = Field(default_factory=list, description="files of rows that are left out wherever they are")
+    train_ids: Path | None = Field(None, description="a list of ids, one a line, of which no test row is drawn")
+    leave_out: list[Path] = Field(
+        default_factory=list, description="files of rows, or the split.json of earlier runs, that are no train rows"
+    )
 
 
 def load_files(settings: FileSettings, read: Callable[[Path], Table], endings: Sequence[str]) -> TextSource:
@@ -54,11 +61,15 @@ def load_files(settings: FileSettings, read: Callable[[Path], Table], endings: S
     text or label, and for a label that only the test table has.
     """
     train_files, test_files = _files(settings, endings)
+    notes = _passed_over(settings, [*train_files, *test_files])
     train = _read_all(train_files, read, endings)
     where = str(train_files[0]) if len(train_files) == 1 else f"{train_files[0]} …"
     names = find_columns(train, settings.columns, where)
+    if settings.columns.get(ID, ID) != ID:
+        train = {**train, ID: train[settings.columns[ID]]}
     first = settings.distinct_first
-    gone = _pairs(_read_all(settings.leave_out, read, endings), names) if settings.leave_out else set()
+    gone = {key for path in settings.leave_out for key in keys_in(path, names)}
+    known = {label for _, label in gone}
     pairs = list(zip(*(train[name] for name in names), strict=True))
     gone_or_first = gone | set(map(_key, pairs[:first]))
     kept = [i for i, pair in enumerate(pairs) if i < first or not gone_or_first or _key(pair) not in gone_or_first]
@@ -66,27 +77,44 @@ def load_files(settings: FileSettings, read: Callable[[Path], Table], endings: S
     if first:
         train = {**train, REQUESTED: [row < first for row in range(len(kept))]}
     if test_files:
-        return to_source(train, _read_all(test_files, read, endings), names, settings.most, where)
+        tests = _read_all(test_files, read, endings)
+        return replace(to_source(train, tests, names, settings.most, where, known), notes=notes)
     first = max(first, settings.train_first)
-    count = len(kept) - first
-    cut = max(1, round(settings.test_fraction * count))
-    if count <= cut:
-        raise InputError(f"{where} has {max(0, count)} rows, too few to take a test part from; give test: FILE")
-    order = first + torch.randperm(count, generator=torch.Generator().manual_seed(settings.seed))
-    whole = to_source(train, train, names, None, where).train
-    rows = torch.cat([torch.arange(first), order[cut:].sort().values])
-    return TextSource(whole.take(_sample(rows, settings.most)), whole.take(order[:cut].sort().values))
+    whole = to_source(train, train, names, None, where, known).train
+    stay = torch.tensor(rows_named(settings.train_ids, whole.ids) if settings.train_ids else (), dtype=torch.int64)
+    order = first + torch.randperm(len(kept) - first, generator=torch.Generator().manual_seed(settings.seed))
+    order = order[~torch.isin(order, stay)]
+    cut = max(1, round(settings.test_fraction * len(order)))
+    if len(order) <= cut:
+        raise InputError(f"{where} has {len(order)} rows, too few to take a test part from; give test: FILE")
+    rows = torch.cat([torch.arange(first), stay[stay >= first], order[cut:]]).sort().values
+    return TextSource(whole.take(_sample(rows, settings.most)), whole.take(order[:cut].sort().values), notes)
 
 
 def files_of(settings: FileSettings, endings: Sequence[str]) -> list[Path]:
     """Return the files that `load_files` reads, in a fixed order."""
     train, test = _files(settings, endings)
-    return [*train, *test, *settings.leave_out]
+    return [*train, *test, *filter(None, [settings.train_ids]), *settings.leave_out]
 
 
 def read_table(path: Path) -> Table:
     """Return the columns of a file of any of the formats, told by its ending. Raises InputError for another ending."""
     return _reader(path)(path)
+
+
+def keys_in(path: Path, names: tuple[str, str]) -> list[Key]:
+    """Return what tells each row of a file from others, by the names of its columns of texts and labels.
+
+    The file may be the `split.json` of a run: its rows are those that the run forgot.
+    """
+    listed = listed_rows(path)
+    if listed is not None:
+        return [(str(row.get("hash")), str(row.get("group"))) for row in listed]
+    table = read_table(path)
+    lost = next((name for name in names if name not in table), None)
+    if lost is not None:
+        raise InputError(f"{path} has no column {lost!r}{nearest(lost, table)}; there are {shortened([*table])}")
+    return list(map(_key, zip(*(table[name] for name in names), strict=True)))
 
 
 def source_of(path: Path) -> str:
@@ -99,15 +127,20 @@ def source_of(path: Path) -> str:
     raise InputError(f"{path} is no table that is read here; give .csv, .tsv, .json, .jsonl or .parquet")
 
 
-def to_source(train: Table, test: Table, names: tuple[str, str], most: int | None, where: str) -> TextSource:
-    """Return two tables as a source; the classes are those of the train table, in order (numbers by their value)."""
+def to_source(
+    train: Table, test: Table, names: tuple[str, str], most: int | None, where: str, known: Iterable[str] = ()
+) -> TextSource:
+    """Return two tables as a source; the classes are those of the train table, in order (numbers by their value).
+
+    `known` are classes whose rows may all be left out, and that count nevertheless.
+    """
     text, label = names
     for part, table in zip(PRESENT, (train, test), strict=True):
         lacking = [name for name in names if name not in table]
         if lacking:
             raise InputError(f"{where}: the {part} table has no column {lacking[0]!r}; it has {shortened([*table])}")
     labels = [label_text(value, f"{where}: row {row}") for row, value in enumerate(train[label])]
-    classes = tuple(sorted(set(labels), key=_by_value))
+    classes = tuple(sorted({*labels, *known}, key=_by_value))
     if len(classes) < 2:
         raise InputError(f"{where}: column {label!r} has {len(classes)} label(s); two at least can be told apart")
     whole = _text_set(train, text, labels, classes, f"{where} (train)")
@@ -123,9 +156,12 @@ def find_columns(table: Table, chosen: Mapping[str, str], where: str) -> tuple[s
     Where no column of texts has a usual name, the only other column of texts is taken. Raises InputError where a column
     is missing or cannot be told.
     """
-    unknown = [key for key in chosen if key not in NAMES]
+    unknown = [key for key in chosen if key not in (*NAMES, ID)]
     if unknown:
-        raise InputError(f"columns: {unknown[0]!r} is not one of text and label")
+        raise InputError(f"columns: {unknown[0]!r} is not one of text, label and id")
+    if chosen.get(ID, ID) not in table and ID in chosen:
+        lost = chosen[ID]
+        raise InputError(f"{where} has no column {lost!r}{nearest(lost, table)}; there are {shortened([*table])}")
     found: dict[str, str] = {}
     for role in ("label", "text"):
         name = chosen.get(role) or next((name for name in NAMES[role] if name in table), None)
@@ -198,13 +234,9 @@ def _reader(path: Path, otherwise: Callable[[Path], Table] | None = None) -> Cal
     return reader
 
 
-def _pairs(table: Table, names: tuple[str, str]) -> set[tuple[str, str]]:
-    return set(map(_key, zip(*(table[name] for name in names), strict=True)))
-
-
-def _key(pair: Any) -> tuple[str, str]:
+def _key(pair: Any) -> Key:
     text, label = pair
-    return str(text), label_text(label, "a row")
+    return text_hash(str(text)), label_text(label, "a row")
 
 
 def _files(settings: FileSettings, endings: Sequence[str]) -> tuple[list[Path], list[Path]]:
@@ -215,10 +247,27 @@ def _files(settings: FileSettings, endings: Sequence[str]) -> tuple[list[Path], 
         raise InputError(f"{missing[0] if missing else 'data.path'}: no such file or folder; give data.path")
     if len(given) > 1 or not given[0].is_dir():
         return given, [settings.test] if settings.test else []
-    parts = [sorted(file for file in given[0].glob(f"{part}*") if file.suffix.lower() in endings) for part in PRESENT]
+    parts = [
+        [file for file in _in_folder(given[0]) if file.name.lower().startswith(part) and file.suffix.lower() in endings]
+        for part in PRESENT
+    ]
     if not parts[0]:
-        raise InputError(f"{given[0]} holds no train*{endings[0]}; give the file itself as data.path")
+        there = shortened([file.name for file in _in_folder(given[0])], 5) or "nothing"
+        raise InputError(f"{given[0]} holds no train*{endings[0]} (but {there}); give the file itself as data.path")
     return parts[0], [settings.test] if settings.test else parts[1]
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    """Return the files that lie in a folder itself, hidden ones aside, in the order of their names."""
+    return sorted(path for path in folder.iterdir() if path.is_file() and not is_hidden(path.name))
+
+
+def _passed_over(settings: FileSettings, taken: Sequence[Path]) -> tuple[str, ...]:
+    """Return which files of the folder are not read, in a line; none where the path names files."""
+    if isinstance(settings.path, list) or not settings.path.is_dir():
+        return ()
+    others = [path.name for path in _in_folder(settings.path) if path not in taken]
+    return (f"{settings.path}: {len(others):,} files are not read: {shortened(others, 5)}",) if others else ()
 
 
 def _sample(rows: torch.Tensor, most: int | None) -> torch.Tensor:

@@ -10,6 +10,11 @@ from torch import Tensor
 from negmerge.tasks.rows.row_set import RowSet, RowSource
 
 
+def text_hash(text: str) -> str:
+    """Return the hash of a text, with the name of its algorithm."""
+    return f"sha256:{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()}"
+
+
 @dataclass(frozen=True, eq=False)
 class TextSet(RowSet):
     """Texts [n], labels int64 [n] from 0, and the class names that the labels count.
@@ -38,7 +43,7 @@ class TextSet(RowSet):
 
     def row_hash(self, row: int) -> str:
         """Return the hash of a row's text, with the name of its algorithm."""
-        return f"sha256:{hashlib.sha256(self.texts[row].encode('utf-8', 'surrogatepass')).hexdigest()}"
+        return text_hash(self.texts[row])
 
     def digest(self) -> str:
         """Return the sha256 of texts, labels and class names, in hexadecimal."""

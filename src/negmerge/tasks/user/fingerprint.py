@@ -31,6 +31,12 @@ def fingerprint_data(data: Any) -> str | None:
     return digests[0] if digests[0] == digests[1] else None
 
 
+def fingerprint_row(row: Any) -> str | None:
+    """Return the hash of one row, with the name of its algorithm; None where it is of a kind that has no bytes."""
+    digest = hashlib.sha256()
+    return f"sha256:{digest.hexdigest()}" if _feed(digest, row) else None
+
+
 def fingerprint_function(function: Callable[..., Any] | None) -> str | None:
     """Return a hash of a function: of its code, its defaults, and the global values and functions that it names.
 

@@ -8,13 +8,14 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import ConcatDataset, Dataset
+from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from negmerge.checkpoints import read_state_dict
 from negmerge.scores import Columns, Need, Score, accuracy_of, mean_loss_of, svc_confidence
 from negmerge.tasks.columns import columns_of
 from negmerge.tasks.task import Task
 from negmerge.tasks.user.batches import IGNORED, Loading, RowBatches, aligned, labels_of, logits_of, move, row_losses
+from negmerge.tasks.user.fingerprint import fingerprint_row
 
 EVALUATED = "evaluate"  # the part of one row whose columns are what the user's `evaluate` returns
 BATCH = 256  # rows in a pass of evaluation
@@ -22,14 +23,28 @@ BATCH = 256  # rows in a pass of evaluation
 
 @dataclass(frozen=True, eq=False)
 class UserRows:
-    """The rows of all data sets, one behind the other; they have no groups."""
+    """The rows of all data sets, one behind the other; they have no groups.
 
-    count: int
+    The id of a row is its index in its data set; of a `Subset`, the index in what it is a subset of.
+    """
+
+    sets: Sequence[Dataset[Any]]
     hash: str
     groups: tuple[str, ...] = ()
 
     def __len__(self) -> int:
-        return self.count
+        return sum(map(_size, self.sets))
+
+    @property
+    def ids(self) -> list[str]:
+        """The index of each row, as text."""
+        return [str(_index_in(data, row)) for data in self.sets for row in range(_size(data))]
+
+    def row_hash(self, row: int) -> str | None:
+        """Return the hash of a row as its data set gives it; None where that has no bytes, or differs each time."""
+        table: Dataset[Any] = ConcatDataset(self.sets)
+        first, again = (fingerprint_row(table[row]) for _ in range(2))
+        return first if first == again else None
 
     @property
     def group_of(self) -> Tensor:
@@ -39,6 +54,17 @@ class UserRows:
     def fingerprint(self) -> str:
         """Return the hash of the data sets, or their key."""
         return self.hash
+
+
+def _size(data: Any) -> int:
+    return len(data)
+
+
+def _index_in(data: Any, row: int) -> int:
+    """Return the index of a row in what a data set is a subset of, or else in itself."""
+    while isinstance(data, Subset):
+        data, row = data.dataset, int(data.indices[row])
+    return row
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +126,7 @@ class UserTask(Task):
 
     def rows(self) -> UserRows:
         """Return how many rows there are."""
-        return UserRows(sum(len(rows) for name, rows in self.parts().items() if name != EVALUATED), self.fingerprint)
+        return UserRows(tuple(self.sets.values()), self.fingerprint)
 
     def template(self) -> nn.Module:
         """Return a copy of the user's module."""

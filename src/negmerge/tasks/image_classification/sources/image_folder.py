@@ -36,6 +36,10 @@ class Settings(DecodingSettings):
     train_files: Path | None = Field(
         None, description="a list of files, one a line, that stay in the train table where that share is drawn"
     )
+    leave_out: list[Path] = Field(
+        default_factory=list,
+        description="lists of files, or the split.json of earlier runs with what they forgot: in neither table",
+    )
     most: int | None = Field(
         None, ge=1, description="a seeded sample of so many rows of the train table; all unless set"
     )
@@ -86,7 +90,8 @@ def load(settings: Settings) -> Source:
 def files(settings: Settings) -> list[Path]:
     """Return the files that `load` reads, in a fixed order."""
     found = _look(settings)
-    return [*found.table.files, *found.test.files, *metadata_files((settings.path, *found.roots))]
+    beside = [*metadata_files((settings.path, *found.roots)), *settings.leave_out]
+    return [*found.table.files, *found.test.files, *beside]
 
 
 def has_split(folder: Path, split: str) -> bool:
@@ -101,7 +106,7 @@ def _look(settings: Settings) -> Listing:
         raise InputError(f"{root}: no such folder; give data.path")
     parts = parts_of(root, settings.splits)
     classes = classes_in(parts.train)
-    train = _list(parts.train, classes)
+    train = _list(parts.train, classes, settings)
     notes = (*parts.notes, *skipped_in(parts.train, classes))
     if parts.test is None:
         return _split(train, classes, settings, parts.train, notes)
@@ -111,7 +116,7 @@ def _look(settings: Settings) -> Listing:
         raise InputError(f"{parts.test} has the class {strangers[0]!r}, which {parts.train.name}/ does not have")
     train = train.take(sample_rows(torch.arange(len(train.files)), settings.most))
     notes += skipped_in(parts.test, in_test)
-    return Listing(classes, train, None, _list(parts.test, classes), (parts.train, parts.test), notes)
+    return Listing(classes, train, None, _list(parts.test, classes, settings), (parts.train, parts.test), notes)
 
 
 def _split(
@@ -136,14 +141,19 @@ def _split(
     return Listing(classes, table.take(kept), rows, Listed([], []), (folder,), notes)
 
 
-def _list(folder: Path, classes: tuple[str, ...]) -> Listed:
+def _list(folder: Path, classes: tuple[str, ...], settings: Settings) -> Listed:
     files: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
         found = sorted(file for file in files_below(folder / name) if is_image(file))
         files += found
         labels += [label] * len(found)
-    return Listed(files, labels)
+    listed = Listed(files, labels)
+    if not settings.leave_out:
+        return listed
+    ids = [file.relative_to(settings.path).as_posix() for file in files]
+    gone = {row for path in settings.leave_out for row in rows_named(path, ids)}
+    return listed.take(torch.tensor([row for row in range(len(ids)) if row not in gone], dtype=torch.int64))
 
 
 def _decode(table: Listed, found: Listing, settings: Settings, folder: Path) -> ImageSet:
