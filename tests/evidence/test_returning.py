@@ -8,7 +8,7 @@ from conftest import CONFIG
 from negmerge.checkpoints import read_state_dict
 from negmerge.experiment.config import check_config
 from negmerge.experiment.pipeline import run
-from negmerge.experiment.returning import Returns, Tested
+from negmerge.experiment.returning import ReturningAt, Returns
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +30,14 @@ def test_each_alpha_is_tested_once_and_read_back(returns, tmp_path):
     tests, files = returns
     heard = []
     state = read_state_dict(files["head"])
-    tested = Tested(tests, lambda alpha: state, tmp_path / "x.lasting.json", lambda alpha, found: heard.append(alpha))
+    tested = ReturningAt(
+        tests, lambda alpha: state, tmp_path / "x.lasting.json", lambda alpha, found: heard.append(alpha)
+    )
     first = tested(0.5)
     assert list(tmp_path.iterdir()) == [tmp_path / "x.lasting.json"]  # no model of a candidate is left
-    again = Tested(tests, lambda alpha: pytest.fail("asked twice"), tested.file, lambda *_: pytest.fail("told twice"))
+    again = ReturningAt(
+        tests, lambda alpha: pytest.fail("asked twice"), tested.file, lambda *_: pytest.fail("told twice")
+    )
     assert again(0.5) == first and heard == [0.5] and again.seconds == tested.seconds > 0
 
 

@@ -57,7 +57,7 @@ class Returns:
 
 
 @dataclass
-class Tested:
+class ReturningAt:
     """What comes back at an α, each tested once: what was done before an interruption is read from `file`."""
 
     returns: Returns

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from negmerge.checkpoints import write_bytes_atomic
 from negmerge.errors import DivergedError, InputError
 from negmerge.experiment.choices import Buffers, Recalibrate, SelectionConfig
-from negmerge.experiment.returning import Returns, Tested
+from negmerge.experiment.returning import ReturningAt, Returns
 from negmerge.requests.split_files import PARTS
 from negmerge.scores import HOLDOUT, Columns, Draw, Score, average_gap, columns_needed
 from negmerge.seeding import derive_seed
@@ -200,9 +200,9 @@ class Selector:
         def told(alpha: float, positions: dict[str, float]) -> None:
             tell(alpha, {**evaluate(alpha), **positions})
 
-        tested: Tested | None = None
+        tested: ReturningAt | None = None
         if aim == LASTING:
-            tested = Tested(self._returns(base), model_at, curve_file.with_suffix(".lasting.json"), told)
+            tested = ReturningAt(self._returns(base), model_at, curve_file.with_suffix(".lasting.json"), told)
         selection = choose_alpha(
             evaluate,
             aim,
