@@ -13,6 +13,9 @@ from tiny_language import PLAIN, config_of, facts, save, transformers, write
 
 from negmerge.checkpoints import read_state_dict
 from negmerge.cli import main
+from negmerge.experiment.config import check_config
+from negmerge.experiment.exporting.row import shipped_row
+from negmerge.parsing import parse_yaml
 from negmerge.tasks.causal_lm.language_model import LanguageModel, Settings
 from negmerge.training.adapters import open_member
 
@@ -64,7 +67,8 @@ def test_one_command_makes_a_folder_that_has_forgotten(known, tmp_path, capsys):
     assert ended.value.code in (0, None) and "a causal language model" in err and "6 to forget" in err
     gone = [row for row in ROWS if row["author"] == "author 1"]
     assert results["task"]["text"] == "forget 6 rows of forget.json, keep retain.jsonl"
-    row = results["methods"]["consensus"]
+    config = check_config(parse_yaml((tmp_path / "run" / "config.yaml").read_text())).resolved()
+    row = results["methods"][shipped_row(config, results)]
     assert row["forget"] < results["base"]["forget"] - 5
     assert row["forget"] == pytest.approx(probability(results["model_path"], gone), abs=0.05)
     assert results["base"]["forget"] == pytest.approx(probability(known / "model", gone), abs=0.05)

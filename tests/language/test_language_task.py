@@ -9,11 +9,13 @@ from tiny_language import facts, save, write
 
 from negmerge.errors import InputError
 from negmerge.tasks.causal_lm import preparing
-from negmerge.tasks.causal_lm.columns import COLUMNS
+from negmerge.tasks.causal_lm.columns import COLUMNS, SAID
 from negmerge.tasks.causal_lm.language_model import LanguageModel, Settings
 from negmerge.tasks.compute import Compute
 from negmerge.tasks.settings import DataConfig, ModelConfig
 from negmerge.training import TrainSettings
+
+PLAIN_COLUMNS = [name for name in COLUMNS if name not in SAID]
 
 
 def make(folder, rows, **model):
@@ -57,7 +59,7 @@ def test_a_padded_batch_gives_the_numbers_of_single_rows(tmp_path, kind, pad, ch
         lowest = by_hand[:-1].sort().values[: max(1, int(0.4 * (len(by_hand) - 1)))]
         torch.testing.assert_close(seen["min_k"][0], -lowest.mean(), rtol=1e-4, atol=1e-4)
     order = torch.randperm(12, generator=torch.Generator().manual_seed(0))
-    seen = task.observe(model, {"a": order[:9], "b": order[4:]}, {"a": ["loss", "group"], "b": list(COLUMNS)})
+    seen = task.observe(model, {"a": order[:9], "b": order[4:]}, {"a": ["loss", "group"], "b": PLAIN_COLUMNS})
     torch.testing.assert_close(seen["a"]["loss"], (-sums / counts).double()[order[:9]], rtol=1e-4, atol=1e-4)
     assert torch.equal(seen["b"]["group"], task.rows().group_of[order[4:]])
     assert seen["b"]["truth_ratio"].isnan().all() and seen["b"]["tokens"].tolist() == counts[order[4:]].tolist()
