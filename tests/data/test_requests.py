@@ -177,3 +177,9 @@ def test_the_hash_of_a_row_is_that_of_its_file(tmp_path):
     person = {name: who for part in tables for name, who in zip(part.ids, part.columns["person"], strict=True)}
     assert person["cat/1.png"] == "ann" and person["cat/2.png"] is None
     assert set(source.train.columns) == {"class", "folder", "person"}
+
+
+def test_a_class_alone_is_a_list_of_one():
+    assert ForgetRule(classes="b").classes == ["b"] and ForgetRule(groups=3).groups == [3]
+    with pytest.raises(ValueError, match=r"1\.0 without quotes is no name"):
+        ForgetRule(classes=1.0)

@@ -15,7 +15,12 @@ from negmerge.requests.naming import yaml_word
 
 
 def _exact_names(value: Any) -> Any:
-    """Return a list of names. Raises ValueError for what YAML has made something else of, with how to write it."""
+    """Return a list of names, a name alone as a list of one.
+
+    Raises ValueError for what YAML has made something else of, with how to write it.
+    """
+    if value is not None and not isinstance(value, list | dict):
+        value = [value]
     for item in value if isinstance(value, list) else ():
         if item is None or isinstance(item, bool | float):
             word = yaml_word(item)

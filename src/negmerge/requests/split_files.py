@@ -150,7 +150,7 @@ def checked(split: Split) -> Split:
     advice = {
         "forget": "data.forget finds no training row",
         "retain": "everything is forgotten, or data.retain leaves nothing; `negmerge rows` shows what is found",
-        "validation": "change data.validation",
+        "validation": "all rows held out are to be forgotten; raise data.validation.fraction",
         "test": "the test table holds only what is to be forgotten",
     }
     for name, reason in advice.items():
