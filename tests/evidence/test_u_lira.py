@@ -187,7 +187,7 @@ class Killed(BaseException):
 
 
 def test_a_run_makes_shadows_goes_on_after_a_kill_and_states_them(asked, tmp_path, monkeypatch):
-    place, other = tmp_path / "run", tmp_path / "other"
+    place = tmp_path / "run"
     unlearn, done = making.Shadow.unlearn, []
 
     def dies(shadow):
@@ -208,13 +208,38 @@ def test_a_run_makes_shadows_goes_on_after_a_kill_and_states_them(asked, tmp_pat
     assert test["name"] == "u-lira" and test["weight"] == "description"
     assert test["facts"]["shadows"] == 6 and test["facts"]["rows_unlearned"] == [12] * 6
     assert test["facts"]["alpha"] == results["methods"]["consensus"]["alpha"] and test["facts"]["seconds"] > 0
-    again = run(asked(), other)["evidence"]["tests"][1]
-    assert again["readings"] == test["readings"] and again["text"] == test["text"]
     assert verify_run(place) > 0
     kept = {path.name for path in (place / "private" / "shadows" / "3").iterdir()}
     assert kept == {"base", "unlearned", "shadow.json"}
     record = json.loads((place / "record.json").read_text())
     assert any(entry["name"] == "private/shadows/5/unlearned/model.safetensors" for entry in record["subject"])
+
+
+@pytest.mark.heavy(8)
+def test_an_interrupted_run_has_the_results_of_one_that_was_not(asked, tmp_path, monkeypatch):
+    tests = ["reversibility", {"name": "u-lira", "shadows": 6}]
+    config = asked(methods=[{"name": "uniform", "projection": {"strength": [1, 10]}}], evidence={"tests": tests})
+    merge, done = making.Shadow.unlearn, []
+
+    def dies(shadow):
+        if len(done) == 3:
+            raise Killed
+        merge(shadow)
+        done.append(shadow.number)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(making.Shadow, "unlearn", dies)
+        with pytest.raises(Killed):
+            run(config, tmp_path / "killed")
+    killed, whole = (run(config, tmp_path / name)["evidence"]["tests"][1:] for name in ("killed", "whole"))
+    for one, other in zip(killed, whole, strict=True):
+        for test in (one, other):
+            test.pop("seconds", None)
+            test["facts"].pop("seconds", None)
+        assert one == other
+    for made in sorted((tmp_path / "whole" / "private" / "shadows").rglob("model.safetensors")):
+        twin = tmp_path / "killed" / made.relative_to(tmp_path / "whole")
+        assert made.read_bytes() == twin.read_bytes()
 
 
 def test_the_plan_counts_the_shadows(asked):

@@ -145,18 +145,20 @@ def gather(
 
 def _with_reference(config: RunConfig, subject: Subject, controls: Sequence[Subject], place: RunDir) -> dict[str, Any]:
     first, own = read_own_rows(subject, controls)
-    answers, seconds = [], {}
-    for test in config.evidence.tests:
+    made, seconds = {}, {}
+    # Shadow models lie in the run directory, where other tests look: they are there before these begin.
+    for test in sorted(config.evidence.tests, key=lambda test: not read_test(test.name).SHADOWS):
         name, held = short_name(test.name), read_test(test.name)
         settings = checked_settings(test.name, test.settings)
         place.emit("testing", test=name)
         started = time.perf_counter()
         beside = controls if held.controlled else ()
         found = held.run(subject, settings).beside([held.run(one, settings) for one in beside])
-        answers.append(Answer(name, held.WEIGHT, found))
+        made[name] = Answer(name, held.WEIGHT, found)
         seconds[name] = time.perf_counter() - started
-        counted = answers[-1].found.counted
+        counted = found.counted
         place.emit("tested", test=name, position=counted.position, informative=counted.informative)
+    answers = [made[short_name(test.name)] for test in config.evidence.tests]
     verdict = decide(own, answers, rows=f"{subject.task.NOUN}s")
     listed = [Answer(OWN, "description", first), *answers]
     return {
