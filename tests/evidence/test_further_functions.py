@@ -9,8 +9,9 @@ from sklearn.linear_model import LogisticRegression
 from negmerge.errors import InputError
 from negmerge.evidence.brief_training import Way
 from negmerge.evidence.features import fit_linear, held_out_right, linear_cka, pooled
+from negmerge.evidence.margins import margins_of
 from negmerge.evidence.tests.disagreement import divergence
-from negmerge.evidence.tests.klom import klom, margins_of
+from negmerge.evidence.tests.klom import klom
 from negmerge.evidence.tests.pruning import pruned
 from negmerge.evidence.tests.quantisation import NF4, normal_floats
 from negmerge.training.adapters import AdapterSettings

@@ -11,7 +11,8 @@ from torch.utils.data import TensorDataset
 from negmerge.checkpoints import write_state_dict
 from negmerge.evidence.protocol import checked_settings, read_test
 from negmerge.evidence.subject import Subject
-from negmerge.evidence.tests.membership import found_at, relative_log_likelihood, rmia, shares_below
+from negmerge.evidence.telling import found_at, shares_below
+from negmerge.evidence.tests.membership import relative_log_likelihood, rmia
 from negmerge.requests.split_files import PARTS
 from negmerge.tasks.user.batches import Loading, forward_batch, loss_of_batch
 from negmerge.tasks.user.task import UserClassifier

@@ -49,7 +49,9 @@ class Found:
         return max(informative, key=lambda one: (one.low or 0.0) - one.bar) if informative else self.readings[0]
 
     def beside(self, controls: Sequence["Found"]) -> "Found":
-        """Return this with each reading beside those of further Retrains; see `with_controls`."""
+        """Return this with each reading beside those of further Retrains, if any; see `with_controls`."""
+        if not controls:
+            return self
         others = [one.readings for one in controls]
         readings = [with_controls(one, [other[i] for other in others]) for i, one in enumerate(self.readings)]
         return replace(self, readings=tuple(readings))
@@ -63,7 +65,8 @@ class EvidenceTest:
     many of each part are looked at. `WEIGHT` in the verdict: a "probe" looks for what was forgotten, and both of its
     answers count; a "refutation" counts only where it finds something; a "description" does not count. `REQUIRES` are
     the capabilities that a task must have, `COLUMNS` what it must be able to observe. `SEEDS`: it looks at the models
-    of all seeds of a run (`subject.seeds`); further Retrains are then among these and no controls.
+    of all seeds of a run (`subject.seeds`); further Retrains are then among these and no controls. `SHADOWS`: it has
+    models made as the judged one was (`subject.shadows`), and looks at further Retrains itself.
     """
 
     SUMMARY: str
@@ -75,6 +78,12 @@ class EvidenceTest:
     REQUIRES: tuple[type, ...] = ()
     COLUMNS: tuple[str, ...] = ()
     SEEDS: bool = False
+    SHADOWS: bool = False
+
+    @property
+    def controlled(self) -> bool:
+        """Whether further Retrains are read in the place of the model, each by a call of its own."""
+        return not (self.SEEDS or self.SHADOWS)
 
 
 def read_test(name: str) -> EvidenceTest:

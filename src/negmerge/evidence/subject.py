@@ -29,6 +29,22 @@ class Seeds:
 
 
 @dataclass(frozen=True)
+class Shadows:
+    """Models that were made as the judged one was, each of a base of its own that had seen some of the forget rows.
+
+    They come in pairs (0 and 1, 2 and 3, …), of which each forget row was seen, and unlearned, by one. `seen` are the
+    rows that each saw and unlearned, other ones than forget rows among them; `bases` are the models before unlearning.
+    `seconds` is what training them took, `about` says how they were unlearned.
+    """
+
+    seen: tuple[Tensor, ...]
+    bases: tuple[Path, ...]
+    unlearned: tuple[Path, ...]
+    seconds: float = 0.0
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Subject:
     """A model that is said to have forgotten, beside the base and Retrain.
 
@@ -36,7 +52,8 @@ class Subject:
     ones in all three models. `kind` is that of the split: class, source, random, rows. `seeds` are the models of all
     seeds, where each has a base of its own. `folder` is the directory of the run, `members` are
     the files of its pool, `shipped` those of the directory that would be shipped; none of them where a control is read.
-    `references` are further Retrains, of which `model` is none.
+    `references` are further Retrains, of which `model` is none. `shadows` makes so many shadow models, an even number;
+    None where none can be made.
     """
 
     task: Task
@@ -53,6 +70,7 @@ class Subject:
     members: tuple[Path, ...] = ()
     shipped: tuple[Path, ...] = ()
     references: tuple[Path, ...] = ()
+    shadows: Callable[[int], Shadows] | None = None
     memo: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)  # shared by subjects of one request
 
     def open(self, role: Role) -> nn.Module:

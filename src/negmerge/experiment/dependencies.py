@@ -51,7 +51,7 @@ class _Place:
             return [*self._own(f"base/{WEIGHTS}"), *self._pool()]
         if self.rest.startswith("evidence/") or self.rest == "shown.json":
             judged = self._own(f"methods/{judged_row(self.config)}/{WEIGHTS}")
-            return [*judged, *self._originals(), *self._own(f"private/controls/*/{WEIGHTS}"), SPLIT]
+            return [*judged, *self._originals(), *self._models_beside(), SPLIT]
         if self.rest == "results.json":
             return self._matching(
                 "*scores.json", "*outcome.json", "*training.json", "*pool.json", "*leave-one-out.json", "*shown.json"
@@ -88,7 +88,7 @@ class _Place:
             return self._rows()
         if parts[1] == "pool":
             return [*self._own(f"base/{WEIGHTS}"), *self._split()]
-        if parts[1] == "controls":
+        if parts[1] in ("controls", "shadows"):
             return self._split()
         if parts[1] in ("methods", "shared"):
             return [*self._own(f"base/{WEIGHTS}"), *self._pool(), *self._own("private/moments/*"), *self._split()]
@@ -96,6 +96,10 @@ class _Place:
 
     def _originals(self) -> list[str]:
         return [*self._own(f"base/{WEIGHTS}"), *self._own(f"reference/{WEIGHTS}")]
+
+    def _models_beside(self) -> list[str]:
+        """Return the models that tests compare with: further Retrains, and shadow models."""
+        return [*self._own(f"private/controls/*/{WEIGHTS}"), *self._own(f"private/shadows/*/{WEIGHTS}")]
 
     def _pool(self) -> list[str]:
         return self._own("private/pool/*/*.safetensors")

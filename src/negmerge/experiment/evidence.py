@@ -10,9 +10,10 @@ from negmerge.checkpoints.adapter import is_adapter
 from negmerge.evidence.own_rows import own_without_reference, read_own_rows
 from negmerge.evidence.protocol import Found, checked_settings, read_test
 from negmerge.evidence.scale import unread
-from negmerge.evidence.subject import Seeds, Subject
+from negmerge.evidence.subject import Seeds, Shadows, Subject
 from negmerge.evidence.verdict import Answer, answers_json, decide
 from negmerge.experiment.config import MethodConfig, RunConfig
+from negmerge.experiment.halves import asks_for_shadows, check_shadows, rows_of_shadow
 from negmerge.experiment.methods import describe
 from negmerge.experiment.prepare import Material
 from negmerge.experiment.rundir import RunDir
@@ -41,8 +42,10 @@ def judged_row(config: RunConfig) -> str:
 def planned(config: RunConfig, material: Material, train_speed: float, predict_speed: float) -> list[dict[str, Any]]:
     """Return name and minutes of each test and of the further Retrains, from rows per second trained and predicted.
 
-    Without Retrain nothing is tested. A test reads the controls as well, each at a third of its cost.
+    Without Retrain nothing is tested. A test reads the controls as well, each at a third of its cost. Raises InputError
+    where shadow models are asked for that cannot be made.
     """
+    check_shadows(config, judged_row(config))
     if config.reference is None or not config.evidence.tests:
         return [{"name": short_name(test.name), "minutes": 0.0} for test in config.evidence.tests]
     controls, trained = controls_of(config), config.reference.train
@@ -51,6 +54,7 @@ def planned(config: RunConfig, material: Material, train_speed: float, predict_s
     rows = {name: min(most, count) for name, count in material.split.describe().items()}
     rows["forgotten_groups"] = len(material.about.forgotten)
     rows["seeds"] = len(config.seeds)
+    rows["shadow"] = rows_of_shadow(config, material) if asks_for_shadows(config) else 0
     found: list[dict[str, Any]] = []
     if controls and isinstance(settings, TrainSettings):
         seconds = controls * settings.count_rows(len(material.split.retain)) / train_speed
@@ -59,7 +63,7 @@ def planned(config: RunConfig, material: Material, train_speed: float, predict_s
         held = read_test(test.name)
         cost = held.cost(checked_settings(test.name, test.settings), rows)
         seconds = cost.trained / train_speed + cost.evaluated / predict_speed
-        times = 1 if held.SEEDS else 1 + controls / 3
+        times = 1 + controls / 3 if held.controlled else 1
         found.append({"name": short_name(test.name), "minutes": seconds * times / 60})
     return found
 
@@ -98,11 +102,13 @@ def gather(
     controls: Sequence[Path],
     scores: Mapping[str, Mapping[str, Any]],
     seeds: Seeds | None = None,
+    shadows: Callable[[int], Shadows] | None = None,
 ) -> dict[str, Any]:
     """Make every test, and return `evidence` and `verdict` as they stand in the results.
 
     `controls` are further Retrains, read as the judged `model` is. `scores` are those of the `base` and of the judged
-    `model`, for the rule without Retrain. `seeds` are the models of all seeds, for tests that ask for them.
+    `model`, for the rule without Retrain. `seeds` are the models of all seeds, for tests that ask for them; `shadows`
+    makes so many models as the judged one was made.
     """
     config, material = trainer.config, trainer.material
     if trainer.reference is None:
@@ -126,7 +132,9 @@ def gather(
         pool = sorted(path.parent for path in trainer.place.private.glob("pool/*/training.json"))
         members = tuple(path if is_adapter(path) else path / "model.safetensors" for path in pool)
         further = tuple(controls)
-        judged = replace(subject, folder=trainer.place.path, members=members, shipped=(model,), references=further)
+        judged = replace(
+            subject, folder=trainer.place.path, members=members, shipped=(model,), references=further, shadows=shadows
+        )
         beside = [
             replace(subject, model=one, references=further[:i] + further[i + 1 :]) for i, one in enumerate(further)
         ]
@@ -137,18 +145,20 @@ def gather(
 
 def _with_reference(config: RunConfig, subject: Subject, controls: Sequence[Subject], place: RunDir) -> dict[str, Any]:
     first, own = read_own_rows(subject, controls)
-    answers, seconds = [], {}
-    for test in config.evidence.tests:
+    made, seconds = {}, {}
+    # Shadow models lie in the run directory, where other tests look: they are there before these begin.
+    for test in sorted(config.evidence.tests, key=lambda test: not read_test(test.name).SHADOWS):
         name, held = short_name(test.name), read_test(test.name)
         settings = checked_settings(test.name, test.settings)
         place.emit("testing", test=name)
         started = time.perf_counter()
-        beside = () if held.SEEDS else controls
+        beside = controls if held.controlled else ()
         found = held.run(subject, settings).beside([held.run(one, settings) for one in beside])
-        answers.append(Answer(name, held.WEIGHT, found))
+        made[name] = Answer(name, held.WEIGHT, found)
         seconds[name] = time.perf_counter() - started
-        counted = answers[-1].found.counted
+        counted = found.counted
         place.emit("tested", test=name, position=counted.position, informative=counted.informative)
+    answers = [made[short_name(test.name)] for test in config.evidence.tests]
     verdict = decide(own, answers, rows=f"{subject.task.NOUN}s")
     listed = [Answer(OWN, "description", first), *answers]
     return {

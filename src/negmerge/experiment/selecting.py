@@ -20,7 +20,7 @@ from negmerge.scores import HOLDOUT, Columns, Draw, Score, average_gap, columns_
 from negmerge.seeding import derive_seed
 from negmerge.selection import LASTING, OBJECTIVES, Selection, choose_alpha
 from negmerge.selection.buffers import recalibrate
-from negmerge.selection.negated_model import NegatedModel
+from negmerge.selection.negated_model import NegatedModel, apply_vector
 from negmerge.tasks.task import Task
 
 ATTACK_ROWS = 2000  # members and as many non-members; the reported attack takes up to 10,000, at 20 times the cost
@@ -142,6 +142,12 @@ class Selector:
             rows = self._sample(self.rows[buffers.recalibrate], "buffers", buffers.rows)
             adapt = self._recalibrator(rows)
         return NegatedModel(self.task.open(base, self.device), vector, base, adapt)
+
+    def weights_at(self, base: Path, vector: Path, alpha: float, buffers: Buffers) -> dict[str, Tensor]:
+        """Return the weights of θ(α), with what the policy does to the buffers."""
+        if isinstance(buffers, Recalibrate):
+            return self.task.trained(self.negated(base, vector, buffers).set_alpha(alpha))
+        return apply_vector(base, vector, alpha)
 
     def _recalibrator(self, rows: Tensor) -> Callable[[nn.Module], None]:
         pieces = rows.tensor_split(max(1, -(-len(rows) // RECALIBRATION_BATCH)))  # equal to one row

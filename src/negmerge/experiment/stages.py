@@ -1,6 +1,6 @@
 """The stages of one seed: base, reference, pool, methods; each reads and writes files, and is skipped when done."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -9,12 +9,13 @@ import torch
 
 from negmerge.checkpoints import hash_file, read_state_dict, write_state_dict
 from negmerge.errors import InputError, NegmergeError
-from negmerge.evidence.subject import Seeds
-from negmerge.experiment.choices import Buffers, Recalibrate
+from negmerge.evidence.subject import Seeds, Shadows
+from negmerge.experiment.choices import Buffers
 from negmerge.experiment.config import MethodConfig, RunConfig
 from negmerge.experiment.contexts import Contexts, facts_of
 from negmerge.experiment.evidence import asks_for_seeds, gather, judged_row, make_controls
 from negmerge.experiment.evidence_checks import check_evidence_task
+from negmerge.experiment.halves import asks_for_shadows, check_shadows
 from negmerge.experiment.health import mean_cosine, moved_statistics, pool_health
 from negmerge.experiment.keys import digest
 from negmerge.experiment.measure import Bench, further_of
@@ -24,12 +25,12 @@ from negmerge.experiment.projecting import Projector
 from negmerge.experiment.renewing import method_parts, renew
 from negmerge.experiment.rundir import RunDir, read_json, write_json
 from negmerge.experiment.selecting import Selector
+from negmerge.experiment.shadows import ShadowMaker
 from negmerge.experiment.showing import Models, show_answers, show_lottery, show_matrix
 from negmerge.experiment.trainer import HOW, Trainer
 from negmerge.merging.inspecting import inspect_checkpoints
 from negmerge.plug_in import file_of
 from negmerge.selection.buffers import has_statistics
-from negmerge.selection.negated_model import apply_vector
 from negmerge.tasks.task import Answers, need
 from negmerge.training.job import TrainingJob, begun_with
 from negmerge.training.pool import expand_grid
@@ -88,6 +89,7 @@ class SeedRun:
         check_evidence_task(config.evidence, material.task)
         if config.evaluation.answers:
             need(material.task, Answers, "evaluation: answers")
+        check_shadows(config, judged_row(config))
         policies = [config.buffers, *(method.buffers for method in config.methods)]
         if any(p not in (None, "keep") for p in policies) and not has_statistics(material.task.template()):
             raise InputError(f"buffers: {material.about.family} has no running statistics to change; use keep")
@@ -191,9 +193,17 @@ class SeedRun:
         found = self.place.path / "evidence" / "scores.json"
         self._keep("evidence", [asked, models, self.ground], found)
         if not found.exists():
-            write_json(found, gather(self.trainer, self.judged, controls, scores, seeds))
+            write_json(found, gather(self.trainer, self.judged, controls, scores, seeds, self._shadows()))
         evidence: dict[str, Any] = read_json(found)
         return evidence
+
+    def _shadows(self) -> Callable[[int], Shadows] | None:
+        """Return what makes models as the judged one was made; None where no test asks for them."""
+        if not asks_for_shadows(self.config):
+            return None
+        row = judged_row(self.config)
+        method = next(one for one in self.config.methods if one.row == row)
+        return ShadowMaker(self.trainer, method, read_json(self.judged.parent / "outcome.json")).make
 
     def _seeds(self, runs: "Sequence[SeedRun]", controls: Sequence[Path]) -> Seeds | None:
         """Return the models of all seeds; None unless each has a base and a Retrain of its own."""
@@ -328,12 +338,7 @@ class SeedRun:
             write_state_dict(target, read_state_dict(outcome.checkpoint))
             return
         assert outcome.vector is not None and outcome.selection is not None
-        if isinstance(buffers, Recalibrate):
-            negated = self.selector.negated(self.base, outcome.vector, buffers)
-            write_state_dict(target, self.material.task.trained(negated.set_alpha(outcome.selection.alpha)))
-        else:
-            weights = apply_vector(self.base, outcome.vector, outcome.selection.alpha)
-            write_state_dict(target, weights)
+        write_state_dict(target, self.selector.weights_at(self.base, outcome.vector, outcome.selection.alpha, buffers))
 
     def _scores(self, name: str, checkpoint: Path) -> dict[str, Any]:
         file = self.place.path / name / "scores.json"

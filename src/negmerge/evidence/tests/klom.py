@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from negmerge.evidence.margins import observe_margins
 from negmerge.evidence.protocol import Cost, EvidenceSettings, Found
 from negmerge.evidence.scale import Role, read_scale, unread
 from negmerge.evidence.subject import Subject
@@ -33,17 +34,6 @@ class Settings(EvidenceSettings):
         20, ge=4, description="models of either kind, each from a seed of its own; the benchmark has 100"
     )
     bins: int = Field(20, ge=2, description="of the histogram of a row's margins")
-
-
-def margins_of(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return z_y − log Σ exp(z of the others), float64 [n], of logits [n, labels] and labels int64 [n].
-
-    >>> margins_of(torch.tensor([[2.0, 0.5]]), torch.tensor([0])).item()
-    1.5
-    """
-    logits, place = logits.double(), labels[:, None]
-    others = logits.scatter(1, place, -torch.inf)
-    return logits.gather(1, place)[:, 0] - others.logsumexp(1)
 
 
 def klom(unlearned: Tensor, retrained: Tensor, bins: int = 20) -> Tensor:
@@ -134,8 +124,7 @@ def _seen(subject: Subject, models: Sequence[Path], part: str) -> tuple[Tensor, 
 
 def _of_one(subject: Subject, path: Path, rows: Tensor) -> tuple[Tensor, Tensor]:
     model = subject.task.open(path, subject.device)
-    margins = torch.cat([margins_of(logits, labels) for logits, labels in subject.outputs(model, rows)])
-    return margins, subject.share_right(model, rows).mean()
+    return observe_margins(subject, model, rows), subject.share_right(model, rows).mean()
 
 
 def _spread(accuracies: Tensor) -> dict[str, float | None]:

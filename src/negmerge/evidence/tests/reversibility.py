@@ -21,7 +21,11 @@ READING = "the model with a file of the run added back"
 class Settings(EvidenceSettings):
     """How many files are looked at."""
 
-    files: int = Field(64, ge=1, description="of the run directory that are looked at, at most, in the order of names")
+    files: int = Field(
+        64,
+        ge=1,
+        description="of the run directory that are looked at, at most, in the order of names, shadow models last",
+    )
 
 
 def cost(settings: Settings, rows: Mapping[str, int]) -> Cost:
@@ -41,7 +45,8 @@ def run(subject: Subject, settings: Settings) -> Found:
     share = changed_share(subject.base, subject.model)
     if not share:
         return Found((unread(READING, "the model is the base"),), "The model is the base: nothing needs restoring it.")
-    every = weight_files(folder)
+    # Shadow models have bases of their own, so they are the least likely to give this one back: they come last.
+    every = sorted(weight_files(folder), key=lambda file: "shadows" in file.relative_to(folder).parts)
     looked = [file for file in every if file != subject.model][: settings.files]
     groups: list[tuple[Path, ...]] = [(file,) for file in looked]
     if len(subject.members) > 1:
