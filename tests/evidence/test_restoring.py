@@ -139,3 +139,9 @@ def _read(file):
     from negmerge.checkpoints import read_state_dict
 
     return read_state_dict(file)
+
+
+def test_a_model_without_a_tensor_in_common_is_not_the_base(made):
+    files, _ = made
+    assert changed_share(files["base"], files["other"]) is None
+    assert restore(files["base"], files["other"], [files["other"]]) is None

@@ -135,6 +135,9 @@ def test_paths_become_names_and_ids_of_the_hub_stay():
         "c": {"d": "and/or it is", "e": 1},
     }
     assert without_folders("look into /home/ann/x.csv, please") == "look into …/x.csv, please"
+    for path in ("/home/ann smith/own notes/x.csv", "ann smith/own notes/x.csv", "~/ann smith/x.csv"):
+        assert without_folders(path) == "x.csv"
+    assert without_folders("/home/ann smith/own notes") == "own notes"
 
 
 def test_the_same_again_is_found_and_another_is_not_overwritten(finished, tmp_path):
@@ -170,6 +173,7 @@ def test_the_same_again_is_found_and_another_is_not_overwritten(finished, tmp_pa
         ({"output": "out.safetensors"}, "is one file, an exported model is a folder"),
         ({"output": "run/private/x"}, "lies inside of the run"),
         ({"output": "run/base"}, "is a folder of the run itself"),
+        ({"output": "run/seed-1"}, "is a folder of the run itself"),
         ({"output": "run"}, "holds the run"),
     ],
 )
@@ -194,6 +198,16 @@ def test_weights_that_are_not_the_recorded_ones_are_not_shipped(copied, tmp_path
     (copied / "base/model.safetensors").unlink()  # without the base nothing tells but its hash
     with pytest.raises(SameAsBaseError):
         export(copied, tmp_path / "out", method="original")
+
+
+def test_results_that_are_not_the_recorded_ones_are_not_on_a_card(copied, tmp_path):
+    file = copied / "results.json"
+    file.write_text(file.read_text().replace('"retain"', '"retain" ', 1))
+    with pytest.raises(InputError, match=r"results\.json is not what the record says; `negmerge verify"):
+        export(copied, tmp_path / "out")
+    file.unlink()
+    with pytest.raises(InputError, match=r"results\.json is gone; run `negmerge run` with the same config again"):
+        export(copied, tmp_path / "out")
 
 
 def test_purging_afterwards_removes_what_restores_and_the_export_is_the_same(copied, exported, tmp_path):
@@ -260,6 +274,16 @@ def test_from_the_command_line_with_a_signature(finished, tmp_path, capsys):
     assert code == 0 and "the signature was not checked: give --public-key KEY" in shown
     code, shown, _ = call("verify", out, "--public-key", public, "--json")
     assert code == 0 and json.loads(shown)["signature"] is True
+    signature = (out / "model.sig").read_bytes()
+    assert call("export", place, "-o", out, "--sign-key", private)[0] == 0
+    assert (out / "model.sig").read_bytes() == signature
+    other = tmp_path / "other.pem"
+    other.write_bytes(
+        ec.generate_private_key(ec.SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    )
+    assert call("export", place, "-o", out, "--sign-key", other)[0] == 0  # signed with what was given, not with another
+    assert "the signature does not hold" in call("verify", out, "--public-key", public)[2]
+    assert call("export", place, "-o", out, "--sign-key", private)[0] == 0
     record = out / "record.json"
     record.write_text(record.read_text().replace('"seed": 0', '"seed": 1'))
     assert call("verify", out)[0] == 0  # nobody but the signature vouches for the record

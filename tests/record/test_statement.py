@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 
 import pytest
 
@@ -122,3 +123,39 @@ def test_others_read_it_as_in_toto_statement_with_slsa_provenance():
     provenance = json_format.ParseDict(raw["predicate"], provenance_pb2.Provenance(), ignore_unknown_fields=True)
     assert provenance.run_details.metadata.started_on.ToJsonString() == "2026-01-02T03:04:05Z"
     assert provenance.build_definition.resolved_dependencies[0].name == "base"
+
+
+def test_what_stands_in_the_place_of_a_file_is_no_file(tmp_path):
+    def pipe(file):
+        os.mkfifo(file)
+
+    made = [lambda file: file.symlink_to("nowhere"), lambda file: file.symlink_to(file.name), pipe]
+    for i, make in enumerate(made):
+        place = folder_of(tmp_path / str(i), {"model.safetensors": b"weights"})
+        (place / "model.safetensors").unlink()
+        make(place / "model.safetensors")
+        with pytest.raises(InputError, match="1 files are not what the record says") as wrong:
+            verify_folder(place)
+        assert str(wrong.value).endswith("  model.safetensors is missing")
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"subject": [{"name": "../a", "digest": {}}]},
+        {"subject": [{"name": "/etc/passwd", "digest": {}}]},
+        {"subject": [{"name": "a", "digest": {}, "annotations": ["x"]}]},
+        {"gone": 3},
+        {"byproducts": [{"name": "record.json", "digest": {}}]},  # a folder that is inside of itself
+        {"byproducts": [{"name": "log", "digest": {}, "annotations": {"grows": True}}]},
+    ],
+)
+def test_an_edited_record_is_named_and_nothing_outside_is_read(tmp_path, edit):
+    place = folder_of(tmp_path / "out", {"log": b"x"})
+    whole = json.loads((place / "record.json").read_text())
+    whole["subject"] += edit.get("subject", [])
+    whole["predicate"]["runDetails"]["byproducts"] += edit.get("byproducts", [])
+    whole = with_facts(whole, gone=edit["gone"]) if "gone" in edit else whole
+    (place / "record.json").write_text(json.dumps(whole))
+    with pytest.raises(InputError, match="is damaged, or no record of negmerge"):
+        verify_folder(place)

@@ -62,3 +62,31 @@ def test_a_verdict_on_another_row_is_not_claimed():
     assert "Rounding of the weights to fewer bits was not tested" in text
     judged = card(found, "consensus", {**ABOUT, "judged": True})
     assert "Forgotten: really. Because of: depth." in judged
+
+
+def test_a_test_that_was_not_made_is_said_not_to_be():
+    found = results()
+    found["verdict"] = {"word": "not refuted", "text": "Not refuted.", "because": ["no Retrain"]}
+    unread = {"position": None, "low": None, "high": None, "n": 0, "informative": False, "why": "no Retrain"}
+    tests = [
+        {"name": name, "weight": "refutation", "text": "Not made.", "counted": unread, "readings": [unread]}
+        for name in ("quantisation", "relearning")
+    ]
+    found["evidence"] = {"method": "consensus", "seed": 0, "tests": tests}
+    text = card(found, "consensus", {**ABOUT, "judged": True})
+    assert "Rounding of the weights to fewer bits was not tested" in text and "Further training was not tested" in text
+    tests[0]["readings"] = [{**unread, "n": 40}]
+    assert "Rounding of the weights" not in card(found, "consensus", {**ABOUT, "judged": True})
+
+
+def test_of_the_method_it_says_what_holds_for_any_and_what_was_projected():
+    found = results()
+    row = found["methods"]["consensus"]
+    row["projection"] = {
+        "strength": 10.0,
+        "layers": [{"before": 0.5, "after": 0.01}],
+        "rows": {"retain": {"rows": 600, "about": "retain images"}, "forget": {"rows": 120, "about": "forget images"}},
+    }
+    text = card(found, "consensus", ABOUT)
+    assert "what the method made of these fine-tunings was subtracted" in text and "in common" not in text
+    assert "stripped of what it does to 600 retain images" in text

@@ -169,6 +169,7 @@ def test_lines_are_put_into_plain_words():
     assert plain("Retrain's 2 %. Retrain 3 %, the base's 4 %") == (
         "The retrained model's 2 %. The retrained model 3 %, the model from before's 4 %"
     )
+    assert plain("there is no Retrain model to compare with") == "there is no retrained model to compare with"
 
 
 def test_runs_lie_side_by_side(tmp_path):

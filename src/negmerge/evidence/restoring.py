@@ -92,15 +92,15 @@ def weight_files(folder: Path) -> list[Path]:
     return list(found)
 
 
-def changed_share(base: Path, model: Path) -> float:
-    """Return the share of elements in which two models differ, of those of floats that both have."""
+def changed_share(base: Path, model: Path) -> float | None:
+    """Return the share of elements in which two models differ, of those of floats that both have; None of none."""
     with ExitStack() as stack:
         b, u = (_opened(stack, path) for path in (base, model))
         differing = total = 0
         for name, start, stop in _pieces(b, u):
             differing += int((b.read(name, start, stop) != u.read(name, start, stop)).sum())
             total += stop - start
-    return differing / total if total else 0.0
+    return differing / total if total else None
 
 
 def restore(base: Path, model: Path, files: Sequence[Path]) -> Restoring | None:
@@ -108,13 +108,16 @@ def restore(base: Path, model: Path, files: Sequence[Path]) -> Restoring | None:
 
     c is fitted by least squares to the elements in which the two models differ; the others are the base's already. As
     weights and as a vector both are tried, and the better one is returned. None where a file is no weights of such a
-    model. Running statistics are left out: what re-estimates them is no line. Where the two models do not differ,
-    nothing is to be taken back, and all of it is.
+    model, and where the two have no tensor in common, as an ensemble and the base. Running statistics are left out:
+    what re-estimates them is no line. Where the two models do not differ, nothing is to be taken back, and all of it
+    is.
 
     Raises InputError where one of the models cannot be opened.
     """
     with ExitStack() as stack:
         b, u = (_opened(stack, path) for path in (base, model))
+        if next(_pieces(b, u), None) is None:
+            return None
         others = []
         for file in files:
             try:

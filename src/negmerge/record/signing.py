@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import re
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,30 @@ def sign_folder(folder: Path, key: Path) -> Path:
         os.fsync(file.fileno())
     partial.replace(target)
     return target
+
+
+def is_signed_by(folder: Path, key: Path) -> bool:
+    """Whether a folder has a signature that holds, made with this private key.
+
+    Raises InputError for a key that cannot be read, and where model-signing is not installed.
+    """
+    if not (folder / SIGNATURE).is_file():
+        return False
+    _modules()
+    from cryptography.hazmat.primitives import serialization
+
+    with reading(key, "private"):
+        public = serialization.load_pem_private_key(key.read_bytes(), None).public_key()
+        form = serialization.PublicFormat.SubjectPublicKeyInfo
+        written = public.public_bytes(serialization.Encoding.PEM, form)
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "key.pub"
+        file.write_bytes(written)
+        try:
+            verify_signature(folder, file)
+        except InputError:
+            return False
+    return True
 
 
 def verify_signature(folder: Path, key: Path) -> None:

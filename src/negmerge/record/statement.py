@@ -7,7 +7,7 @@ Sources: in-toto Attestation Framework, Statement v1; SLSA, Provenance v1 (slsa.
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from negmerge.errors import InputError
@@ -107,11 +107,29 @@ def kind_of(statement: Any) -> Kind | None:
 def _is_whole(statement: Json) -> bool:
     try:
         details, facts = statement["predicate"]["runDetails"], statement["predicate"]
-        listed = [statement["subject"], details["byproducts"], facts["buildDefinition"]["resolvedDependencies"]]
-        entries = [entry for group in listed for entry in group]
-        return all(isinstance(entry["name"], str) and isinstance(entry["digest"], dict) for entry in entries)
+        files = [*statement["subject"], *details["byproducts"], *(fact(statement, "gone") or ())]
+        inputs = facts["buildDefinition"]["resolvedDependencies"]
+        return all(_is_descriptor(entry) for entry in [*files, *inputs]) and all(
+            _is_below(one["name"]) for one in files
+        )
     except (KeyError, TypeError):
         return False
+
+
+def _is_descriptor(entry: Json) -> bool:
+    about = _about(entry)
+    typed = isinstance(entry["name"], str) and isinstance(entry["digest"], dict) and isinstance(about, dict)
+    return (
+        typed
+        and isinstance(about.get("path", ""), str)
+        and (not about.get("grows") or isinstance(about.get("bytes"), int))
+    )
+
+
+def _is_below(name: str) -> bool:
+    """Whether a name is that of a file below the folder of a record, and not the record itself."""
+    place = PurePosixPath(name)
+    return bool(place.parts) and not place.is_absolute() and ".." not in place.parts and str(place) != RECORD
 
 
 def fact(statement: Mapping[str, Any], name: str) -> Any:

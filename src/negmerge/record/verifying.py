@@ -57,7 +57,9 @@ def _compare(folder: Path) -> tuple[list[str], Verified]:
     expected = {entry["name"]: entry for entry in statement["subject"]}
     there = sorted(_files(folder, nested))
     problems, sha256 = [], {}
-    for name, digests in zip(known := [n for n in there if n in expected], _digests(folder, known), strict=True):
+    for name, digests in zip(
+        known := [n for n in there if n in expected and _is_file(folder / n)], _digests(folder, known), strict=True
+    ):
         sha256[name] = digests
         if digests != expected[name]["digest"].get("sha256"):
             problems.append(f"{name} was changed")
@@ -88,6 +90,14 @@ def _files(folder: Path, nested: list[Path]) -> Iterator[str]:
         inside = any(name.is_relative_to(place) for place in nested)
         if not inside and (path.is_symlink() or not path.is_dir()):
             yield name.as_posix()
+
+
+def _is_file(path: Path) -> bool:
+    """Whether a file can be read at a path: not a pipe, nor a link that leads nowhere or to itself."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _digests(folder: Path, names: list[str]) -> list[str]:
@@ -128,8 +138,8 @@ def _inputs(folder: Path, statement: Json) -> tuple[list[str], int]:
 def _of_inputs_json(file: Path) -> list[dict[str, Any]]:
     try:
         files = json.loads(file.read_text())["files"]
-        return [entry for entry in files if "sha256" in entry and "path" in entry]
-    except (OSError, ValueError, KeyError, TypeError):
+        return [entry for entry in files if "sha256" in entry and isinstance(entry.get("path"), str)]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []  # its own hash tells that it is missing, or was changed
 
 

@@ -1,7 +1,7 @@
 """Who asked what, when, and of which model: the first thing on the page."""
 
 from negmerge.report import numbers
-from negmerge.report.comparison import erases, is_retrain, label, subject
+from negmerge.report.comparison import erases, is_retrain, label, main_method, subject
 from negmerge.report.inputs import Json
 from negmerge.report.scores import noun, nouns
 
@@ -50,12 +50,15 @@ def asked(results: Json) -> list[tuple[str, str]]:
     if model.get("family"):
         size = f" with {numbers.many(model['parameters'])} parameters" if model.get("parameters") else ""
         pairs.append(("Model", f"{model['family']}{size}."))
-    if pool.get("members"):
+    main = main_method(results)
+    if pool.get("members") and main is not None and results["methods"][main].get("alpha") is not None:
+        consensus = "consensus" in (main, results["methods"][main].get("method"))
+        taken = "what they have in common" if consensus else f"what the method “{label(results, main)}” made of that"
         pairs.append(
             (
                 "Method",
                 f"{len(pool['members'])} copies of the model were each trained further on what is to be forgotten; "
-                "what they have in common was subtracted from the model.",
+                f"{taken} was subtracted from the model.",
             )
         )
     names = [label(results, name) for name, row in results["methods"].items() if not is_retrain(name, row)]

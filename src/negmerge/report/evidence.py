@@ -62,6 +62,7 @@ class Line:
     bar: float = 0.1
     controls: tuple[float, ...] = ()
     question: str = ""
+    made: bool = True  # whether any model was read: without Retrain no test is made
 
     @property
     def answer(self) -> str:
@@ -97,6 +98,7 @@ def plain(text: str) -> str:
     """
     for word, instead in (("The base", "The model from before"), ("the base", "the model from before")):
         text = text.replace(word, instead)
+    text = re.sub(r"\bRetrain models?\b", lambda found: found[0].replace("Retrain", "retrained"), text)
     text = re.sub(r"(^|[.!?] )Retrain\b", r"\1The retrained model", text)
     return re.sub(r"\bRetrain\b", "the retrained model", text).replace("further the retrained", "further retrained")
 
@@ -159,7 +161,7 @@ def _line(test: dict[str, Any], own: str, what: str) -> Line:
     asked = test.get("question") or QUESTIONS.get(test["name"], "")
     return Line(
         test["name"], title, test["text"], position, low, high, _state(test, own), why, test.get("seconds"),
-        *_bar(counted), question=asked.format(what=what),
+        *_bar(counted), question=asked.format(what=what), made=_made(test),
     )  # fmt: skip
 
 
@@ -167,8 +169,16 @@ def _bar(reading: dict[str, Any]) -> tuple[float, tuple[float, ...]]:
     return float(reading.get("bar") or 0.1), tuple(reading.get("controls") or ())
 
 
+def _made(test: dict[str, Any]) -> bool:
+    """Whether a test read any row; a reading of none is of a test that was not made."""
+    return any(reading.get("n", 1) for reading in test.get("readings") or [test["counted"]])
+
+
 def _state(test: dict[str, Any], own: str) -> str:
     counted = test["counted"]
+    failed = bool(counted["informative"]) and not counted["passes"] and test.get("weight") != "description"
+    if failed:
+        return "fails"
     if any(reading.get("beyond") for reading in test.get("readings") or []):
         return "beyond"
     if test["name"] == OWN and own:

@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from negmerge.intervals import wilson
-from negmerge.report import numbers
+from negmerge.report import numbers, projected
 from negmerge.report.comparison import label
 from negmerge.report.evidence import evidence_document, lines_of
 from negmerge.report.inputs import Json
@@ -112,9 +112,10 @@ def _done(results: Json, row: str, about: Mapping[str, Any]) -> str:
     members = len((results.get("pool") or {}).get("members") or [])
     if found.get("alpha") is not None:
         lines.append(
-            f"The base was fine-tuned {members} times on what was to be forgotten; what these fine-tunings have in "
-            f"common by that method was subtracted with α = {numbers.alpha(found['alpha'])}."
+            f"The base was fine-tuned {members} times on what was to be forgotten; what the method made of these "
+            f"fine-tunings was subtracted with α = {numbers.alpha(found['alpha'])}."
         )
+    lines += [escape(said) for said in projected.sentences(found)]
     if about["adapter"]:
         rank, missed = about["adapter"]["rank"], 100 * about["adapter"]["missed"]
         lines.append(
@@ -177,7 +178,7 @@ def _cell(results: Json, row: Json, name: str) -> str:
 
 
 def _limits(results: Json, about: Mapping[str, Any]) -> str:
-    made = {line.title for line in lines_of(results)} if about["judged"] else set()
+    made = {line.name for line in lines_of(results) if line.made} if about["judged"] else set()
     lines = [
         "This is approximate unlearning, not exact: weights were changed so that the model behaves as if it had not "
         "seen the rows. It is no proof of deletion, and no guarantee as retraining or differential privacy give one.",

@@ -43,6 +43,9 @@ def run(subject: Subject, settings: Settings) -> Found:
     if folder is None:
         return Found((unread(READING, "there is no run directory to look at"),), "Not made: there is no run directory.")
     share = changed_share(subject.base, subject.model)
+    if share is None:
+        why = "the model has no tensor in common with the base"
+        return Found((unread(READING, why),), f"Not made: {why}, so nothing lies on a line between them.")
     if not share:
         return Found((unread(READING, "the model is the base"),), "The model is the base: nothing needs restoring it.")
     # Shadow models have bases of their own, so they are the least likely to give this one back: they come last.

@@ -149,5 +149,11 @@ def _text(
         worst = groups["test"][0]
         found += f" On unseen rows the group {worst['group']} lost most, {worst['lost']:.1f} points"
         near = [one for one in neighbours if one["lost"] is not None]
-        found += f"; its nearest, {near[0]['group']}, {near[0]['lost']:.1f}." if near else "."
+        nearest = "the one nearest to what was forgotten"
+        if not near:
+            found += "."
+        elif near[0]["group"] == worst["group"]:
+            found += f"; it is {nearest}."
+        else:
+            found += f"; {near[0]['group']}, {nearest}, {near[0]['lost']:.1f}."
     return found

@@ -21,13 +21,14 @@ from negmerge.experiment.rundir import RunDir
 from negmerge.merging.output.base_card import Declared
 from negmerge.merging.output.folder import check_folder_output, recover_folder, written_folder
 from negmerge.record.digests import digests_of
-from negmerge.record.signing import check_key, sign_folder
-from negmerge.record.statement import RECORD, SIGNATURE, Json, descriptor, flattened, kind_of, read_statement
+from negmerge.record.signing import check_key, is_signed_by, sign_folder
+from negmerge.record.statement import RECORD, Json, descriptor, flattened, kind_of, read_statement
 from negmerge.record.verifying import listing_hash, verify_folder
 from negmerge.report import write_report
 from negmerge.report.model_card import card
 
 CARD, PAGE = "README.md", "report.html"
+CLEAN = "clean"  # the role of the model under an adapter
 
 
 class SameAsBaseError(InputError):
@@ -46,7 +47,7 @@ class Clean:
         checkpoint = open_checkpoint(self.path)
         checkpoint.close()
         files = {file.name: digests_of(file).sha256 for file in checkpoint.files}
-        return descriptor("the clean model", {"sha256": listing_hash(files)}, role="clean", rank=self.rank)
+        return descriptor("the clean model", {"sha256": listing_hash(files)}, role=CLEAN, rank=self.rank)
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def _exported(
             _write(row, folder, form)
             if key is not None:
                 sign_folder(folder, key)
-    elif key is not None and not (output / SIGNATURE).is_file():
+    elif key is not None and not is_signed_by(output, key):
         sign_folder(output, key)
     place = RunDir(row.run)
     if output.resolve().parent == row.run.resolve():
@@ -157,7 +158,8 @@ def _check_place(row: Row, output: Path) -> None:
         raise InputError(f"OUT {output} holds the run {row.run}; choose another place")
     if target.is_relative_to(run) and target.parent != run:
         raise InputError(f"OUT {output} lies inside of the run; choose {row.run / 'model'}, or a place outside")
-    if target.parent == run and (target.name in ("base", "reference", "methods", "evidence", "private")):
+    own = target.name in ("base", "reference", "methods", "evidence", "private") or target.name.startswith("seed-")
+    if target.parent == run and own:
         raise InputError(f"OUT {output} is a folder of the run itself; choose another name")
 
 
@@ -172,17 +174,18 @@ def _is_there(row: Row, output: Path, form: Form) -> bool:
         verify_folder(output)
     except InputError:
         return False
-    rank = None if form.clean is None else form.clean.rank
-    asked = (row.name, row.seed, form.ids, rank, row.entries[row.key]["digest"]["sha256"], _invocation(row))
+    rank, under = (None, None) if form.clean is None else (form.clean.rank, form.clean.entry()["digest"])
+    asked = (row.name, row.seed, form.ids, rank, under, row.entries[row.key]["digest"]["sha256"], _invocation(row))
     return _asked(found) == asked
 
 
 def _asked(statement: Json) -> tuple[Any, ...]:
     definition = statement["predicate"]["buildDefinition"]
-    external, own = definition["externalParameters"], definition["resolvedDependencies"][0]
+    external, (own, *others) = definition["externalParameters"], definition["resolvedDependencies"]
+    under = next((one["digest"] for one in others if (one.get("annotations") or {}).get("role") == CLEAN), None)
     run = statement["predicate"]["runDetails"]["metadata"].get("invocationId")
     asked = (external.get(key) for key in ("method", "seed", "ids", "rank"))
-    return (*asked, own["digest"].get("sha256"), run)
+    return (*asked, under, own["digest"].get("sha256"), run)
 
 
 def _invocation(row: Row) -> str:

@@ -40,7 +40,8 @@ def without_folders(value: Any) -> Any:
         return [without_folders(one) for one in value]
     if not isinstance(value, str) or "/" not in value:
         return value
-    if " " in value:
+    place = value.startswith(("/", "~", "./", "../")) or FILES.search(value) or Path(value).exists()
+    if " " in value and not place:
         return FOLDERS.sub("…/", value)
     if HUB.fullmatch(value) and not FILES.search(value) and not Path(value).exists():
         return value

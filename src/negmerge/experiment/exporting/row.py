@@ -12,6 +12,8 @@ from negmerge.record.digests import digests_of
 from negmerge.record.statement import Json, fact, kind_of, read_statement
 from negmerge.selection import rank_models
 
+RESULTS = "results.json"
+
 
 @dataclass(frozen=True)
 class Row:
@@ -73,15 +75,15 @@ class Row:
 def find_row(run: Path, method: str | None, seed: int | None = None) -> Row:
     """Return the row of a run that is to be exported: the one that is named, or that the evidence judged, or the first.
 
-    Raises InputError for a directory that is no finished run, for a name or a seed that it does not have, and where the
-    weights are gone or not what the record says.
+    Raises InputError for a directory that is no finished run, for a name or a seed that it does not have, and where
+    weights or results are gone or not what the record says.
     """
     if not run.is_dir():
         raise InputError(f"{run}: no such directory; give that of a finished run")
     statement = read_statement(run)
     if kind_of(statement) != "run":
         raise InputError(f"{run} is an exported model; give the directory of the run that it came from")
-    results = read_json(run / "results.json")
+    results = _results(run, statement)
     config = statement["predicate"]["buildDefinition"]["externalParameters"]["config"]
     seeds = config["seeds"]
     if seed is not None and seed not in seeds:
@@ -102,6 +104,17 @@ def find_row(run: Path, method: str | None, seed: int | None = None) -> Row:
     if digests_of(row.weights).sha256 != known["digest"]["sha256"]:
         raise InputError(f"{row.weights} is not what the record says; `negmerge verify {run}` names what changed")
     return row
+
+
+def _results(run: Path, statement: Json) -> Json:
+    """Return the results of a run, whose numbers card and page repeat: they must be the recorded ones."""
+    file = run / RESULTS
+    recorded = [entry["digest"].get("sha256") for entry in statement["subject"] if entry["name"] == RESULTS]
+    if not file.is_file():
+        raise InputError(f"{file} is gone; run `negmerge run` with the same config again")
+    if recorded != [digests_of(file).sha256]:
+        raise InputError(f"{file} is not what the record says; `negmerge verify {run}` names what changed")
+    return dict(read_json(file))
 
 
 def _shipped(results: Json, config: Mapping[str, Any], names: list[str]) -> str:
