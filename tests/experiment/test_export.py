@@ -210,6 +210,15 @@ def test_results_that_are_not_the_recorded_ones_are_not_on_a_card(copied, tmp_pa
         export(copied, tmp_path / "out")
 
 
+def test_a_folder_that_is_a_link_is_not_purged(copied, tmp_path):
+    (copied / "private").rename(tmp_path / "elsewhere")
+    (copied / "private").symlink_to(tmp_path / "elsewhere")
+    before = (copied / "record.json").read_bytes()
+    with pytest.raises(InputError, match="private is a link: what it leads to would stay"):
+        export(copied, tmp_path / "out", purge=True)
+    assert (copied / "record.json").read_bytes() == before and any((tmp_path / "elsewhere").iterdir())
+
+
 def test_purging_afterwards_removes_what_restores_and_the_export_is_the_same(copied, exported, tmp_path):
     done = export(copied, tmp_path / "out", purge_base=True)
     assert {"private", "base/model.safetensors", "methods/original/model.safetensors"} <= set(done.removed)
