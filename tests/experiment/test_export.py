@@ -112,6 +112,12 @@ def test_nothing_in_it_restores_the_base_while_the_run_does(finished, exported):
     assert test["facts"]["shipped"] == [] and test["weight"] == "description"
 
 
+def test_a_row_that_was_not_judged_has_no_page_to_sign(finished, tmp_path):
+    done = export(finished[0], tmp_path / "out", method="uniform")
+    assert set(content(done.path)) == {"model.safetensors", "README.md", "record.json"} and done.verdict is None
+    assert "is on another model (row consensus), not on this" in (done.path / "README.md").read_text()
+
+
 def test_no_folder_and_without_ids_no_row_is_in_it(finished, exported, tmp_path):
     place, _ = finished
     _, out = exported
