@@ -16,7 +16,7 @@ from negmerge.report.asking import named
 from negmerge.report.detail import cost_figure, lottery_section, matrix_section
 from negmerge.report.evidence import deciding, lines_of, plain
 from negmerge.report.figures.answers import pick
-from negmerge.report.remaining import changes_of, lost
+from negmerge.report.remaining import changes_of, limits, lost
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGP4DwABAQEAsVnMTAAAAABJRU5ErkJggg=="
 
@@ -217,3 +217,10 @@ def test_a_test_that_finds_something_is_not_shown_as_too_much_gone():
     test = {"name": "offset", "weight": "probe", "text": "x", "counted": reading, "readings": [reading, other]}
     found = {**judged(), "evidence": {"method": "consensus", "own": "held", "tests": [test]}}
     assert [line.answer for line in lines_of(found)] == ["found again"]
+
+
+def test_what_was_trained_anew_is_not_called_approximate_and_no_verdict_is_claimed_without_one():
+    found = {**class_results(), "verdict": None, "evidence": None}
+    assert "approximate unlearning. It is no proof" in limits(found)[0]
+    row = {**found["methods"]["consensus"], "method": "sisa"}
+    assert "was trained anew without these" in limits({**found, "methods": {"sisa": row}})[0]

@@ -7,7 +7,7 @@ import yaml
 
 from negmerge.intervals import wilson
 from negmerge.report import numbers, projected
-from negmerge.report.comparison import label
+from negmerge.report.comparison import is_trained_anew, label
 from negmerge.report.evidence import evidence_document, lines_of
 from negmerge.report.inputs import Json
 from negmerge.report.scores import nouns, scores_of
@@ -17,7 +17,6 @@ TAGS = ["machine-unlearning", "task-arithmetic", "negmerge"]
 PIPELINES = ("image-classification", "text-classification", "zero-shot-image-classification", "text-generation")
 TASKS = {"zero-shot": "zero-shot-image-classification", "causal-lm": "text-generation"}
 
-TRAINED_ANEW = ("retrain", "sisa")
 APPROXIMATE = (
     "This is approximate unlearning, not exact: weights were changed so that the model behaves as if it had not seen "
     "the rows. It is no proof of deletion, and no guarantee as retraining or differential privacy give one."
@@ -117,7 +116,7 @@ def _done(results: Json, row: str, about: Mapping[str, Any]) -> str:
     needs = numbers.listed([str(need) for need in found.get("needs") or []]) or "nothing"
     lines = [
         f"The request was to {escape(_asked(results, about))}. A {escape(str(model.get('family')))} model{size} was "
-        f"{'trained anew' if (found.get('method') or row) in TRAINED_ANEW else 'changed'} by the method "
+        f"{'trained anew' if is_trained_anew(row, found) else 'changed'} by the method "
         f"`{escape(row)}`, which used: {needs}."
     ]
     members = len((results.get("pool") or {}).get("members") or [])
@@ -194,7 +193,7 @@ def _limits(results: Json, row: str, about: Mapping[str, Any]) -> str:
     subtracted = found.get("alpha") is not None
     made = {line.name for line in lines_of(results) if line.made} if about["judged"] else set()
     lines = [
-        EXACT if (found.get("method") or row) in TRAINED_ANEW else APPROXIMATE,
+        EXACT if is_trained_anew(row, found) else APPROXIMATE,
         "The verdict and the numbers are about the tests and rows that are named; another test may find more.",
         f"Whoever has the base (SHA-256 `{about['base']}`) has what was forgotten."
         f"{beside if subtracted else ''} {'None of these' if subtracted else 'It'} is {'' if subtracted else 'not '}"
