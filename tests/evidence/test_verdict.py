@@ -48,6 +48,7 @@ def test_without_retrain_it_is_never_better_than_not_refuted():
     ("base", "model", "unseen", "erased", "own"),
     [
         (100.0, 0.0, 0.0, True, "held"),
+        (0.0, 0.0, 0.0, True, "nothing"),
         (100.0, 8.0, 0.0, True, "partly"),
         (100.0, 40.0, 40.0, True, "partly"),
         (100.0, 95.0, 95.0, True, "not"),

@@ -112,6 +112,12 @@ def test_nothing_in_it_restores_the_base_while_the_run_does(finished, exported):
     assert test["facts"]["shipped"] == [] and test["weight"] == "description"
 
 
+def test_a_row_that_was_not_judged_has_no_page_to_sign(finished, tmp_path):
+    done = export(finished[0], tmp_path / "out", method="uniform")
+    assert set(content(done.path)) == {"model.safetensors", "README.md", "record.json"} and done.verdict is None
+    assert "is on another model (row consensus), not on this" in (done.path / "README.md").read_text()
+
+
 def test_no_folder_and_without_ids_no_row_is_in_it(finished, exported, tmp_path):
     place, _ = finished
     _, out = exported
@@ -208,6 +214,15 @@ def test_results_that_are_not_the_recorded_ones_are_not_on_a_card(copied, tmp_pa
     file.unlink()
     with pytest.raises(InputError, match=r"results\.json is gone; run `negmerge run` with the same config again"):
         export(copied, tmp_path / "out")
+
+
+def test_a_folder_that_is_a_link_is_not_purged(copied, tmp_path):
+    (copied / "private").rename(tmp_path / "elsewhere")
+    (copied / "private").symlink_to(tmp_path / "elsewhere")
+    before = (copied / "record.json").read_bytes()
+    with pytest.raises(InputError, match="private is a link: what it leads to would stay"):
+        export(copied, tmp_path / "out", purge=True)
+    assert (copied / "record.json").read_bytes() == before and any((tmp_path / "elsewhere").iterdir())
 
 
 def test_purging_afterwards_removes_what_restores_and_the_export_is_the_same(copied, exported, tmp_path):

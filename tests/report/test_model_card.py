@@ -90,3 +90,13 @@ def test_of_the_method_it_says_what_holds_for_any_and_what_was_projected():
     text = card(found, "consensus", ABOUT)
     assert "what the method made of these fine-tunings was subtracted" in text and "in common" not in text
     assert "stripped of what it does to 600 retain images" in text
+
+
+def test_a_model_that_was_trained_anew_is_not_said_to_be_changed():
+    found = results()
+    found["methods"]["retrain"] = {**found["methods"]["consensus"], "method": "retrain", "alpha": None}
+    text = card(found, "retrain", ABOUT)
+    assert "was trained anew by the method" in text and "approximate" not in text and "vector" not in text
+    assert "It is not in this folder." in text
+    plain = card(found, "consensus", ABOUT)
+    assert "This is approximate unlearning, not exact" in plain and "None of these is in this folder." in plain

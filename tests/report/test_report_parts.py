@@ -14,9 +14,9 @@ from negmerge.errors import InputError
 from negmerge.report import write_comparison, write_report
 from negmerge.report.asking import named
 from negmerge.report.detail import cost_figure, lottery_section, matrix_section
-from negmerge.report.evidence import deciding, plain
+from negmerge.report.evidence import deciding, lines_of, plain
 from negmerge.report.figures.answers import pick
-from negmerge.report.remaining import changes_of, lost
+from negmerge.report.remaining import changes_of, limits, lost
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGP4DwABAQEAsVnMTAAAAABJRU5ErkJggg=="
 
@@ -209,3 +209,18 @@ def test_results_of_before_still_make_a_page(tmp_path):
         old.pop(key, None)
     text = Page(page_of(tmp_path, old)).text
     assert "What was lost" in text and "The lottery" not in text and "What the model says now" not in text
+
+
+def test_a_test_that_finds_something_is_not_shown_as_too_much_gone():
+    reading = {"position": 0.5, "low": 0.4, "high": 0.6, "informative": True, "passes": False, "beyond": False, "n": 9}
+    other = {**reading, "informative": False, "beyond": True}
+    test = {"name": "offset", "weight": "probe", "text": "x", "counted": reading, "readings": [reading, other]}
+    found = {**judged(), "evidence": {"method": "consensus", "own": "held", "tests": [test]}}
+    assert [line.answer for line in lines_of(found)] == ["found again"]
+
+
+def test_what_was_trained_anew_is_not_called_approximate_and_no_verdict_is_claimed_without_one():
+    found = {**class_results(), "verdict": None, "evidence": None}
+    assert "approximate unlearning. It is no proof" in limits(found)[0]
+    row = {**found["methods"]["consensus"], "method": "sisa"}
+    assert "was trained anew without these" in limits({**found, "methods": {"sisa": row}})[0]

@@ -50,6 +50,8 @@ def own_without_reference(base: float, model: float, unseen: float | None, rows:
     `unseen` is the judged model's accuracy on unseen rows of the same kind. `erased`: these rows' groups are to be
     gone, so at most a tenth of the accuracy of the base may be left as well. Intervals are as in `read_own_rows`.
     """
+    if erased and not base:
+        return "nothing"
     left = model / base if base else 1.0
     if erased and left > ERASED:
         return "not" if left >= NOT_MOVED else "partly"

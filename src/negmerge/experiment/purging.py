@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from negmerge.checkpoints import hash_file
+from negmerge.errors import InputError
 from negmerge.evidence.restoring import restore
 from negmerge.experiment.inputs import DATA, Inputs
 from negmerge.experiment.inputs import MODEL as MODEL_FILE
@@ -28,7 +29,7 @@ def remove_private(place: RunDir, *, base: bool, kept: str = "") -> dict[str, An
     A row whose model is the base itself goes with it, and so do rows that give it back beside another one (two that
     subtracted the same by different α); of those the row `kept` stays, or else the first. Returns which paths were
     removed, below the run's directory. The record says so first: where the removal is interrupted, `negmerge verify`
-    names what is still there, and the same command again removes it.
+    names what is still there, and the same command again removes it. Raises InputError where one of them is a link.
     """
     statement = read_statement(place.path)
     again = [place.path / entry["name"] for entry in fact(statement, "gone") or ()]
@@ -39,6 +40,9 @@ def remove_private(place: RunDir, *, base: bool, kept: str = "") -> dict[str, An
         rows = _files(place, "methods/*/model.safetensors")
         copies = [path for path in rows if hash_file(path) in hashes]
         doomed += [*bases, *copies, *_telling(bases, [path for path in rows if path not in copies], kept)]
+    links = [path for path in doomed if path.is_symlink()]
+    if links:
+        raise InputError(f"{links[0]} is a link: what it leads to would stay; put that in its place, and purge again")
     doomed += [path for path in again if path.is_file() and not any(path.is_relative_to(one) for one in doomed)]
     removed = [path.relative_to(place.path).as_posix() for path in doomed]
     before = fact(statement, "purged") or []

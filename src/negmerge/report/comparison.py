@@ -60,6 +60,11 @@ def is_retrain(name: str, row: Json) -> bool:
     return row.get("stands_for") == "reference" or (row.get("method") or name) == "retrain"
 
 
+def is_trained_anew(name: str, row: Json) -> bool:
+    """Return whether a method trains a model anew without the rows, which is exact, rather than changing the base."""
+    return (row.get("method") or name) in ("retrain", "sisa")
+
+
 def label(results: Json, name: str) -> str:
     """Return how a method is called on the page."""
     return str(results["methods"][name].get("label") or name)

@@ -7,7 +7,7 @@ import yaml
 
 from negmerge.intervals import wilson
 from negmerge.report import numbers, projected
-from negmerge.report.comparison import label
+from negmerge.report.comparison import is_trained_anew, label
 from negmerge.report.evidence import evidence_document, lines_of
 from negmerge.report.inputs import Json
 from negmerge.report.scores import nouns, scores_of
@@ -16,6 +16,15 @@ from negmerge.report.tables import escape
 TAGS = ["machine-unlearning", "task-arithmetic", "negmerge"]
 PIPELINES = ("image-classification", "text-classification", "zero-shot-image-classification", "text-generation")
 TASKS = {"zero-shot": "zero-shot-image-classification", "causal-lm": "text-generation"}
+
+APPROXIMATE = (
+    "This is approximate unlearning, not exact: weights were changed so that the model behaves as if it had not seen "
+    "the rows. It is no proof of deletion, and no guarantee as retraining or differential privacy give one."
+)
+EXACT = (
+    "This model was trained anew, and the rows were left out of that: exact unlearning, as far as what it started from "
+    "and the rows that stayed hold nothing of them."
+)
 
 
 def card(results: Json, row: str, about: Mapping[str, Any]) -> str:
@@ -33,7 +42,7 @@ def card(results: Json, row: str, about: Mapping[str, Any]) -> str:
         _done(results, row, about),
         _evidence(results, about),
         _numbers(results, row, about),
-        _limits(results, about),
+        _limits(results, row, about),
         _files(about),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -107,7 +116,8 @@ def _done(results: Json, row: str, about: Mapping[str, Any]) -> str:
     needs = numbers.listed([str(need) for need in found.get("needs") or []]) or "nothing"
     lines = [
         f"The request was to {escape(_asked(results, about))}. A {escape(str(model.get('family')))} model{size} was "
-        f"changed by the method `{escape(row)}`, which used: {needs}."
+        f"{'trained anew' if is_trained_anew(row, found) else 'changed'} by the method "
+        f"`{escape(row)}`, which used: {needs}."
     ]
     members = len((results.get("pool") or {}).get("members") or [])
     if found.get("alpha") is not None:
@@ -177,14 +187,17 @@ def _cell(results: Json, row: Json, name: str) -> str:
     return f"{numbers.percent(value)} ({100 * low:.1f} … {100 * high:.1f}; n = {numbers.count(n)})"
 
 
-def _limits(results: Json, about: Mapping[str, Any]) -> str:
+def _limits(results: Json, row: str, about: Mapping[str, Any]) -> str:
+    found = results["methods"][row]
+    beside = " So has whoever has the vector that was subtracted, or the fine-tuned members, beside this model."
+    subtracted = found.get("alpha") is not None
     made = {line.name for line in lines_of(results) if line.made} if about["judged"] else set()
     lines = [
-        "This is approximate unlearning, not exact: weights were changed so that the model behaves as if it had not "
-        "seen the rows. It is no proof of deletion, and no guarantee as retraining or differential privacy give one.",
+        EXACT if is_trained_anew(row, found) else APPROXIMATE,
         "The verdict and the numbers are about the tests and rows that are named; another test may find more.",
-        f"Whoever has the base (SHA-256 `{about['base']}`) has what was forgotten. So has whoever has the vector "
-        "that was subtracted, or the fine-tuned members, beside this model. None of these is in this folder.",
+        f"Whoever has the base (SHA-256 `{about['base']}`) has what was forgotten."
+        f"{beside if subtracted else ''} {'None of these' if subtracted else 'It'} is {'' if subtracted else 'not '}"
+        "in this folder.",
     ]
     if "quantisation" not in made:
         lines.append("Rounding of the weights to fewer bits was not tested: it can bring back what was forgotten.")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from negmerge.report import numbers
-from negmerge.report.comparison import seeds
+from negmerge.report.comparison import is_trained_anew, main_method, seeds
 from negmerge.report.evidence import lines_of
 from negmerge.report.figures import classes
 from negmerge.report.inputs import Json
@@ -72,10 +72,13 @@ def lost(results: Json, row: Json) -> list[str]:
 def limits(results: Json) -> list[str]:
     """Return what the claim does not cover, a sentence or two each."""
     what = nouns(results)
+    main = main_method(results)
+    anew = main is not None and is_trained_anew(main, results["methods"][main])
+    how = "was changed, not trained anew: this is approximate unlearning"
+    rests = f"The verdict rests on the tests above and on the {what} they looked at. " if results.get("verdict") else ""
     said = [
-        "The model was changed by calculation, not trained anew: this is approximate unlearning. The verdict rests on "
-        f"the tests above and on the {what} they looked at. It is no proof of deletion and no guarantee against tests "
-        "that were not made."
+        f"The model {f'was trained anew without these {what}' if anew else how}. {rests}"
+        "It is no proof of deletion and no guarantee against tests that were not made."
     ]
     lines = lines_of(results)
     silent = [line.title for line in lines if line.state == "silent"]

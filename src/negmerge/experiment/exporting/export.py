@@ -25,6 +25,7 @@ from negmerge.record.signing import check_key, is_signed_by, sign_folder
 from negmerge.record.statement import RECORD, Json, descriptor, flattened, kind_of, read_statement
 from negmerge.record.verifying import listing_hash, verify_folder
 from negmerge.report import write_report
+from negmerge.report.comparison import main_method
 from negmerge.report.model_card import card
 
 CARD, PAGE = "README.md", "report.html"
@@ -95,7 +96,8 @@ def export(
     whole, in the form in which the base was given (a folder that from_pretrained reads, with tokenizer or processor; a
     safetensors or PyTorch file); never a change that is undone by taking it off. Nothing in the folder gives the base
     back, which is checked where the base is still there, and nothing of the forgotten rows is in it but id and hash;
-    without `ids` neither these nor the page, which lists them. With `sign_key` (PEM, an elliptic curve) everything is
+    without `ids` neither these nor the page, which lists them. Another row than that of the page has no page: a verdict
+    is on one model. With `sign_key` (PEM, an elliptic curve) everything is
     signed by the OpenSSF's model-signing.
 
     Where what was to be forgotten was itself learnt in an adapter, `adapter_on` names the model under it, which never
@@ -222,7 +224,7 @@ def _write(row: Row, folder: Path, form: Form) -> None:
     }
     write_bytes_atomic(folder / CARD, card(public_results(row.results, ids=form.ids), row.name, about).encode())
     statement = _statement(row, folder, form)
-    if form.ids:
+    if form.ids and _is_of_the_page(row):
         _write_page(row, statement, folder, weights)
         statement = _statement(row, folder, form)
     write_bytes_atomic(folder / RECORD, (json.dumps(statement, indent=1, ensure_ascii=False) + "\n").encode())
@@ -232,6 +234,11 @@ def _statement(row: Row, folder: Path, form: Form) -> Json:
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     clean = None if form.clean is None else form.clean.entry()
     return public_statement(row, folder, files, ids=form.ids, clean=clean)
+
+
+def _is_of_the_page(row: Row) -> bool:
+    """Whether the page of the run, its verdict and what is signed for, is about this row and seed and no other."""
+    return main_method(row.results) == row.name and (row.judged() or not row.results.get("verdict"))
 
 
 def _write_page(row: Row, statement: Json, folder: Path, weights: Iterable[str]) -> None:
