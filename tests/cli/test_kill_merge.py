@@ -144,7 +144,7 @@ def check_kills(inputs, tmp_path, name, overwrite, moments):
         left = content(output)
         hits += left != whole
         # A swap of folders has an instant without OUT, from which the next command recovers.
-        absent = not overwrite or (place / f".{name}.old").is_dir()
+        absent = not overwrite or (place / f".{name}.negmerge-old").is_dir()
         assert left == whole or (absent and left is None) or (overwrite and left == old), moment
         assert left is None or verify_model(output).count > 0
         if left is not None and not overwrite:

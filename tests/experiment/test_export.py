@@ -342,5 +342,5 @@ def test_killed_at_any_moment_the_folder_is_whole_or_absent(copied, exported, tm
         assert not out.exists() or content(out) == expected
         assert content(export(place, out, purge=True).path) == expected
         assert not (place / "private").exists() and verify_run(place)
-        assert not list(tmp_path.glob(".*.partial")) and not list(tmp_path.glob(".*.old"))
+        assert not list(tmp_path.glob(".*.partial")) and not list(tmp_path.glob(".*.negmerge-old"))
     assert killed >= 3

@@ -118,7 +118,7 @@ def test_links_in_the_place_of_what_is_not_yet_whole(merge, tmp_path, out, targe
     elsewhere.mkdir()
     (elsewhere / "precious").write_text("x")
     (place / f".{out}.partial").symlink_to(tmp_path / target)
-    (place / f".{out}.old").symlink_to(tmp_path / target)
+    (place / f".{out}.negmerge-old").symlink_to(tmp_path / target)
     with pytest.raises(NegmergeError, match="cannot be written"):
         run(out)
     assert (elsewhere / "precious").read_text() == "x" and not (tmp_path / "missing").exists()
@@ -337,3 +337,15 @@ def test_reports_are_tables_in_notebooks(pool, tmp_path):
     assert "<o>" not in shown and f"&lt;o&gt;.safetensors: consensus of {len(pool[1])} member(s), α = 0.5" in shown
     assert f"<tr><td>kept</td><td>{done.common_kept:,} of {done.common_elements:,} elements" in shown
     assert f"<td>consensus</td><td>{100 * found.consensus:.2f} %" in found._repr_html_()
+
+
+def test_a_folder_of_the_user_beside_out_is_left_alone(tmp_path):
+    """`.NAME.old` is a name that people give; only what a swap of ours puts aside is finished or removed."""
+    mine = tmp_path / ".out.old"
+    mine.mkdir()
+    (mine / "notes.txt").write_text("kept")
+    recover_folder(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "out").mkdir()
+    recover_folder(tmp_path / "out")
+    assert (mine / "notes.txt").read_text() == "kept"

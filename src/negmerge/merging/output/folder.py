@@ -217,7 +217,7 @@ def _opened(folder: Path) -> int | None:
 
 
 def _aside(output: Path) -> Path:
-    return output.with_name(f".{output.name}.old")
+    return output.with_name(f".{output.name}.negmerge-old")  # no name that somebody else would give
 
 
 def _remove(path: Path) -> None:
