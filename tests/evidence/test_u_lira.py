@@ -242,6 +242,38 @@ def test_an_interrupted_run_has_the_results_of_one_that_was_not(asked, tmp_path,
         assert made.read_bytes() == twin.read_bytes()
 
 
+@pytest.mark.heavy(120)
+def test_digits_of_a_small_network_are_told_where_accuracy_is_full(tmp_path):
+    config = check_config(
+        {
+            "name": "digits-u-lira",
+            "device": "cpu",
+            "threads": 1,
+            "workers": 2,
+            "model": {"family": "small-cnn", "width": 8},
+            "data": {
+                "source": "digits",
+                "forget": {"fraction": 0.1},
+                "validation": {"fraction": 0.1},
+                "train_rows": [0, 600],
+            },
+            "base": {"train": {"epochs": 16, "lr": 3e-3, "batch_size": 64, "schedule": "one-cycle"}},
+            "reference": {"train": "base"},
+            "pool": {
+                "train": {"optimizer": "adamw", "batch_size": 32, "schedule": "cosine"},
+                "grid": {"lr": [1e-3, 3e-3], "epochs": [4, 8]},
+            },
+            "methods": ["consensus"],
+            "evidence": {"tests": ["u-lira"]},
+        }
+    )
+    own, test = run(config, tmp_path / "run")["evidence"]["tests"]
+    assert not own["counted"]["informative"]
+    auc, _, model = test["readings"]
+    assert 66.0 < auc["base"] < 76.0 and 50.0 < auc["model"] < auc["base"] and auc["informative"]
+    assert max(model["controls"]) < 0.3 and model["base"] - model["reference"] > 8.0
+
+
 def test_the_plan_counts_the_shadows(asked):
     few, many = ({one["name"]: one["minutes"] for one in plan(asked(n)).as_json()["evidence"]} for n in (6, 60))
     assert many["u-lira"] > 3 * few["u-lira"] > 0
