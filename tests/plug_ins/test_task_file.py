@@ -101,7 +101,8 @@ def test_a_task_may_be_an_entry_point(tmp_path, monkeypatch):
     registry._locations.cache_clear()
     try:
         found = find_rows(config("wines"))
-        assert registry.names("tasks") == ["image-classification", "text-classification", "wines", "zero-shot"]
+        tasks = ["causal-lm", "image-classification", "text-classification", "wines", "zero-shot"]
+        assert registry.names("tasks") == tasks
         with pytest.raises(InputError, match=r"unknown task 'wine' \(did you mean 'wines'\?\)"):
             config("wine")
     finally:
