@@ -90,11 +90,6 @@ class Request:
             pool["train"]["freeze_statistics"] = True
             self.assumed.append("running statistics stay as they are: those of the rows to forget are no others'")
         whole = objective == "retain-floor" and describe(self.method).kind != "train"
-        if whole:
-            self.assumed.append(
-                "projection: what the merge would do to rows that are kept is taken out of it; the better of the two "
-                "models is handed over (--set projection=none leaves it out)"
-            )
         return {
             "name": "unlearn",
             "task": task,
@@ -344,6 +339,11 @@ def describe_choices(config: Config) -> list[str]:
     pool, rule = config.pool, config.selection
     grid = "; ".join(f"{key} {', '.join(_short(value) for value in values)}" for key, values in pool.grid.items())
     lines = [f"pool: {len(expand_grid(pool.train, pool.grid))} members, {grid}"]
+    if config.projection is not None and config.projection != "none":
+        lines.append(
+            "projection: what the merge would do to rows that are kept is taken out of it; the better of the two "
+            "models is handed over (--set projection=none leaves it out)"
+        )
     if rule.objective == "retain-floor":
         kept = f"{100 * rule.floor_share:g} % of the accuracy on the others"
         lines.append(f"α: the deepest forgetting that keeps {kept}; --set selection.floor=SHARE asks for another")
