@@ -11,6 +11,7 @@ from negmerge.errors import InputError
 from negmerge.tasks.causal_lm import preparing
 from negmerge.tasks.causal_lm.columns import COLUMNS, SAID
 from negmerge.tasks.causal_lm.language_model import LanguageModel, Settings
+from negmerge.tasks.causal_lm.sources import table
 from negmerge.tasks.compute import Compute
 from negmerge.tasks.settings import DataConfig, ModelConfig
 from negmerge.training import TrainSettings
@@ -181,3 +182,22 @@ def test_gradient_checkpointing_and_bf16_give_the_same_loss(tmp_path):
     model = plain.start(0).eval()
     torch.testing.assert_close(half.loss(model, batch), plain.loss(model, batch), rtol=2e-2, atol=0)
     assert half.loss(model, batch).dtype == torch.float32
+
+
+def test_what_an_earlier_run_lists_is_left_out(tmp_path):
+    """By its `split.json`, whatever the file of that request says by now; a file of rows does as well."""
+    rows = facts(12)
+    path, gone = write(tmp_path / "rows.jsonl", rows), write(tmp_path / "gone.jsonl", rows[10:])
+    requested = write(tmp_path / "requested.jsonl", rows[:2])
+
+    def hashes(*leave_out):
+        found = table.load(table.Settings(path=path, requested=requested, leave_out=leave_out))
+        return [part.row_hash(row) for part in (found.train, found.test) for row in range(len(part))]
+
+    everything = hashes()
+    assert len(set(everything)) == 12
+    forgotten = [{"row": row, "hash": everything[row]} for row in (3, 4)]
+    (tmp_path / "split.json").write_text(json.dumps({"forgotten": forgotten}))
+    left = hashes(tmp_path / "split.json", gone)
+    assert set(left) < set(everything) and not {row["hash"] for row in forgotten} & set(left)
+    assert left[:2] == everything[:2] and 8 <= len(left) <= 10  # a listed row may be one of gone.jsonl

@@ -70,7 +70,7 @@ class Request:
         asks = task == direct_language.TASK
         before = {} if earlier is None else earlier["data"]
         if asks:
-            data = self._questions(before)
+            data = self._questions(before, previous)
         else:
             data = self._texts(before, previous) if table else self._images(before, previous)
         rows, objective = data.pop("rows"), data.pop("objective")
@@ -142,10 +142,10 @@ class Request:
             f"{'text' if texts else 'image'}-classification",
         )
 
-    def _questions(self, before: Mapping[str, Any]) -> dict[str, Any]:
+    def _questions(self, before: Mapping[str, Any], previous: Path | None) -> dict[str, Any]:
         """Return the data part for questions with answers, or texts: all of those to forget are forgotten."""
         retain = [self.retain] if self.retain else [Path(path) for path in before.get("path", [])]
-        left_out = direct_language.earlier_requests(before)
+        left_out = direct_language.earlier_requests(before, previous)
         kept, gone = [_whole(path) for path in retain], [_whole(path) for path in left_out]
         unseen = _whole(self.unseen) if self.unseen else None
         data, rows, assumed = direct_language.question_data(_whole(self.forget), kept, gone, unseen)

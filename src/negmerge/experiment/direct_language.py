@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from negmerge.errors import InputError, shortened
+from negmerge.requests.naming import SPLIT_FILE
 from negmerge.tasks.causal_lm.tables import find_columns
 from negmerge.tasks.text_classification.tables import REQUESTED, read_table
 
@@ -57,7 +58,11 @@ def question_data(
     return {**data, "test": str(unseen)}, rows, assumed
 
 
-def earlier_requests(before: Mapping[str, Any]) -> list[Path]:
-    """Return the files of what was to be forgotten in the data part of an earlier run, which are not kept either."""
-    own = [before["requested"]] if before.get("requested") else []
-    return [Path(path) for path in (*before.get("leave_out", []), *own)]
+def earlier_requests(before: Mapping[str, Any], previous: Path | None) -> list[Path]:
+    """Return the files that list what an earlier run, and those before it, forgot: it is not kept either.
+
+    The list of the earlier run is its own, not the file of the request, which may have been written anew since.
+    """
+    if previous is None:
+        return []
+    return [*map(Path, before.get("leave_out", [])), previous / SPLIT_FILE]

@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 
 from negmerge.errors import InputError
+from negmerge.requests.naming import listed_rows
 from negmerge.tasks.causal_lm.questions import QuestionSet, QuestionSource, question_source
 from negmerge.tasks.causal_lm.tables import QuestionSettings, Table, find_columns, sampled, to_questions
 from negmerge.tasks.text_classification.tables import REQUESTED, read_table
@@ -26,7 +27,10 @@ class Settings(QuestionSettings):
     test_fraction: float = Field(0.2, gt=0, lt=1, description="share of the rows for test, where there is no file")
     seed: int = Field(0, ge=0, description="of that share")
     requested: Path | None = Field(None, description="a file of rows to forget, put first: see negmerge unlearn")
-    leave_out: list[Path] = Field(default_factory=list, description="files of rows that are left out of path")
+    leave_out: list[Path] = Field(
+        default_factory=list,
+        description="files of rows that are left out of path, or the split.json of runs that forgot them",
+    )
 
 
 def load(settings: Settings) -> QuestionSource:
@@ -42,8 +46,11 @@ def load(settings: Settings) -> QuestionSource:
     if settings.requested is not None:
         asked, _ = _read([settings.requested], settings.columns)
         _check_likeness(asked, rows, settings.requested, where)
-    gone = [asked] if asked is not None else []
-    gone += [_read([path], settings.columns)[0] for path in settings.leave_out]
+    gone = set() if asked is None else _hashes(asked)
+    for path in settings.leave_out:
+        listed = listed_rows(path)
+        found = _hashes(_read([path], settings.columns)[0]) if listed is None else {row.get("hash") for row in listed}
+        gone |= found
     rows = _without(rows, gone)
     if test_files:
         test, _ = _read(test_files, settings.columns)
@@ -83,11 +90,13 @@ def _marked(asked: QuestionSet, rows: QuestionSet) -> QuestionSet:
     return replace(both, columns={**both.columns, REQUESTED: flags})
 
 
-def _without(rows: QuestionSet, gone: Sequence[QuestionSet]) -> QuestionSet:
-    """Return the rows that stand in none of the other sets, by prompt and answer."""
-    left_out = {pair for other in gone for pair in zip(other.prompts, other.answers, strict=True)}
-    pairs = zip(rows.prompts, rows.answers, strict=True)
-    kept = [i for i, pair in enumerate(pairs) if pair not in left_out]
+def _hashes(rows: QuestionSet) -> set[str | None]:
+    return {rows.row_hash(row) for row in range(len(rows))}
+
+
+def _without(rows: QuestionSet, gone: set[str | None]) -> QuestionSet:
+    """Return the rows whose hash, of prompt and answer, is none of these."""
+    kept = [row for row in range(len(rows)) if rows.row_hash(row) not in gone]
     return rows if len(kept) == len(rows) else rows.take(torch.tensor(kept, dtype=torch.int64))
 
 
