@@ -1,6 +1,7 @@
 """The page: everything that a run found, in one HTML file that asks nothing of anywhere."""
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -91,7 +92,7 @@ def _template(file: str) -> Any:
     )
     for name in FILTERS:
         environment.filters[name] = getattr(numbers, name)
-    environment.filters["plain"] = plain
+    environment.filters |= {"plain": plain, "quoted": shlex.quote}
     return environment.get_template(file)
 
 
