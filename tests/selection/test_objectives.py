@@ -142,3 +142,15 @@ def test_a_wide_curve_that_contradicts_the_search_is_tried_coarsely_and_then_fin
     assert found.alpha == 6.2 and len(found.curve) <= 60
     tried = {round(point.alpha / 0.05) for point in found.curve}
     assert set(range(124 - 2, 124 + 3)) <= tried
+
+
+def test_a_very_wide_curve_that_contradicts_the_search_costs_no_more_than_rounds_of_thirty_two():
+    """Projected vectors ask for α above 100, where every 0.05 between two coarse points would be hundreds."""
+
+    def jagged(alpha):
+        k = round(alpha / 0.05)
+        return {"forget": 50.0, "retain": 90.0, "gap": min(99.0, 1.0 + abs(alpha - 123.4) / 4 + (k % 3) / 2)}
+
+    found = choose_alpha(jagged, "match-reference")
+    assert "every 0.05 beside the best of them was evaluated" in found.note
+    assert abs(found.alpha - 123.4) < 1.0 and len(found.curve) <= 130

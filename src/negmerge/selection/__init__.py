@@ -104,7 +104,8 @@ def choose_alpha(
     rises, take Fibonacci's steps. With max_alpha = 1 and no margin that finds the grid's point in at most 8
     evaluations, where the value falls strictly (until it is 0) or falls and rises strictly; flat stretches may take
     more. When evaluated points contradict the shape, it goes over to the grid up to the bracket's end (where that has
-    more than 32 points to every second, third, … and then to those beside the best), and `note` says so.
+    more than 32 points to every second, third, … and then to those beside the best, in rounds of 32 at most), and
+    `note` says so.
 
     Raises InputError for an unknown objective or search, for a floor outside [0, 1], a margin outside [1, 10], a step
     or `max_alpha` that is not positive, a step beyond the largest α, and for scores that are missing or outside
@@ -202,15 +203,17 @@ def _bracket(curve: Curve, first: int, last: int) -> str:
     if sound:
         return ""
     end = max(first, *curve.points)
-    stride = -(-end // FALLBACK_POINTS)
+    first_stride = stride = -(-end // FALLBACK_POINTS)
     try_grid(curve, 0, end, stride)
     near = ""
-    if stride > 1:
-        best = curve.best()
-        try_grid(curve, max(0, best - stride + 1), min(end, best + stride - 1), 1)
+    while stride > 1:
+        best, narrower = curve.best(), -(-2 * stride // FALLBACK_POINTS)
+        reach = (stride - 1) // narrower * narrower
+        try_grid(curve, max(best % narrower, best - reach), min(end, best + reach), narrower)
+        stride = narrower
         near = f" and every {curve.alpha(1):g} beside the best of them"
     return (
-        f"The evaluated points do not clearly {shape}, so every {curve.alpha(stride):g} up to {curve.alpha(end):g}"
+        f"The evaluated points do not clearly {shape}, so every {curve.alpha(first_stride):g} up to {curve.alpha(end):g}"
         f"{near} was evaluated instead of {instead}."
     )
 
