@@ -203,7 +203,7 @@ def _bracket(curve: Curve, first: int, last: int) -> str:
     if sound:
         return ""
     end = max(first, *curve.points)
-    first_stride = stride = -(-end // FALLBACK_POINTS)
+    coarse = stride = -(-end // FALLBACK_POINTS)
     try_grid(curve, 0, end, stride)
     near = ""
     while stride > 1:
@@ -213,7 +213,7 @@ def _bracket(curve: Curve, first: int, last: int) -> str:
         stride = narrower
         near = f" and every {curve.alpha(1):g} beside the best of them"
     return (
-        f"The evaluated points do not clearly {shape}, so every {curve.alpha(first_stride):g} up to {curve.alpha(end):g}"
+        f"The evaluated points do not clearly {shape}, so every {curve.alpha(coarse):g} up to {curve.alpha(end):g}"
         f"{near} was evaluated instead of {instead}."
     )
 
