@@ -186,6 +186,7 @@ class Killed(BaseException):
     """Stands for the end of the process."""
 
 
+@pytest.mark.heavy(15)
 def test_a_run_makes_shadows_goes_on_after_a_kill_and_states_them(asked, tmp_path, monkeypatch):
     place = tmp_path / "run"
     unlearn, done = making.Shadow.unlearn, []

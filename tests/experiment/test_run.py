@@ -338,15 +338,15 @@ def test_a_base_that_does_not_fit_is_refused(finished, tmp_path):
         run(wide, tmp_path / "r")
 
 
+@pytest.mark.heavy(60)
 def test_the_demo_runs_as_a_newcomer_runs_it(tmp_path):
     script = Path(sys.executable).parent / "negmerge"
-    started = time.perf_counter()
     done = subprocess.run(
         [script, "demo", "-o", str(tmp_path / "d")], capture_output=True, text=True, env=os.environ, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert time.perf_counter() - started < 300  # 90 s on two idle cores
     assert "consensus" in done.stdout and "report.html" in done.stdout
     results = json.loads((tmp_path / "d" / "results.json").read_text())
     assert len(results["pool"]["members"]) >= 9
+    assert results["verdict"]["word"] in ("suppressed", "forgotten")  # never "can't tell": the tests tell here
     assert results["methods"]["consensus"]["forget"] < 20 and results["methods"]["consensus"]["retain"] > 90
