@@ -38,7 +38,14 @@ def test_quiet_and_verbose_may_stand_anywhere(tmp_path):
 def test_ctrl_c_says_how_to_go_on(tmp_path):
     (tmp_path / "c.yaml").write_text(yaml.safe_dump({**CONFIG, "base": {"train": {"epochs": 50_000}}}))
     words = [sys.executable, "-m", "negmerge", "run", str(tmp_path / "c.yaml"), "-o", str(tmp_path / "r")]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # Whoever runs the tests in the background ignores SIGINT, and hands that down.
+    process = subprocess.Popen(
+        words,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     events = tmp_path / "r" / "events.jsonl"
     deadline = time.monotonic() + 120
     while not (events.exists() and '"training"' in events.read_text()) and time.monotonic() < deadline:
