@@ -1,6 +1,7 @@
 """All three models changed alike, in a way that needs no forget rows: does what was forgotten come back?"""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ def read_altered(
         right: dict[Role, Tensor] = {
             role: subject.once(
                 (getattr(subject, role), name, made_of),
-                lambda: subject.share_right(change(subject.open(role)), rows),  # noqa: B023
+                partial(_right_once_changed, subject, role, change, rows),
             )
             for role in ROLES
         }
@@ -39,6 +40,10 @@ def read_altered(
         kept = min(before["model"] / after, 1.0) if after else 1.0
         facts[name] = {"q": kept, **{str(role): float(right[role].mean()) for role in ROLES}}
     return tuple(readings), facts
+
+
+def _right_once_changed(subject: Subject, role: Role, change: Change, rows: Tensor) -> Tensor:
+    return subject.share_right(change(subject.open(role)), rows)
 
 
 def change_matrices(model: nn.Module, change: Callable[[Tensor], Tensor]) -> nn.Module:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,7 @@ def run(subject: Subject, settings: Settings) -> Found:
 def _seen(subject: Subject, models: Sequence[Path], part: str) -> tuple[Tensor, Tensor]:
     """Return margins [models, n] and accuracies [models], in percent, of models on the rows of a part."""
     rows = subject.rows(part)
-    found = [subject.once((path, "margins", part), lambda: _of_one(subject, path, rows)) for path in models]  # noqa: B023
+    found = [subject.once((path, "margins", part), partial(_of_one, subject, path, rows)) for path in models]
     return torch.stack([margins for margins, _ in found]), torch.stack([right for _, right in found])
 
 

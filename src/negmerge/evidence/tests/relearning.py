@@ -1,6 +1,7 @@
 """How fast does it come back from a few rows? The whole curve, beside those of Retrain and of the base."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -77,7 +78,7 @@ def run(subject: Subject, settings: Settings) -> Found:
         longest = settings.steps // every
         reference = subject.once(
             (subject.reference, "relearning", str(settings), factor),
-            lambda: _curves(subject, "reference", draws, settings, lr, longest, every, until=start / 2),  # noqa: B023
+            partial(_curves, subject, "reference", draws, settings, lr, longest, every, until=start / 2),
         )
         points = reference.shape[1] - 1
         if not points:
@@ -85,7 +86,7 @@ def run(subject: Subject, settings: Settings) -> Found:
             continue
         base = subject.once(
             (subject.base, "relearning", str(settings), factor),
-            lambda: _curves(subject, "base", draws, settings, lr, points, every),  # noqa: B023
+            partial(_curves, subject, "base", draws, settings, lr, points, every),
         )
         model = _curves(subject, "model", draws, settings, lr, points, every)
         curves: dict[Role, Tensor] = {"reference": reference, "base": base, "model": model}

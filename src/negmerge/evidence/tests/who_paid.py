@@ -1,6 +1,7 @@
 """Who paid for it? What was lost by group and by example, and next to the forgotten ones; the hardest rows apart."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -79,10 +80,14 @@ def _seen(subject: Subject, part: str) -> dict[Role, Mapping[str, Tensor]]:
     return {
         role: subject.once(
             (getattr(subject, role), "who-paid", part),
-            lambda: subject.observe(subject.kept(role), rows, COLUMNS),  # noqa: B023
+            partial(_answers, subject, role, rows),
         )
         for role in ROLES
     }
+
+
+def _answers(subject: Subject, role: Role, rows: Tensor) -> Mapping[str, Tensor]:
+    return subject.observe(subject.kept(role), rows, COLUMNS)
 
 
 def _by_group(subject: Subject, part: str, seen: Mapping[Role, Mapping[str, Tensor]]) -> list[dict[str, Any]]:

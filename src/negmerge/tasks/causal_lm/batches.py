@@ -3,14 +3,14 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from negmerge.tasks.causal_lm.store import Sequences
 from negmerge.tasks.causal_lm.windows import Window
-from negmerge.tasks.rows.epochs import batches_of_like_lengths, begin_epoch, steps_in
+from negmerge.tasks.rows.epochs import BatchSettings, batches_of_like_lengths, begin_epoch, steps_in
 
 NOTHING = -100  # the label where nothing is to be predicted
 
@@ -65,15 +65,6 @@ def pad(parts: Sequence[Tensor], counted: Sequence[int], sequences: Sequence[int
         ids[i, : len(part)], mask[i, : len(part)] = part, 1
         labels[i, first : len(part)] = part[first:]
     return Batch(ids, mask, labels, torch.tensor(sequences, dtype=torch.int64))
-
-
-class BatchSettings(Protocol):
-    """The training settings that batches of sequences heed."""
-
-    @property
-    def batch_size(self) -> int:
-        """Windows in a batch."""
-        ...
 
 
 @dataclass(frozen=True)

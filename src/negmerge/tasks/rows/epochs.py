@@ -1,6 +1,7 @@
 """What an epoch is drawn from: the seed and its number alone, so that training can go on from any."""
 
 from collections.abc import Iterator
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -8,6 +9,15 @@ from torch import Tensor
 from negmerge.seeding import derive_seed
 
 WINDOW = 16  # batches whose rows are sorted by length together
+
+
+class BatchSettings(Protocol):
+    """The training settings that batches of sequences heed."""
+
+    @property
+    def batch_size(self) -> int:
+        """Rows, or windows of them, in a batch."""
+        ...
 
 
 def begin_epoch(seed: int, epoch: int) -> torch.Generator:

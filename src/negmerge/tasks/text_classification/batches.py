@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from negmerge.tasks.rows.epochs import batches_of_like_lengths, begin_epoch, steps_in
+from negmerge.tasks.rows.epochs import BatchSettings, batches_of_like_lengths, begin_epoch, steps_in
 from negmerge.tasks.text_classification.store import TokenTable
 
 
@@ -35,15 +35,6 @@ def pad(rows: Sequence[np.ndarray], labels: Tensor, padding: int) -> Batch:
     for i, row in enumerate(rows):
         ids[i, : len(row)], mask[i, : len(row)] = row, 1
     return Batch(torch.from_numpy(ids), torch.from_numpy(mask), labels)
-
-
-class BatchSettings(Protocol):
-    """The training settings that batches of texts heed."""
-
-    @property
-    def batch_size(self) -> int:
-        """Rows in a batch."""
-        ...
 
 
 @dataclass(frozen=True)
