@@ -41,22 +41,11 @@ def found(results):
 def test_texts(tmp_path):
     sys.path.insert(0, str(Path(__file__).parents[1] / "text"))
     from test_text_task import write
-    from tiny_models import rows
+    from tiny_models import rows, run_of_texts
 
     data = write(tmp_path / "texts", train=rows(240), test=rows(90, seed=1))
-    config = {
-        "name": "texts",
-        "task": "text-classification",
-        "threads": 1,
-        "workers": 1,
-        "model": {"family": "small-transformer", "width": 32, "vocabulary": 256},
-        "data": {"source": "csv", "path": str(data), "forget": {"classes": ["food"]}},
-        "base": {"train": {"epochs": 6, "lr": 1e-2, "batch_size": 16}},
-        "reference": {"train": "base"},
-        "pool": {"train": {"batch_size": 8}, "grid": {"lr": [1e-3, 3e-3], "epochs": [2, 4]}},
-        "methods": ["consensus"],
-        "evidence": {"tests": asked(*ALL), "controls": 1},
-    }
+    evidence = {"tests": asked(*ALL), "controls": 1}
+    config = run_of_texts(data, reference={"train": "base"}, methods=["consensus"], evidence=evidence)
     tests = found(run(check_config(config), tmp_path / "run"))
     assert set(tests) == {"own-rows", *ALL}
     assert tests["probe"]["facts"]["kind"] == "unseen rows of the forgotten kind" and tests["depth"]["facts"]["cka"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_models import rows, save
+from tiny_models import rows, run_of_texts, save
 
 from equal_forgetting import retain_loss
 from negmerge.checkpoints import read_state_dict
@@ -173,18 +173,8 @@ def test_a_model_without_tokenizer_is_refused(data, tmp_path):
 
 
 def test_a_run_forgets_a_class(data, tmp_path, capsys):
-    config = {
-        "name": "texts",
-        "task": "text-classification",
-        "threads": 1,
-        "workers": 1,
-        "model": {"family": "small-transformer", "width": 32, "vocabulary": 256},
-        "data": {"source": "csv", "path": str(data), "forget": {"classes": ["food"]}},
-        "base": {"train": {"epochs": 6, "lr": 1e-2, "batch_size": 16}},
-        "reference": {"train": "base"},
-        "pool": {"train": {"batch_size": 8}, "grid": {"lr": [1e-3, 3e-3], "epochs": [2, 4]}},
-        "methods": ["consensus", {"name": "sisa", "shards": 2, "slices": 1}],
-    }
+    methods = ["consensus", {"name": "sisa", "shards": 2, "slices": 1}]
+    config = run_of_texts(data, reference={"train": "base"}, methods=methods)
     results = run(check_config(config), tmp_path / "run")
     row, base = results["methods"]["consensus"], results["base"]
     assert base["forget"] > 80 and row["forget"] < 40 and row["retain"] >= 0.95 * base["retain"]
@@ -201,19 +191,8 @@ def test_a_run_forgets_a_class(data, tmp_path, capsys):
 
 @pytest.mark.heavy(6)
 def test_a_projected_run_forgets_a_class_at_less_cost(data, tmp_path):
-    config = {
-        "name": "texts",
-        "task": "text-classification",
-        "threads": 1,
-        "workers": 1,
-        "model": {"family": "small-transformer", "width": 32, "vocabulary": 256},
-        "data": {"source": "csv", "path": str(data), "forget": {"classes": ["food"]}},
-        "base": {"train": {"epochs": 6, "lr": 1e-2, "batch_size": 16}},
-        "pool": {"train": {"batch_size": 8}, "grid": {"lr": [1e-3, 3e-3], "epochs": [2, 4]}},
-        "methods": ["uniform"],
-        "projection": {"rows": "retain", "strength": 10},
-        "evaluation": {"membership": []},
-    }
+    projection = {"rows": "retain", "strength": 10}
+    config = run_of_texts(data, methods=["uniform"], projection=projection, evaluation={"membership": []})
     made = check_config(config)
     place = tmp_path / "run"
     results = run(made, place)

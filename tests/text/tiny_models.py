@@ -29,6 +29,21 @@ def rows(count, labels=tuple(WORDS), seed=0):
     return found
 
 
+def run_of_texts(data, **more):
+    """The config of a run that forgets the class food of a table of `rows`."""
+    return {
+        "name": "texts",
+        "task": "text-classification",
+        "threads": 1,
+        "workers": 1,
+        "model": {"family": "small-transformer", "width": 32, "vocabulary": 256},
+        "data": {"source": "csv", "path": str(data), "forget": {"classes": ["food"]}},
+        "base": {"train": {"epochs": 6, "lr": 1e-2, "batch_size": 16}},
+        "pool": {"train": {"batch_size": 8}, "grid": {"lr": [1e-3, 3e-3], "epochs": [2, 4]}},
+        **more,
+    }
+
+
 def tokenizer(folder, pad=True):
     vocabulary = ["[UNK]", "[CLS]", "[SEP]", "[PAD]", *" ".join([*WORDS.values(), COMMON]).split()]
     model = tokenizers.Tokenizer(

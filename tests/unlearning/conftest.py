@@ -1,10 +1,9 @@
 """A finished run on the digits whose base, split and pool the methods work on."""
 
-from dataclasses import replace
-
 import pytest
 
-from negmerge.experiment.config import MethodConfig, check_config
+from contexts import context_maker
+from negmerge.experiment.config import check_config
 from negmerge.experiment.pipeline import run
 from negmerge.experiment.prepare import prepare
 from negmerge.experiment.rundir import RunDir
@@ -34,12 +33,4 @@ def seed_run(tmp_path_factory):
 
 @pytest.fixture
 def make_context(seed_run, tmp_path):
-    """Contexts as the pipeline makes them, for a method by name, in a folder of the test's own."""
-    pool = tuple(sorted((seed_run.place.private / "pool").glob("*/model.safetensors")))
-
-    def make(name, folder="a"):
-        context = seed_run.contexts.make(MethodConfig(name=name), [], 1.0)
-        place = tmp_path / folder
-        return replace(context, members=pool, directory=place / "own", shared=place / "shared")
-
-    return make
+    return context_maker(seed_run, tmp_path)
