@@ -1,5 +1,6 @@
 """The switches of computing: each takes effect, stays close to the plain path, and leaves it alone where it is off."""
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -84,6 +85,33 @@ def test_bf16_computes_in_bf16_and_trains_in_float32(source):
         for c, m in ((half, tuned), (PLAIN, plain))
     ]
     assert min(reached) > 95 and abs(reached[0] - reached[1]) < 2
+
+
+@pytest.mark.parametrize(
+    ("channels", "kernel", "stride", "padding", "height", "width"),
+    [(16, 3, 2, 1, 1, 1), (64, 3, 2, 1, 4, 1), (8, 3, 3, 1, 5, 2), (16, 4, 4, 0, 5, 4), (16, 16, 16, 0, 17, 16)],
+)
+def test_bf16_on_a_cpu_is_right_where_a_strided_convolution_sees_one_column(
+    channels, kernel, stride, padding, height, width
+):
+    generator = torch.Generator().manual_seed(0)
+    convolution = torch.nn.Conv2d(channels, 32, kernel, stride, padding).to(memory_format=torch.channels_last)
+    images = torch.randn(16, channels, height, width, generator=generator).to(memory_format=torch.channels_last)
+    exact = copy.deepcopy(convolution).double()
+    exact(images.double()).square().sum().backward()
+    for _ in range(6):  # left alone, some of the tries read memory that nothing was written to
+        convolution.zero_grad()
+        junk = [torch.full((size,), torch.nan) for size in (64, 1024, 4096, 2**16, 2**20) for _ in range(2)]
+        del junk
+        with Compute(precision="bf16").autocast("cpu"):
+            found = convolution(images)
+        found.float().square().sum().backward()
+        assert found.dtype == torch.bfloat16
+        torch.testing.assert_close(found.double(), exact(images.double()), atol=0.02, rtol=0.02)
+        scale = exact.weight.grad.abs().max()
+        torch.testing.assert_close(
+            convolution.weight.grad.double() / scale, exact.weight.grad / scale, atol=0.02, rtol=0
+        )
 
 
 def test_where_all_is_off_nothing_changes(source):

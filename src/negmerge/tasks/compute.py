@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 import torch
 
+from negmerge.tasks.narrow_convolutions import autocast_on_cpu
+
 Precision = Literal["float32", "tf32", "bf16"]
 
 
@@ -17,8 +19,9 @@ class Compute:
 
     `channels_last` lays images and convolutions out as [b, H, W, C] in memory: the same numbers up to the order of
     sums. `precision`: float32; tf32, the same with 10 bits of mantissa inside products, on CUDA; bf16, autocast, where
-    the weights, their gradients and the loss stay float32. `compile` has the forward passes of training compiled, not
-    those of evaluation. The defaults are the plain path.
+    the weights, their gradients and the loss stay float32, as do the convolutions that a CPU gets wrong in bf16
+    (`narrow_convolutions`). `compile` has the forward passes of training compiled, not those of evaluation. The
+    defaults are the plain path.
     """
 
     channels_last: bool = False
@@ -32,7 +35,9 @@ class Compute:
 
     def autocast(self, device: str) -> AbstractContextManager[Any]:
         """Return the context of a forward pass on a kind of device."""
-        return torch.autocast(device, torch.bfloat16) if self.precision == "bf16" else nullcontext()
+        if self.precision != "bf16":
+            return nullcontext()
+        return autocast_on_cpu() if device == "cpu" else torch.autocast(device, torch.bfloat16)
 
     @contextmanager
     def float_products(self) -> Iterator[None]:
