@@ -13,6 +13,7 @@ from negmerge.experiment.plan import plan
 from negmerge.record.statement import flattened
 from negmerge.report.document import results_document
 from negmerge.report.evidence import plain
+from negmerge.report.side_by_side import write_comparison
 
 TESTS = ["offset", "depth", "three-sample"]
 
@@ -69,10 +70,19 @@ def test_the_plan_says_what_the_tests_take():
     assert "evidence   depth: about" in plan_text("x", made)
 
 
-def test_without_retrain_nothing_is_proved(tmp_path):
+def test_without_retrain_nothing_is_proved_and_the_reason_is_said_once(finished, tmp_path):
     results = run(config(reference="none"), tmp_path / "run")
     assert results["verdict"]["word"] in ("not refuted", "partly", "not")
     assert all(not test["counted"]["informative"] for test in results["evidence"]["tests"])
+    record = flattened(json.loads((tmp_path / "run" / "record.json").read_text()))
+    page = (tmp_path / "run" / "report.html").read_text().replace("no retrained", "no Retrain")
+    for text in (page, results_document(results, record), result_text(results, tmp_path / "run")):
+        assert text.count("no Retrain model to compare with") == 1  # once, and not for each test
+        assert "Not made, as there is no Retrain model to compare with: offset, depth and three-sample." in text
+    assert 'aria-label="Position of each test' not in page and "could not tell here" not in page
+    write_comparison([tmp_path / "run", finished[0]], tmp_path / "both.html")
+    both = (tmp_path / "both.html").read_text()
+    assert both.count("to compare with: offset, depth and three-sample.") == 1 and both.count("not made</span>") == 4
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,9 @@ def test_how_much_was_changed_and_which_files_are_weights(made, tmp_path):
     (tmp_path / ".hidden.safetensors").write_bytes(b"")
     (tmp_path / "notes.txt").write_bytes(b"")
     assert weight_files(tmp_path) == sorted(files.values())
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "private").symlink_to(tmp_path)  # a part of the run that lies elsewhere, and holds the run
+    assert weight_files(tmp_path / "run") == sorted(tmp_path / "run/private" / file.name for file in files.values())
 
 
 def test_the_evidence_names_what_restores_and_what_is_shipped_does_not(subject_of, weights, tmp_path):

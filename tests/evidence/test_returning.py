@@ -6,8 +6,12 @@ import pytest
 
 from conftest import CONFIG
 from negmerge.checkpoints import read_state_dict
+from negmerge.cli.run import plan_text
+from negmerge.errors import InputError
+from negmerge.evidence.protocol import checked_settings, read_test
 from negmerge.experiment.config import check_config
 from negmerge.experiment.pipeline import run
+from negmerge.experiment.plan import plan
 from negmerge.experiment.returning import ReturningAt, Returns
 
 
@@ -58,3 +62,41 @@ def test_a_run_chooses_what_lasts_and_says_what_was_tried(tmp_path):
     assert json.dumps(run(check_config(config), tmp_path / "run")) == json.dumps(results)
     later = (tmp_path / "run" / "events.jsonl").read_text().splitlines()[events:]
     assert not any('"event": "evaluated"' in line for line in later)  # nothing was tested again
+
+
+@pytest.mark.heavy(6)  # speeds are measured for half a second each
+def test_the_plan_counts_the_models_that_are_tested_and_the_curves():
+    rule = {"objective": "lasting", "candidates": 6, "relearning": {"steps": 10}}
+    config = check_config({**CONFIG, "methods": ["consensus", "retrain"], "selection": rule})
+    made = plan(config).as_json()["lasting"]
+    assert (made["models"], made["at_most"]) == (4, 6) and made["curves"] == pytest.approx(2 * made["seconds"])
+    assert made["minutes"] == pytest.approx((4 * made["seconds"] + made["curves"]) / 60)
+    projected = {**CONFIG, "selection": rule, "projection": {"strength": [1.0, 3.0, 10.0, 30.0, 100.0]}}
+    whole = plan(check_config(projected))
+    assert (whole.lasting["models"], whole.lasting["at_most"]) == (4 + 10, 6 + 10)  # two of each strength at least
+    assert whole.minutes > whole.lasting["minutes"] > 0
+    line = "lasting    about 14 models are tested while α is chosen, 16 at most, each about"
+    assert line in plan_text("x", whole.as_json()) and "lasting" not in plan_text(
+        "x", {**whole.as_json(), "lasting": None}
+    )
+
+
+@pytest.mark.parametrize(
+    ("selection", "message"),
+    [
+        ({"objective": "lasting", "relearning": {"drawz": 5}}, r"selection: relearning: it does not take 'drawz'"),
+        ({"relearning": {"lr": 0.1}}, "selection.relearning is of the objective lasting, and this is retain-floor"),
+    ],
+)
+def test_settings_that_nobody_takes_are_refused(selection, message):
+    with pytest.raises(InputError, match=message):
+        check_config({**CONFIG, "selection": selection})
+
+
+def test_steps_that_teach_retrain_nothing_let_nobody_pass(subject_of):
+    slow = {"lr": 1e-7, "factors": (1.0,), "steps": 2, "scored": 20}
+    base, again = (
+        read_test("relearning").run(subject_of(one), checked_settings("relearning", slow)) for one in ("base", "again")
+    )
+    assert base.counted.informative and base.counted.position == pytest.approx(1.0)  # what is there needs no teaching
+    assert not again.counted.informative and "teach Retrain nothing" in again.counted.why

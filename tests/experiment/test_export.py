@@ -223,6 +223,26 @@ def test_a_folder_that_is_a_link_is_not_purged(copied, tmp_path):
     with pytest.raises(InputError, match="private is a link: what it leads to would stay"):
         export(copied, tmp_path / "out", purge=True)
     assert (copied / "record.json").read_bytes() == before and any((tmp_path / "elsewhere").iterdir())
+    (copied / "private").unlink()
+    (tmp_path / "elsewhere").rename(copied / "private")
+    (copied / "private" / "pool").rename(tmp_path / "pool")
+    (copied / "private" / "pool").symlink_to(tmp_path / "pool")
+    with pytest.raises(InputError, match="private/pool is a link: what it leads to would stay"):
+        export(copied, tmp_path / "out", purge=True)
+    assert any((tmp_path / "pool").iterdir())
+
+
+def test_a_run_with_a_folder_behind_a_link_is_recorded_verified_and_says_where_it_lies(copied, tmp_path):
+    (copied / "private").rename(tmp_path / "elsewhere")
+    (copied / "private").symlink_to(tmp_path / "elsewhere")
+    compared = verify_run(copied)
+    listed = {entry["name"]: entry["digest"] for entry in read_statement(copied)["subject"]}
+    (copied / "record.json").unlink()  # the same run again writes it anew, and finds what was moved
+    run(check_config(CONFIG), copied)
+    assert {entry["name"]: entry["digest"] for entry in read_statement(copied)["subject"]} == listed
+    assert verify_run(copied) == compared
+    places = [one["path"] for one in fact(read_statement(copied), "on_disk")]
+    assert places[0] == f"{(tmp_path / 'elsewhere').resolve()}/" and "base/model.safetensors" in places
 
 
 def test_purging_afterwards_removes_what_restores_and_the_export_is_the_same(copied, exported, tmp_path):

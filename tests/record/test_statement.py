@@ -27,7 +27,7 @@ def statement(subject=(), kind="export", **facts):
     )
 
 
-def folder_of(place, files):
+def folder_of(place, files, kind="export"):
     subject = []
     for name, content in files.items():
         file = place / name
@@ -35,7 +35,7 @@ def folder_of(place, files):
         file.write_bytes(content)
         found = digests_of(file)
         subject.append(descriptor(name, {"sha256": found.sha256}, bytes=found.bytes, tree=found.tree))
-    (place / "record.json").write_text(json.dumps(statement(subject)))
+    (place / "record.json").write_text(json.dumps(statement(subject, kind)))
     return place
 
 
@@ -137,6 +137,48 @@ def test_what_stands_in_the_place_of_a_file_is_no_file(tmp_path):
         with pytest.raises(InputError, match="1 files are not what the record says") as wrong:
             verify_folder(place)
         assert str(wrong.value).endswith("  model.safetensors is missing")
+
+
+def moved_away(place, name, to):
+    """Move a folder of a record, and leave a link to it in its place."""
+    (place / name).rename(to)
+    (place / name).symlink_to(to)
+
+
+def test_a_folder_of_a_run_may_lie_behind_a_link_and_is_compared_there(tmp_path):
+    files = {"results.json": b"{}", "private/pool/0/model.safetensors": b"member", "private/rows.bin": b"rows"}
+    place = folder_of(tmp_path / "run", files, kind="run")
+    moved_away(place, "private/pool", tmp_path / "pool")
+    moved_away(place, "private", tmp_path / "elsewhere")
+    found = verify_folder(place)
+    assert found.count == 3 and set(found.sha256) == set(files)
+    (tmp_path / "elsewhere/stranger").write_bytes(b"")
+    (tmp_path / "pool/0/model.safetensors").write_bytes(b"MEMBER")
+    (place / "private/back").symlink_to(place)  # no folder of the record: named, and not entered
+    (place / "data").symlink_to(tmp_path)
+    with pytest.raises(InputError) as wrong:
+        verify_folder(place)
+    assert [line.strip() for line in str(wrong.value).splitlines()[1:]] == [
+        "private/pool/0/model.safetensors was changed",
+        "data was added",
+        "private/back was added",
+        "private/stranger was added",
+    ]
+    (place / "private").unlink()
+    (place / "private").symlink_to(place)  # it would lie in itself
+    with pytest.raises(InputError, match=r"private/rows\.bin is missing"):
+        verify_folder(place)
+
+
+def test_what_is_shipped_lies_in_its_folder(tmp_path):
+    place = folder_of(tmp_path / "out", {"model.safetensors": b"weights", "sub/vocab.txt": b"words"})
+    moved_away(place, "sub", tmp_path / "elsewhere")
+    with pytest.raises(InputError) as wrong:
+        verify_folder(place)
+    assert [line.strip() for line in str(wrong.value).splitlines()[1:]] == [
+        "sub/vocab.txt is missing",
+        "sub was added",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -105,12 +105,24 @@ def plan_text(name: str, plan: dict[str, Any]) -> str:
             f"  minutes    about {plan['minutes']:.1f} "
             f"({plan['rows_per_second']:.0f} {plan['noun']}s/s of training a thread)",
             f"  disk       about {plan['disk'] / 1e6:.0f} MB",
+            *_lasting(plan["lasting"]),
             *(f"  evidence   {test['name']}: about {test['minutes']:.2g} min" for test in plan["evidence"]),
             *(f"  member     {member}" for member in plan["members"]),
             "",
             *_ways(plan["ways"]),
         ]
     )
+
+
+def _lasting(found: dict[str, Any] | None) -> list[str]:
+    """Return what the objective lasting takes as a line, if it is the run's."""
+    if found is None:
+        return []
+    return [
+        f"  lasting    about {found['models']} models are tested while α is chosen, {found['at_most']} at most, each "
+        f"about {found['seconds']:.2g} s; curves of base and Retrain {found['curves']:.2g} s; in all about "
+        f"{found['minutes']:.2g} min"
+    ]
 
 
 def _ways(ways: list[dict[str, Any]]) -> list[str]:

@@ -21,6 +21,7 @@ from negmerge.checkpoints.base import elements
 from negmerge.checkpoints.model_files import WEIGHTS
 from negmerge.errors import InputError
 from negmerge.merging.buffers import STATISTICS
+from negmerge.record.walking import files_below
 
 CHUNK = 2**22  # elements of a tensor that are looked at together
 RESTORES = 0.99  # share of the change, in the norm, that is taken back
@@ -83,9 +84,12 @@ class Weights:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Return all files of weights below a folder, sorted, and the folders of adapters; hidden ones are no results."""
+    """Return all files of weights below a folder, sorted, and the folders of adapters; hidden ones are no results.
+
+    What lies behind links to other folders is among them.
+    """
     found: dict[Path, None] = {}
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(folder / name for name in files_below(folder, lambda _: True)):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         if path.suffix in WEIGHTS and path.is_file() and not hidden:
             found[path.parent if is_adapter(path.parent) else path] = None

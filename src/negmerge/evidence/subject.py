@@ -16,6 +16,7 @@ from negmerge.tasks.task import RowOutputs, Task
 
 Made = TypeVar("Made")
 ROLES: tuple[Role, ...] = ("base", "reference", "model")
+MOST = 1000  # rows of a part that a test looks at, unless said
 CHUNK = 128  # rows whose outputs are held at a time
 
 
@@ -64,7 +65,7 @@ class Subject:
     seed: int
     kind: str = "class"
     device: str = "cpu"
-    most: int = 1000
+    most: int = MOST
     seeds: Seeds | None = None
     folder: Path | None = None
     members: tuple[Path, ...] = ()

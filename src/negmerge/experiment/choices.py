@@ -113,6 +113,11 @@ class SelectionConfig(Strict):
         description="of lasting: how many α of a row are tested for what comes back, at most; projection strengths "
         "share them",
     )
+    relearning: dict[str, Any] = Field(
+        {},
+        description="of lasting: settings of the test relearning while α is chosen, as {optimizer: adamw, lr: 0.001}; "
+        "factors: [1.0] unless given",
+    )
     floor_on: Literal["retain", "validation", "both"] | None = Field(
         None,
         description="whose accuracy the floor holds: of a sample of the retain rows, or of validation rows in their "

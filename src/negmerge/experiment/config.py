@@ -280,7 +280,7 @@ def check_config(raw: Mapping[str, Any], where: str = "config") -> Config:
             f"{where}: a linearised model is expanded at its own weights: write base: {{pretrained: true}}"
         )
     _check_methods(config, where)
-    from negmerge.experiment.evidence_checks import check_evidence
+    from negmerge.experiment.evidence_checks import check_evidence, check_lasting
 
     for name in config.evaluation.scores:
         score_file(name)
@@ -305,6 +305,7 @@ def check_config(raw: Mapping[str, Any], where: str = "config") -> Config:
     kind = data.forget.kind if data.forget is not None else kind_in_file(data.split)  # type: ignore[arg-type]
     config.selection = config.selection.resolved(kind)
     check_selection(config.selection.objective, kind, config.reference is not None, where)
+    check_lasting(config.selection, where)
     return config
 
 

@@ -10,10 +10,10 @@ from negmerge.errors import InputError
 from negmerge.experiment.choices import Buffers, describe_buffers
 from negmerge.experiment.config import MethodConfig
 from negmerge.experiment.judging import Judge
-from negmerge.experiment.methods import describe
 from negmerge.experiment.projecting import Projector
 from negmerge.experiment.selecting import Selector
 from negmerge.experiment.trainer import Trainer
+from negmerge.experiment.workload import vectors_tested
 from negmerge.seeding import derive_seed
 from negmerge.selection import LASTING, Selection
 from negmerge.training import TrainSettings
@@ -79,14 +79,9 @@ class Contexts:
         self._tell(row, "evaluated", alpha=alpha, **scores)
 
     def _lasting(self, method: MethodConfig) -> int | None:
-        """Return how many α of a vector are tested for what comes back: of merging rows, where that is the objective.
-
-        The strengths of a projection share what a row has. Single members and trained rows are chosen by retain-floor.
-        """
-        rule = self.trainer.config.selection
-        if rule.objective != LASTING or describe(method.name).kind != "merge":
-            return None
-        return max(2, rule.candidates // (1 if method.projected is None else len(method.projected.strength)))
+        """Return how many α of a vector are tested for what comes back, at most; None where none is."""
+        found = vectors_tested(self.trainer.config, method)
+        return found[1] if found else None
 
     def _choose(self, row: str, buffers: Buffers, tested: int | None, vector: Path, curve_file: Path) -> Selection:
         tell = partial(self._tell_point, row)

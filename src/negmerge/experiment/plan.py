@@ -2,12 +2,13 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
+from negmerge.evidence.subject import MOST
 from negmerge.execution import torch_threads
 from negmerge.experiment.alternatives import Speed, ways
 from negmerge.experiment.choices import SelectionConfig
@@ -15,7 +16,8 @@ from negmerge.experiment.config import Config, RunConfig
 from negmerge.experiment.evidence import planned
 from negmerge.experiment.hardest import rows_trained
 from negmerge.experiment.prepare import Material, load_unwritten
-from negmerge.experiment.workload import workload
+from negmerge.experiment.returning import cost_of_curve, tests_for
+from negmerge.experiment.workload import Workload, workload
 from negmerge.tasks.task import Pretrained, need
 from negmerge.training import TrainSettings
 from negmerge.training.fitting import fit_rows
@@ -30,7 +32,8 @@ class Plan:
     """The size of a run. Passes count one row, called by the task's noun, through the model once.
 
     Minutes are an estimate. `evidence` has those of each test, which count in `minutes`. `ways` are those of
-    retraining, of SISA and of the pool alone: see `alternatives`.
+    retraining, of SISA and of the pool alone: see `alternatives`. `lasting` is what testing the candidates of that
+    objective takes, which counts in `minutes` as well; None for another one.
     """
 
     seeds: int
@@ -45,6 +48,7 @@ class Plan:
     disk: int
     ways: list[dict[str, Any]]
     evidence: list[dict[str, Any]]
+    lasting: dict[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the plan as plain JSON values; `disk` in bytes."""
@@ -107,6 +111,8 @@ def estimate(config: RunConfig, material: Material) -> Plan:
     seconds = trained / train_speed / threads + pool * seeds / train_speed / workers + evaluated / predict_speed
     tests = planned(config, material, train_speed * threads, predict_speed)
     seconds += 60.0 * sum(test["minutes"] for test in tests)
+    lasting = _lasting(config, material, works, train_speed * threads, predict_speed)
+    seconds += 60.0 * (lasting["minutes"] if lasting else 0.0)
     speed = Speed(train_speed * threads, train_speed * workers, predict_speed)
     return Plan(
         seeds=seeds,
@@ -121,7 +127,42 @@ def estimate(config: RunConfig, material: Material) -> Plan:
         disk=kept * model_bytes + material.bytes,
         ways=[way.as_json() for way in ways(config, material, speed, pool, points * samples)],
         evidence=tests,
+        lasting=lasting,
     )
+
+
+def _lasting(
+    config: RunConfig, material: Material, works: Sequence[Workload], train_speed: float, predict_speed: float
+) -> dict[str, Any] | None:
+    """Return what testing α for what comes back takes, from rows per second; None where no row is chosen so.
+
+    `models` that are tested where no α reaches Retrain, `at_most` where one does; `seconds` of each, and of `curves`,
+    those of base and Retrain; `minutes` of `models` and `curves` together.
+    """
+    models = sum(work.tested for work in works)
+    if not models:
+        return None
+    sizes, rule = material.split.describe(), config.selection
+    rows = {
+        **sizes,
+        "forget": min(rule.forget_rows, sizes["forget"]),
+        "retain": min(rule.retain_rows, sizes["retain"]),
+        "test": sizes["validation"],
+        "test_forget": sizes["validation_forget"],
+    }
+    rows = {name: min(MOST, count) for name, count in rows.items()} | {
+        "forgotten_groups": len(material.about.forgotten)
+    }
+    cost = cost_of_curve(tests_for(material.task, rule.relearning), rows)
+    each = cost.trained / train_speed + cost.evaluated / predict_speed
+    curves = 2 * each * len(works)
+    return {
+        "models": models,
+        "at_most": sum(work.tested_at_most for work in works),
+        "seconds": each,
+        "curves": curves,
+        "minutes": (models * each + curves) / 60,
+    }
 
 
 def _evaluations(selection: SelectionConfig) -> int:

@@ -29,7 +29,8 @@ def remove_private(place: RunDir, *, base: bool, kept: str = "") -> dict[str, An
     A row whose model is the base itself goes with it, and so do rows that give it back beside another one (two that
     subtracted the same by different α); of those the row `kept` stays, or else the first. Returns which paths were
     removed, below the run's directory. The record says so first: where the removal is interrupted, `negmerge verify`
-    names what is still there, and the same command again removes it. Raises InputError where one of them is a link.
+    names what is still there, and the same command again removes it. Raises InputError where one of them, or anything
+    in one of them, is a link.
     """
     statement = read_statement(place.path)
     again = [place.path / entry["name"] for entry in fact(statement, "gone") or ()]
@@ -40,7 +41,8 @@ def remove_private(place: RunDir, *, base: bool, kept: str = "") -> dict[str, An
         rows = _files(place, "methods/*/model.safetensors")
         copies = [path for path in rows if hash_file(path) in hashes]
         doomed += [*bases, *copies, *_telling(bases, [path for path in rows if path not in copies], kept)]
-    links = [path for path in doomed if path.is_symlink()]
+    within = (path for one in doomed for path in (one, *(one.rglob("*") if one.is_dir() else ())))
+    links = [path for path in within if path.is_symlink()]
     if links:
         raise InputError(f"{links[0]} is a link: what it leads to would stay; put that in its place, and purge again")
     doomed += [path for path in again if path.is_file() and not any(path.is_relative_to(one) for one in doomed)]
@@ -83,7 +85,11 @@ def left_on_disk(place: RunDir, config: Mapping[str, Any]) -> list[tuple[str, st
 def _on_disk(place: RunDir, config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
     def shown(path: Path) -> str:
-        return path.relative_to(place.path).as_posix()
+        real = (
+            path.resolve()
+        )  # a folder that was moved behind a link lies elsewhere, and that is where it is to be found
+        inside = real.is_relative_to(place.path.resolve())
+        return path.relative_to(place.path).as_posix() if inside else str(real)
 
     yield from ((f"{shown(path)}/", PRIVATE) for path in _folders(place, PRIVATE_FOLDER))
     yield from ((shown(path), BASE) for path in _files(place, BASE_FILE))

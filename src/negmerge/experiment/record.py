@@ -14,7 +14,7 @@ from negmerge.experiment.inputs import DATA, Inputs
 from negmerge.experiment.keys import Keys, digest
 from negmerge.experiment.machine import code_hash, machine, peak_rss, versions
 from negmerge.experiment.prepare import Material
-from negmerge.experiment.rundir import RunDir, read_json
+from negmerge.experiment.rundir import FOLDERS, RunDir, read_json
 from negmerge.record.digests import digests_of
 from negmerge.record.statement import (
     RECORD,
@@ -27,6 +27,7 @@ from negmerge.record.statement import (
     with_facts,
 )
 from negmerge.record.verifying import WORKING, listing_hash, verify_folder
+from negmerge.record.walking import files_below
 
 STARTED = "started"
 EVENTS, PAGE = "events.jsonl", "report.html"
@@ -137,17 +138,26 @@ def _is_in(name: str, places: Sequence[str]) -> bool:
 
 
 def _outputs(folder: Path) -> list[str]:
-    """Return the names of the files that a run made, sorted; not what it needs to go on, nor what it logs and shows."""
-    exported = [path.parent for path in _exports(folder)]
+    """Return the names of the files that a run made, sorted; not what it needs to go on, nor what it logs and shows.
+
+    Folders of the run that were moved behind a link are looked into; what else is behind links is none of the run's.
+    """
+    exported = [path.parent.relative_to(folder) for path in _exports(folder)]
+    beside = (*WORKING["run"], EVENTS, PAGE)
     found = []
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        beside = (*WORKING["run"], EVENTS, PAGE)
-        if path.is_dir() or path.name in beside or path.name.endswith(".partial"):
+    for name in sorted(files_below(folder, _is_of_a_run)):
+        path = Path(name)
+        if path.name in beside or path.name.endswith(".partial") or not (folder / path).is_file():
             continue
         if not any(path.is_relative_to(place) for place in exported):
             found.append(name)
     return found
+
+
+def _is_of_a_run(name: str) -> bool:
+    """Whether a folder of this name, below the directory of a run, is one that runs write into."""
+    first, *further = name.split("/")
+    return first in FOLDERS or (first.startswith("seed-") and (not further or further[0] in FOLDERS))
 
 
 def _exports(folder: Path) -> list[Path]:

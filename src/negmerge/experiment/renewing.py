@@ -106,7 +106,7 @@ def method_parts(
         ),
         "judged": digest(
             {
-                "selection": {k: v for k, v in selection.items() if k not in CHOOSING},
+                "selection": {k: v for k, v in selection.items() if k not in CHOOSING and v != {}},
                 "buffers": buffers,
                 "reference": reference if matched else None,
             }

@@ -10,13 +10,31 @@ from typing import Any
 from torch import Tensor
 
 from negmerge.checkpoints import write_bytes_atomic, write_state_dict
-from negmerge.evidence.protocol import check_capable, checked_settings, read_test
+from negmerge.evidence.protocol import Cost, EvidenceSettings, check_capable, checked_settings, read_test
 from negmerge.evidence.subject import Subject
 from negmerge.selection import Position
 from negmerge.tasks.task import RowOutputs, Task
 
-TESTS: dict[str, dict[str, Any]] = {"relearning": {"factors": (1.0,)}, "offset": {}}  # with their settings
+RELEARNING: dict[str, Any] = {"factors": (1.0,)}  # settings, where the config has none
 SEED = 1  # added to the run's: the draws are not those of the evidence at the end
+
+
+def tests_for(task: Task, relearning: Mapping[str, Any]) -> dict[str, EvidenceSettings]:
+    """Return the tests that are made of a task's models while α is chosen: offset only where rows have outputs.
+
+    `relearning` are settings of that test. Raises InputError for one that it does not take.
+    """
+    found = {"relearning": checked_settings("relearning", {**RELEARNING, **relearning})}
+    return {**found, "offset": checked_settings("offset", {})} if isinstance(task, RowOutputs) else found
+
+
+def cost_of_curve(tests: Mapping[str, EvidenceSettings], rows: Mapping[str, int]) -> Cost:
+    """Return what the tests of one model take; `rows` are how many of each part selection sees, as tests count them.
+
+    Those of base and Retrain take as much, each once for a seed.
+    """
+    costs = [read_test(name).cost(settings, rows) for name, settings in tests.items()]
+    return Cost(sum(cost.trained for cost in costs) // 3, sum(cost.evaluated for cost in costs) // 3)
 
 
 @dataclass
@@ -24,6 +42,7 @@ class Returns:
     """The tests of one seed: base and Retrain are read once, and compared with whatever model is asked about.
 
     `parts` are those that selection sees: a sample of the request's own rows, and validation rows in the place of test.
+    `relearning` are settings of that test.
     """
 
     task: Task
@@ -33,10 +52,13 @@ class Returns:
     seed: int
     kind: str
     device: str
+    relearning: Mapping[str, Any] = field(default_factory=dict)
     _memo: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
+    _tests: dict[str, EvidenceSettings] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_capable("relearning", self.task)
+        self._tests = tests_for(self.task, self.relearning)
 
     def positions(self, checkpoint: Path) -> dict[str, Position]:
         """Return the position of a model on every test that can tell."""
@@ -45,10 +67,8 @@ class Returns:
             memo=self._memo,
         )  # fmt: skip
         found = {}
-        for name, settings in TESTS.items():
-            if name == "offset" and not isinstance(self.task, RowOutputs):
-                continue
-            counted = read_test(name).run(subject, checked_settings(name, settings)).counted
+        for name, settings in self._tests.items():
+            counted = read_test(name).run(subject, settings).counted
             if counted.informative:
                 assert counted.position is not None and counted.low is not None and counted.high is not None
                 found[name] = Position(counted.position, counted.low, counted.high)

@@ -228,7 +228,9 @@ class Selector:
         assert self.reference is not None
         if base not in self._tests:
             parts = {**self.rows, **self.parts}
-            self._tests[base] = Returns(self.task, parts, base, self.reference, self.seed, self.kind, self.device)
+            self._tests[base] = Returns(
+                self.task, parts, base, self.reference, self.seed, self.kind, self.device, self.rule.relearning
+            )
         return self._tests[base]
 
     def _worst(self, objective: str) -> dict[str, float]:

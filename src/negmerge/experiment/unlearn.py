@@ -16,7 +16,7 @@ from negmerge.checkpoints import write_state_dict
 from negmerge.errors import InputError
 from negmerge.experiment.choices import EvidenceConfig
 from negmerge.experiment.config import PoolConfig, RunConfig, SelectionConfig
-from negmerge.experiment.evidence_checks import check_evidence, check_evidence_task
+from negmerge.experiment.evidence_checks import check_evidence, check_evidence_task, check_lasting
 from negmerge.experiment.exporting.row import shipped_row
 from negmerge.experiment.methods import check_settings, check_task, describe
 from negmerge.experiment.pipeline import run_stages
@@ -161,6 +161,7 @@ def unlearn(
         )
     claims = _claims(evidence)
     _check_objective(rule.objective, given, evaluate, reference, bool(claims.tests))
+    check_lasting(rule, "unlearn")
     asked = (selection or {}).get("floor_on")
     if asked in ("validation", "both") and ("validation" not in given or evaluate is not None):
         raise InputError(

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from negmerge.experiment.choices import describe_buffers
-from negmerge.experiment.config import RunConfig
+from negmerge.experiment.config import MethodConfig, RunConfig
 from negmerge.experiment.methods import describe, needs_of, trials_of
+from negmerge.selection import LASTING
+from negmerge.selection.lasting import FIRST
 from negmerge.training import TrainSettings
 from negmerge.unlearning.method import method_of
 from negmerge.unlearning.search import candidates, search_ranges
@@ -17,12 +19,32 @@ class Workload:
     """The work of all methods on one seed. Searches are made on the first seed only.
 
     `trained` counts rows passed through training; `vectors` those for which α is chosen; `judged` the candidates of
-    searches, each a model that is kept.
+    searches, each a model that is kept. `tested` are the models that lasting looks at for what comes back, as many as
+    where no α reaches Retrain; `tested_at_most` where one does.
     """
 
     trained: int
     vectors: int
     judged: int
+    tested: int = 0
+    tested_at_most: int = 0
+
+
+def vectors_tested(config: RunConfig, method: MethodConfig) -> tuple[int, int] | None:
+    """Return for how many vectors of a row lasting tests what comes back, and how many α of each at most.
+
+    Of merging rows, where that is the objective, else None: single members and trained rows are chosen by retain-floor.
+    The strengths of a projection share what a row has, two for each at least.
+    """
+    rule = config.selection
+    if rule.objective != LASTING or describe(method.name).kind != "merge":
+        return None
+    vectors = _strengths(method)
+    return vectors, max(2, rule.candidates // vectors)
+
+
+def _strengths(method: MethodConfig) -> int:
+    return 1 if method.projected is None else len(method.projected.strength)
 
 
 def workload(config: RunConfig, members: int, rows: Mapping[str, int], seed: int = 0) -> Workload:
@@ -31,13 +53,17 @@ def workload(config: RunConfig, members: int, rows: Mapping[str, int], seed: int
     Single members are counted once for all methods that try them with the same buffers; of a search on another seed,
     its longest candidate.
     """
-    trained = vectors = judged = 0
+    trained = vectors = judged = tested = most = 0
     methods = [method for method in config.methods if method.seeds is None or seed < method.seeds]
     trying = [config.buffers_of(method) for method in methods if describe(method.name).each_member]
     vectors += members * len({describe_buffers(buffers) for buffers in trying})
     for method in methods:
         if describe(method.name).kind != "train":
-            vectors += trials_of(method.name, members)
+            vectors += trials_of(method.name, members) * _strengths(method)
+            found_tested = vectors_tested(config, method)
+            if found_tested is not None:
+                tested += found_tested[0] * min(FIRST, found_tested[1])
+                most += found_tested[0] * found_tested[1]
             continue
         found = method_of(method.name)
         passed = [
@@ -47,7 +73,7 @@ def workload(config: RunConfig, members: int, rows: Mapping[str, int], seed: int
         searched = seed == 0 and bool(search_ranges(found, method.settings))
         trained += sum(passed) if searched else max(passed)
         judged += len(passed) if searched else 0
-    return Workload(trained, vectors, judged)
+    return Workload(trained, vectors, judged, tested, most)
 
 
 def _rows(config: RunConfig, name: str, settings: Any, given: Mapping[str, Any], rows: Mapping[str, int]) -> int:

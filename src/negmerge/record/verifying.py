@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from negmerge.errors import InputError, listing
 from negmerge.record.digests import digests_of, digests_of_all
 from negmerge.record.statement import RECORD, SIGNATURE, Json, fact, kind_of, read_statement
+from negmerge.record.walking import files_below
 
 INPUTS = "inputs.json"
 # What a run needs to go on, and changes without being a result; and what stands beside a record because it is of it.
@@ -38,7 +38,9 @@ def verify_folder(folder: Path) -> Verified:
 
     Outputs must be there and as they were; a log may have grown; nothing else may be there, but what a run needs to go
     on. Of the inputs those that are still there must be unchanged. Exported models inside of a run are compared with
-    records of their own.
+    records of their own. A folder of a run may have been moved behind a link of its name: what lies there is compared,
+    added files included. No other link to a folder is entered, and of an exported model none is: what is shipped must
+    lie in it.
 
     Raises InputError that names what was changed, is missing or was added.
     """
@@ -55,7 +57,9 @@ def _compare(folder: Path) -> tuple[list[str], Verified]:
     byproducts = {entry["name"]: entry for entry in statement["predicate"]["runDetails"]["byproducts"]}
     nested = [Path(name).parent for name in byproducts if Path(name).name == RECORD]
     expected = {entry["name"]: entry for entry in statement["subject"]}
-    there = sorted(_files(folder, nested))
+    moved = {parent.as_posix() for name in expected for parent in Path(name).parents} if kind == "run" else set()
+    found_there = files_below(folder, lambda name: name in moved)
+    there = sorted(name for name in found_there if not any(Path(name).is_relative_to(place) for place in nested))
     problems, sha256 = [], {}
     for name, digests in zip(
         known := [n for n in there if n in expected and _is_file(folder / n)], _digests(folder, known), strict=True
@@ -81,15 +85,6 @@ def _compare(folder: Path) -> tuple[list[str], Verified]:
         count += inner.count
         sha256 |= {f"{place}/{name}": value for name, value in inner.sha256.items()}
     return problems, Verified(count, sha256, (folder / SIGNATURE).is_file())
-
-
-def _files(folder: Path, nested: list[Path]) -> Iterator[str]:
-    """Yield the names of all files below a folder, but for those of the models with records of their own."""
-    for path in folder.rglob("*"):
-        name = path.relative_to(folder)
-        inside = any(name.is_relative_to(place) for place in nested)
-        if not inside and (path.is_symlink() or not path.is_dir()):
-            yield name.as_posix()
 
 
 def _is_file(path: Path) -> bool:

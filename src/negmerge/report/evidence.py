@@ -11,6 +11,7 @@ from negmerge.report.scores import nouns
 OWN = "own-rows"
 TITLES = {OWN: "own rows"}
 CANNOT = "can't tell here"
+NOT_MADE = "Not made"
 # What a test asks, in plain words; {what} are the rows. A test that is not here says so by its `question`.
 QUESTIONS = {
     OWN: "Does the model still get the very {what} of the request right?",
@@ -90,6 +91,22 @@ def lines_of(results: Json) -> list[Line]:
     return [_line(test, evidence.get("own") or "", nouns(results)) for test in evidence.get("tests") or []]
 
 
+def made_and_not(lines: list[Line]) -> tuple[list[Line], list[str]]:
+    """Return the tests that were made, and a sentence for each reason why others were not.
+
+    >>> def skipped(name):
+    ...     return Line(name, name, "Not made: it rained.", None, None, None, "silent", "it rained", None, made=False)
+    >>> made_and_not([skipped("depth"), skipped("offset")])
+    ([], ['Not made, as it rained: depth and offset.'])
+    """
+    made = [line for line in lines if line.made or not line.text.startswith(NOT_MADE)]
+    reasons: dict[str, list[str]] = {}
+    for line in lines:
+        if line not in made:
+            reasons.setdefault(line.why, []).append(line.title)
+    return made, [f"{NOT_MADE}{f', as {why}' if why else ''}: {listed(names)}." for why, names in reasons.items()]
+
+
 def plain(text: str) -> str:
     """Return a line on a test in the words of the page: the model from before, a retrained model.
 
@@ -125,28 +142,31 @@ def meaning(results: Json) -> str:
 def evidence_lines(results: Json) -> list[str]:
     """Return verdict and tests as lines for a terminal."""
     verdict = results["verdict"]
-    lines = lines_of(results)
+    lines, skipped = made_and_not(lines_of(results))
     width = max((len(line.title) for line in lines), default=0)
     found = [f"Verdict on {results['evidence']['method']}: {verdict['text']} Because of: {listed(verdict['because'])}."]
-    found.append("Position of each test, 0 Retrain … 1 the base, with its 95 % interval:")
+    if lines:
+        found.append("Position of each test, 0 Retrain … 1 the base, with its 95 % interval:")
     for line in lines:
         after = f" [{line.why}]" if line.state == "silent" and line.why else ""
         found.append(f"  {line.title:<{width}}  {line.place:<24}  {line.text}{after}")
-    return found
+    return [*found, *skipped]
 
 
 def evidence_document(results: Json) -> str:
     """Return the section on the evidence of a document in Markdown, '' where none was asked for."""
     if not results.get("verdict"):
         return ""
+    lines, skipped = made_and_not(lines_of(results))
     rows = [
-        f"| {line.title} | {line.place} | {' '.join([line.text + _why(line), line.others]).strip()} |"
-        for line in lines_of(results)
+        f"| {line.title} | {line.place} | {' '.join([line.text + _why(line), line.others]).strip()} |" for line in lines
     ]
     verdict = results["verdict"]
-    head = f"## Evidence\n\n{verdict['text']} Because of: {listed(verdict['because'])}."
-    about = "Position: 0 is Retrain, 1 the base; with its 95 % interval."
-    return "\n".join([head, "", about, "", "| test | position | what it found |", "|---|---|---|", *rows])
+    parts = [f"## Evidence\n\n{verdict['text']} Because of: {listed(verdict['because'])}."]
+    if rows:
+        parts.append("Position: 0 is Retrain, 1 the base; with its 95 % interval.")
+        parts.append("\n".join(["| test | position | what it found |", "|---|---|---|", *rows]))
+    return "\n\n".join([*parts, *skipped])
 
 
 def _why(line: Line) -> str:

@@ -11,7 +11,7 @@ from negmerge.errors import NegmergeError
 from negmerge.report import asking, detail, explain, numbers, remaining
 from negmerge.report.comparison import erases, gap_to, label, main_method, seeds
 from negmerge.report.document import results_document
-from negmerge.report.evidence import deciding, lines_of, meaning, plain
+from negmerge.report.evidence import deciding, lines_of, made_and_not, meaning, plain
 from negmerge.report.figures import classes, scale
 from negmerge.report.inputs import Json, read_forgotten, read_run
 from negmerge.report.lasting import lasting_section
@@ -202,13 +202,14 @@ def _tiles(results: Json, row: Json | None) -> list[dict[str, str]]:
 
 def _evidence(results: Json) -> dict[str, Any] | None:
     """Return the tests of the claim and their picture, where evidence was asked for."""
-    lines = lines_of(results)
-    if not lines:
+    lines, skipped = made_and_not(lines_of(results))
+    if not lines and not skipped:
         return None
     seconds = sum(line.seconds or 0.0 for line in lines)
     return {
-        "figure": markup(scale.scale_figure(lines, "scale")),
+        "figure": markup(scale.scale_figure(lines, "scale")) if lines else "",
         "lines": lines,
+        "not_made": skipped,
         "seconds": seconds,
         "controls": round(results["evidence"].get("controls") or 0),
         "seed": results["evidence"].get("seed"),

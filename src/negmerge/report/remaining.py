@@ -7,7 +7,7 @@ from typing import Any
 
 from negmerge.report import numbers
 from negmerge.report.comparison import is_trained_anew, main_method, seeds
-from negmerge.report.evidence import lines_of
+from negmerge.report.evidence import lines_of, made_and_not
 from negmerge.report.figures import classes
 from negmerge.report.inputs import Json
 from negmerge.report.scores import nouns
@@ -80,7 +80,7 @@ def limits(results: Json) -> list[str]:
         f"The model {f'was trained anew without these {what}' if anew else how}. {rests}"
         "It is no proof of deletion and no guarantee against tests that were not made."
     ]
-    lines = lines_of(results)
+    lines, _ = made_and_not(lines_of(results))
     silent = [line.title for line in lines if line.state == "silent"]
     if not results.get("verdict"):
         said.append(

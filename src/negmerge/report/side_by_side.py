@@ -7,7 +7,7 @@ from typing import Any
 from negmerge.errors import InputError, NegmergeError
 from negmerge.report import asking, numbers, remaining
 from negmerge.report.comparison import gap_to, label, main_method
-from negmerge.report.evidence import Line, lines_of
+from negmerge.report.evidence import Line, lines_of, made_and_not
 from negmerge.report.figures import scale
 from negmerge.report.inputs import Json, read_run
 from negmerge.report.markup import markup
@@ -52,14 +52,16 @@ def comparison(runs: Sequence[tuple[Path, Json, Json]]) -> dict[str, Any]:
         f"{name} ({run.name})" if names.count(name) > 1 else name for name, (run, _, _) in zip(names, runs, strict=True)
     ]
     columns = [_column(*run) for run in runs]
-    tests = list(dict.fromkeys(line.name for _, results, _ in runs for line in lines_of(results)))
+    sorted_out = [made_and_not(lines_of(results)) for _, results, _ in runs]
+    tests = list(dict.fromkeys(line.name for lines, _ in sorted_out for line in lines))
     scores = list(
         dict.fromkeys((one.name, one.title) for _, results, _ in runs for one in scores_of(results) if one.shown)
     )
     return {
         "titles": titles,
         "columns": columns,
-        "tests": [_test(name, titles, runs) for name in tests],
+        "tests": [_test(name, titles, [lines for lines, _ in sorted_out]) for name in tests],
+        "not_made": [(title, said) for title, (_, said) in zip(titles, sorted_out, strict=True) if said],
         "scores": [row for row in (_score(*one, runs) for one in scores) if row["any"]],
     }
 
@@ -92,11 +94,9 @@ def _column(run: Path, results: Json, record: Json) -> dict[str, Any]:
     }
 
 
-def _test(name: str, titles: Sequence[str], runs: Sequence[tuple[Path, Json, Json]]) -> dict[str, Any]:
-    """Return one test in all runs: a line for each, and their picture."""
-    found: list[Line | None] = [
-        next((line for line in lines_of(results) if line.name == name), None) for _, results, _ in runs
-    ]
+def _test(name: str, titles: Sequence[str], made: Sequence[Sequence[Line]]) -> dict[str, Any]:
+    """Return one test in all runs, of which each has the tests that it made: a line for each, and their picture."""
+    found = [next((line for line in lines if line.name == name), None) for lines in made]
     drawn = [(title, line) for title, line in zip(titles, found, strict=True) if line is not None]
     lines = [scale.named(line, title) for title, line in drawn]
     return {

@@ -1,6 +1,7 @@
 """How fast does it come back from a few rows? The whole curve, beside those of Retrain and of the base."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -10,13 +11,14 @@ from torch import Tensor, nn
 
 from negmerge.evidence.brief_training import Optimizer, Way, take_steps
 from negmerge.evidence.protocol import Cost, EvidenceSettings, Found
-from negmerge.evidence.scale import Reading, Role, read_scale, unread
+from negmerge.evidence.scale import REACHED, Reading, Role, read_scale, unread
 from negmerge.evidence.subject import Subject
 from negmerge.training.adapters import AdapterSettings
 
 SUMMARY = "how fast forgotten rows come back from five of them, beside Retrain: the curve over the steps it needs"
 COLUMNS = ("correct",)
 TYPICAL = 40  # steps that a curve has, for the estimate
+TAUGHT = 0.1  # of the base's score, that Retrain must gain for a model that gains nothing to say anything
 
 
 class Settings(EvidenceSettings):
@@ -62,8 +64,10 @@ def run(subject: Subject, settings: Settings) -> Found:
     mean over the points 0 … K of the share of other forget rows that are right, in percent; K is the first point at
     which Retrain, on the mean of the draws, has half of what the base has at step 0, or that of `steps`. Points are a
     step apart, at a rate times 0.3 three steps (`every`). Where Retrain has that much before any training, the test
-    tells nothing. Facts: the mean curves, K of each rate, and `memory`, the mean over the curve of other forget rows
-    less unseen rows of their kind: only that is memory of these rows.
+    tells nothing. Where it has not gained a tenth of it at the end, these steps teach nobody: a model that stays where
+    Retrain stays is then no answer, while one from which the rows come back still is. Facts: the mean curves, K of each
+    rate, and `memory`, the mean over the curve of other forget rows less unseen rows of their kind: only that is memory
+    of these rows.
     """
     draws = [_draw(subject, settings, i) for i in range(settings.draws)]
     if any(not len(draw.others) for draw in draws):
@@ -91,7 +95,8 @@ def run(subject: Subject, settings: Settings) -> Found:
         model = _curves(subject, "model", draws, settings, lr, points, every)
         curves: dict[Role, Tensor] = {"reference": reference, "base": base, "model": model}
         known = {role: curve[:, :, 0].mean(1) for role, curve in curves.items()}
-        readings.append(read_scale(name, known, span=100.0, unit="draws"))
+        gained = float((reference[:, -1, 0] - reference[:, 0, 0]).mean())
+        readings.append(_answer(read_scale(name, known, span=100.0, unit="draws"), gained >= TAUGHT * start))
         facts[name] = {
             "steps": points * every,
             "every": every,
@@ -100,6 +105,14 @@ def run(subject: Subject, settings: Settings) -> Found:
         }
     found = Found(tuple(readings), "", facts)
     return Found(found.readings, _text(found), facts)
+
+
+def _answer(reading: Reading, taught: bool) -> Reading:
+    """Return a reading that says nothing where Retrain was taught nothing, and no more came back of the model."""
+    if taught or not reading.informative or (reading.low or 0.0) > REACHED:
+        return reading
+    why = "so many steps at this rate teach Retrain nothing, so they need not bring anything back"
+    return replace(reading, informative=False, why=why)
 
 
 def _draw(subject: Subject, settings: Settings, number: int) -> Draw:
