@@ -26,7 +26,7 @@ def test_the_config_runs_scaled_down(tmp_path):
             method |= {"lr": method["lr"][:1], "epochs": 1}
     raw["selection"] = {"objective": "match-reference", "search": "grid", "step": 0.5}
     results = run(check_config(raw), tmp_path / "run")
-    rows = ("best-single", "uniform", "ties", "consensus", "random-mask")
+    rows = ("best-single", "uniform", "ties", "consensus", "random-mask", "msa")
     trained = ("grad-diff", "npo", "simnpo", "rmu")
     assert set(results["methods"]) == {*rows, *(f"{row} projected" for row in rows), *trained}
     base = results["base"]

@@ -311,7 +311,7 @@ def check_config(raw: Mapping[str, Any], where: str = "config") -> Config:
 
 def _check_methods(config: Config, where: str) -> None:
     """Raise InputError for settings that a method of the config does not take, with a line for each."""
-    from negmerge.experiment.methods import check_settings, describe
+    from negmerge.experiment.methods import check_origin, check_settings, describe
 
     wrong: list[str] = []
     for method in config.methods:
@@ -322,6 +322,7 @@ def _check_methods(config: Config, where: str) -> None:
     if wrong:
         raise MistakesError(where, wrong)
     for method in config.methods:
+        check_origin(method.name, method.settings, config.base.train is not None, f"{where}: method {method.row}")
         if method.buffers is not None and describe(method.name).kind == "train":
             raise InputError(f"{where}: method {method.row} does not merge: leave out buffers")
         if method.projected is not None and describe(method.name).kind == "train":

@@ -1,10 +1,13 @@
 """What the methods of one seed are given, and what is written down of their outcome."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from negmerge.errors import InputError
 from negmerge.experiment.choices import Buffers, describe_buffers
@@ -18,7 +21,8 @@ from negmerge.seeding import derive_seed
 from negmerge.selection import LASTING, Selection
 from negmerge.training import TrainSettings
 from negmerge.training.job import TrainingJob
-from negmerge.unlearning.context import Context, Outcome, TrainingData, TrainingTask, lasting_json
+from negmerge.training.pool import expand_grid
+from negmerge.unlearning.context import Context, Grid, Outcome, TrainingData, TrainingTask, lasting_json
 
 
 class Contexts:
@@ -37,12 +41,15 @@ class Contexts:
             pool_seconds=pool_seconds,
             directory=trainer.place.private / "methods" / row,
             shared=self.shared(method),
+            common=trainer.place.private / "common",
             seed=trainer.seed,
             data=self._data(method.name),
             choose=partial(self._choose, row, buffers, self._lasting(method)),
             judge=self._judge.scores,
             rank=self._judge.rank,
             train=self._train,
+            train_pool=self._train_pool,
+            start=trainer.start_of_base,
             retrain=self._retrain,
             tell=partial(self._tell, row),
             buffers="negate" if buffers == "negate" else "keep",
@@ -67,6 +74,7 @@ class Contexts:
             task=trainer.material.task,
             forget=trainer.material.parts["forget"],
             retain=trainer.material.parts["retain"],
+            validation=trainer.material.parts["validation"],
             device=trainer.material.device,
             seed=derive_seed(trainer.seed, f"method {name}"),
             augment=trained.augment if trained else "none",
@@ -114,6 +122,15 @@ class Contexts:
         )
         self.trainer.train([job], workers=1, threads=self.trainer.threads)
         return job.checkpoint, job.facts()["seconds"]
+
+    def _train_pool(self, start: Path, rows: Tensor, grid: Grid | None) -> tuple[tuple[Path, ...], float]:
+        trainer, pool = self.trainer, self.trainer.config.pool
+        folder, jobs = trainer.place.private / "common" / "members", []
+        for member in expand_grid(pool.train, pool.grid if grid is None else grid):
+            job = trainer.member_job(member.name, folder, member.settings, start, rows)
+            jobs.append(replace(job, directory=folder / f"{member.name}-{job.key[:8]}"))
+        trained = trainer.train_members(jobs)
+        return tuple(job.checkpoint for job in trained.standing), trained.seconds
 
     def _retrain(self, settings: TrainSettings | None, directory: Path, seed: int) -> tuple[Path, float]:
         trainer, reference = self.trainer, self.trainer.config.reference

@@ -91,7 +91,8 @@ class _Place:
         if parts[1] in ("controls", "shadows"):
             return self._split()
         if parts[1] in ("methods", "shared"):
-            return [*self._own(f"base/{WEIGHTS}"), *self._pool(), *self._own("private/moments/*"), *self._split()]
+            return [*self._own(f"base/{WEIGHTS}"), *self._pool(), *self._own("private/moments/*"),
+                    *self._own("private/common/*.safetensors"), *self._split()]  # fmt: skip
         return [*self._own(f"base/{WEIGHTS}"), *self._split()]
 
     def _originals(self) -> list[str]:

@@ -10,6 +10,7 @@ from negmerge.checkpoints import write_bytes_atomic
 from negmerge.errors import InputError, listing
 from negmerge.experiment.config import Config
 from negmerge.experiment.keys import state_of
+from negmerge.experiment.methods import files_of
 from negmerge.plug_in import file_of
 from negmerge.record.digests import digests_of
 from negmerge.tasks.image_classification.folders import files_below
@@ -57,6 +58,7 @@ def named_files(config: Config) -> list[InputFile]:
     named += [("task", file_of(config.task))]
     named += [("data.source", file_of(name)) for name in source_names(data)]
     named += [(FREE, file_of(name)) for name in _plug_ins(config)]
+    named += [(FREE, path) for method in config.methods for path in files_of(method.name, method.settings)]
     rows = [method.projected.rows for method in config.methods if method.projected is not None]
     named += [(FREE, path) for path in rows if isinstance(path, Path)]
     files = preparing_of(config.model, config.task).model_files(config.model)

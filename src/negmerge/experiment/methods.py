@@ -1,7 +1,8 @@
 """All methods by name, whatever their kind: what they need, what they take, how they are run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -13,7 +14,7 @@ from negmerge.merging.merger import Merger
 from negmerge.merging.method import MERGE_NEEDS, load_method, merges
 from negmerge.tasks.task import Task, need
 from negmerge.unlearning.context import Context, Outcome
-from negmerge.unlearning.method import method_of
+from negmerge.unlearning.method import Method, OwnPool, method_of
 from negmerge.unlearning.negation import negate
 from negmerge.unlearning.search import candidates, search_ranges, unlearn_searched
 
@@ -51,7 +52,7 @@ def describe(name: str) -> MethodInfo:
         method.NEEDS,
         method.SUMMARY,
         method.REFERENCE,
-        settings={k: f.default for k, f in method.Settings.model_fields.items()},
+        settings={k: f.get_default(call_default_factory=True) for k, f in method.Settings.model_fields.items()},
         search=search_ranges(method, {}),
         requires=method.REQUIRES,
         scratch=method.SCRATCH,
@@ -102,6 +103,39 @@ def needs_of(name: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
     if method is None or method.needs is None:
         return info.needs
     return method.needs(method.Settings(**next(candidates(method, settings))))
+
+
+def own_pools(name: str, settings: Mapping[str, Any]) -> Sequence[OwnPool]:
+    """Return the pools that a method trains itself, beside that of the run."""
+    method = _select(name)
+    return () if method is None else method.pools(method.Settings(**settings))
+
+
+def files_of(name: str, settings: Mapping[str, Any]) -> Sequence[Path]:
+    """Return the files that a method reads with these settings."""
+    method = _select(name)
+    return () if method is None else method.files(method.Settings(**settings))
+
+
+def check_origin(name: str, settings: Mapping[str, Any], trained: bool, where: str) -> None:
+    """Raise InputError where a file that a method reads is not there, or it asks where a base began that was given.
+
+    `trained`: whether the run trains the base.
+    """
+    lost = [path for path in files_of(name, settings) if not path.exists()]
+    if lost:
+        raise InputError(f"{where}: {lost[0]}: no such file; give a checkpoint that exists")
+    method = _select(name)
+    if not trained and method is not None and method.begins(method.Settings(**settings)):
+        raise InputError(
+            f"{where}: nobody knows where the training of a base that was given began; give origin: FILE, a checkpoint "
+            "of the model before it, or origin: base"
+        )
+
+
+def _select(name: str) -> Method | None:
+    """Return a method that selects, None for one of another kind."""
+    return method_of(name) if describe(name).kind == "select" else None
 
 
 def run_method(

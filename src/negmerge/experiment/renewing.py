@@ -10,7 +10,7 @@ from negmerge.checkpoints import hash_file
 from negmerge.errors import InputError, listing
 from negmerge.experiment.config import MethodConfig, RunConfig
 from negmerge.experiment.keys import Keys, digest
-from negmerge.experiment.methods import describe
+from negmerge.experiment.methods import describe, files_of
 from negmerge.experiment.rundir import RunDir
 from negmerge.parsing import dump_yaml
 from negmerge.plug_in import file_of
@@ -83,7 +83,7 @@ def method_parts(
     `ground` is what all rows hang on (base, rows, seed), `members` are the hashes of the pool, `reference` that of the
     reference, `earlier` the record of the search on the first seed.
     """
-    info, file = describe(method.name), file_of(method.name)
+    info, file, read = describe(method.name), file_of(method.name), files_of(method.name, method.settings)
     selection = config.selection.model_dump(mode="json")
     buffers = config.model_dump(mode="json", include={"buffers"})["buffers"]
     buffers = buffers if method.buffers is None else method.model_dump(mode="json", include={"buffers"})["buffers"]
@@ -96,6 +96,7 @@ def method_parts(
                 "method": method.name if file is None else digest(file.read_text()),
                 "settings": method.model_dump(mode="json", exclude={"buffers", "label", "seeds", "name"}),
                 "projection": None if rows is None else hash_file(rows),
+                **({"files": [hash_file(path) for path in read]} if read else {}),
                 "buffers": buffers == "negate",
                 "ground": dict(ground),
                 "members": dict(members) if "pool" in info.needs or info.kind != "train" else None,

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from negmerge.checkpoints import hash_file, read_state_dict, write_state_dict
-from negmerge.errors import InputError, NegmergeError
+from negmerge.errors import InputError
 from negmerge.evidence.subject import Seeds, Shadows
 from negmerge.experiment.choices import Buffers
 from negmerge.experiment.config import MethodConfig, RunConfig
@@ -235,16 +235,8 @@ class SeedRun:
         members = expand_grid(self.config.pool.train, self.config.pool.grid)
         wanted = [self.trainer.member_job(m.name, folder / m.name, m.settings) for m in members]
         begun = {place: begun_with(place) for place in sorted(folder.glob("*/"))}
-        jobs = [_taken_over(replace(job, spare=True), begun) for job in wanted]
-        sent = self.material.task.SENT
-        at_once = self.material.device == "cpu" and sent  # elsewhere one after the other: so are the seconds
-        workers = min(self.config.workers or self.trainer.cores, len(jobs)) if at_once else 1
-        self.trainer.train(jobs, workers=workers, threads=1 if sent else self.trainer.threads)
-        diverged = {job.name: job.facts()["diverged"] for job in jobs if "diverged" in job.facts()}
-        standing = [job for job in jobs if job.name not in diverged]
-        if not standing:
-            name, text = next(iter(diverged.items()))
-            raise NegmergeError(f"every member of the pool diverged; the first, {name}: {text}")
+        trained = self.trainer.train_members([_taken_over(job, begun) for job in wanted])
+        standing, diverged = trained.standing, trained.diverged
         self.members = {job.name: self.keys.content(job.checkpoint) for job in standing}
         facts_file = self.place.path / "pool.json"
         self._keep("pool", {"members": self.members, "diverged": diverged, **self.ground}, facts_file)
@@ -257,9 +249,8 @@ class SeedRun:
                 self.material.task, self.material.parts["forget"], self.base, checkpoints, self.material.device
             )
             facts["statistics_moved"] = moved_statistics(self.base, checkpoints)
-            spent = sum(job.facts()["seconds"] for job in jobs)
             facts |= {"diverged": diverged} if diverged else {}
-            write_json(facts_file, {**facts, "workers": workers, "seconds": spent / workers})
+            write_json(facts_file, {**facts, "workers": trained.workers, "seconds": trained.seconds})
         return standing, read_json(facts_file)
 
     def _keep(self, name: str, key: Any, *files: Path) -> None:
@@ -297,9 +288,8 @@ class SeedRun:
         result = self.place.path / "methods" / method.row if left is None else None
         renew(self.place, row, parts, private / "methods" / row, result)
         shared = self.contexts.shared(method)
-        own = method_parts(
-            self.config, method.model_copy(update={"name": SHARED_BY}), self.ground, members, reference, None
-        )
+        alone = MethodConfig(name=SHARED_BY, buffers=method.buffers, projection=method.projection)
+        own = method_parts(self.config, alone, self.ground, members, reference, None)
         if left is None:
             renew(self.place, f"shared {shared.name}", {**own, "made": digest([self.ground, members])}, shared, None)
 

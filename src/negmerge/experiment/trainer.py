@@ -3,26 +3,37 @@
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from negmerge.checkpoints import hash_file, write_state_dict
-from negmerge.errors import InputError
+from negmerge.errors import InputError, NegmergeError
 from negmerge.execution import run_jobs
 from negmerge.experiment.config import BaseConfig, ReferenceConfig, RunConfig
 from negmerge.experiment.keys import Keys, digest
 from negmerge.experiment.prepare import Material
 from negmerge.experiment.rundir import RunDir
 from negmerge.seeding import derive_seed
-from negmerge.tasks.task import Pretrained, need
+from negmerge.tasks.task import Pretrained, Starts, need
 from negmerge.training import TrainSettings
 from negmerge.training.job import TrainingJob
 from negmerge.training.job import train as train_job
 
+FROM_SCRATCH = "from scratch"
 HOW = ("task", "model", "inputs", "compute", "device")  # of a config: how models are computed
+
+
+@dataclass(frozen=True)
+class TrainedMembers:
+    """Members that stand, and what the others say; how many were trained at a time, and the seconds."""
+
+    standing: list[TrainingJob]
+    diverged: dict[str, str]
+    workers: int
+    seconds: float
 
 
 class Trainer:
@@ -104,7 +115,7 @@ class Trainer:
         """Return the job of training on some rows; `part` is what its seed is derived by."""
         if part is None:
             # Base and reference differ in their rows alone, so they share the seed of weights and batches.
-            part = f"member {name}" if start else "from scratch"
+            part = f"member {name}" if start else FROM_SCRATCH
         wanted = settings.model_dump(mode="json")
         config = self.config.resolved()
         how = {key: config[key] for key in HOW if key in config}
@@ -124,14 +135,51 @@ class Trainer:
             key=key,
         )
 
-    def member_job(self, name: str, directory: Path, settings: TrainSettings) -> TrainingJob:
-        """Return the job of a member: the base fine-tuned on the forget rows; adapters share one draw of A."""
-        job = self.job(name, directory, self.material.parts["forget"], settings, start=self.base)
+    def member_job(
+        self,
+        name: str,
+        directory: Path,
+        settings: TrainSettings,
+        start: Path | None = None,
+        rows: torch.Tensor | None = None,
+    ) -> TrainingJob:
+        """Return the job of a member: the base fine-tuned on the forget rows; adapters share one draw of A.
+
+        `start` and `rows` stand in for these.
+        """
+        rows = self.material.parts["forget"] if rows is None else rows
+        job = self.job(name, directory, rows, settings, start=self.base if start is None else start)
         adapter, seed = self.config.pool.adapter, derive_seed(self.seed, "adapter")
         if adapter is None:
             return job
         key = digest([job.key, adapter.model_dump(mode="json"), seed])
         return replace(job, adapter=adapter, adapter_seed=seed, key=key)
+
+    def train_members(self, jobs: Sequence[TrainingJob]) -> "TrainedMembers":
+        """Train members, several at a time where that is possible; one that diverges is left out.
+
+        Raises NegmergeError where every one diverges.
+        """
+        at_once = self.material.device == "cpu" and self.material.task.SENT  # elsewhere one after the other
+        workers = min(self.config.workers or self.cores, len(jobs)) if at_once else 1
+        spared = [replace(job, spare=True) for job in jobs]
+        self.train(spared, workers=workers, threads=1 if self.material.task.SENT else self.threads)
+        diverged = {job.name: job.facts()["diverged"] for job in spared if "diverged" in job.facts()}
+        standing = [job for job in spared if job.name not in diverged]
+        if not standing:
+            name, text = next(iter(diverged.items()))
+            raise NegmergeError(f"every member of the pool diverged; the first, {name}: {text}")
+        return TrainedMembers(standing, diverged, workers, sum(job.facts()["seconds"] for job in spared) / workers)
+
+    def start_of_base(self) -> Path:
+        """Return the weights that the training of the base began with, in a file that is made unless it is there."""
+        target = self.place.private / "common" / "start.safetensors"
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            task, seed = self.material.task, derive_seed(self.seed, FROM_SCRATCH)
+            model = need(task, Starts, "an origin").start(derive_seed(seed, "init"))
+            write_state_dict(target, task.trained(model))
+        return target
 
     def train(self, jobs: Sequence[TrainingJob], *, workers: int, threads: int) -> None:
         """Do the jobs that are not done."""

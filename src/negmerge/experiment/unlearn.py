@@ -18,7 +18,7 @@ from negmerge.experiment.choices import EvidenceConfig
 from negmerge.experiment.config import PoolConfig, RunConfig, SelectionConfig
 from negmerge.experiment.evidence_checks import check_evidence, check_evidence_task, check_lasting
 from negmerge.experiment.exporting.row import shipped_row
-from negmerge.experiment.methods import check_settings, check_task, describe
+from negmerge.experiment.methods import check_origin, check_settings, check_task, describe, needs_of
 from negmerge.experiment.pipeline import run_stages
 from negmerge.experiment.prepare import About, Material
 from negmerge.experiment.projection_config import ProjectionConfig
@@ -170,7 +170,7 @@ def unlearn(
     made = _checked_pool(pool or DEFAULT_POOL, wrapped)
     check_settings(method, settings or {})
     task = _task(bare, evaluate, rule.objective)
-    _check_method(task, method, given)
+    _check_method(task, method, settings or {}, given)
     if projection == "auto" and rule.objective == "retain-floor" and _can_project(task, given, method):
         protected = ProjectionConfig().model_dump(mode="json")
     inputs = {"model": fingerprint_module(model)}
@@ -291,12 +291,13 @@ def _check_claims(config: UserConfig, task: UserTask) -> None:
         check_evidence_task(config.evidence, task)
 
 
-def _check_method(task: UserTask, method: str, given: Mapping[str, Any]) -> None:
+def _check_method(task: UserTask, method: str, settings: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     """Raise InputError for a method that lacks a data set, or a capability of the task."""
-    missing = [need for need in describe(method).needs if need in ("retain", "validation") and need not in given]
+    missing = [need for need in needs_of(method, settings) if need in ("retain", "validation") and need not in given]
     if missing:
         raise InputError(f"unlearn: the method {method} needs {missing[0]} (a data set)")
     check_task(method, task)
+    check_origin(method, settings, False, f"unlearn: the method {method}")
 
 
 def _material(task: UserTask, objective: str, inputs: Mapping[str, str], kept_in: Path | None) -> Material:

@@ -6,10 +6,11 @@ from typing import Any
 
 from negmerge.experiment.choices import describe_buffers
 from negmerge.experiment.config import MethodConfig, RunConfig
-from negmerge.experiment.methods import describe, needs_of, trials_of
+from negmerge.experiment.methods import describe, needs_of, own_pools, trials_of
 from negmerge.selection import LASTING
 from negmerge.selection.lasting import FIRST
 from negmerge.training import TrainSettings
+from negmerge.training.pool import expand_grid
 from negmerge.unlearning.method import method_of
 from negmerge.unlearning.search import candidates, search_ranges
 
@@ -64,6 +65,10 @@ def workload(config: RunConfig, members: int, rows: Mapping[str, int], seed: int
             if found_tested is not None:
                 tested += found_tested[0] * min(FIRST, found_tested[1])
                 most += found_tested[0] * found_tested[1]
+            for pool in own_pools(method.name, method.settings):
+                grid = config.pool.grid if pool.grid is None else pool.grid
+                count = min(rows[pool.part], rows["forget"])
+                trained += sum(one.settings.count_rows(count) for one in expand_grid(config.pool.train, grid))
             continue
         found = method_of(method.name)
         passed = [

@@ -112,6 +112,8 @@ def merge_vector(
     *,
     method: str = "consensus",
     settings: Mapping[str, Any] | None = None,
+    origin: Path | str | None = None,
+    weights: Path | str | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     buffers: Policy = "keep",
@@ -119,10 +121,10 @@ def merge_vector(
     workers: int | None = None,
     device: str = "cpu",
 ) -> VectorReport:
-    """Merge the task vectors of checkpoints and write τ itself, in the dtype of the arithmetic; OUT is replaced.
+    """Merge the task vectors of checkpoints and write w⊙τ itself, in the dtype of the arithmetic; OUT is replaced.
 
-    Only merged names are in the file, with `buffers` "negate" running statistics among them. Raises InputError as
-    `merge_checkpoints` does.
+    Task vectors are those of `origin` where it is given, and w is 1 without `weights`. Only merged names are in the
+    file, with `buffers` "negate" running statistics among them. Raises InputError as `merge_checkpoints` does.
     """
     merger = check_request(
         method,
@@ -130,6 +132,8 @@ def merge_vector(
         base=base,
         members=members,
         output=output,
+        origin=origin,
+        weights=weights,
         include=include,
         exclude=exclude,
         buffers=buffers,
@@ -137,7 +141,7 @@ def merge_vector(
         workers=workers,
         device=device,
     )
-    files = term_files(members)
+    files = term_files(members, origin, weights)
     with open_terms(Path(base), [files], include, exclude, buffers) as opened:
         plan = plan_terms(opened, [TermRequest(files, merger)], device)
 

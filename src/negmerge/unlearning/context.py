@@ -15,19 +15,21 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Rank = tuple[float, ...]
+Grid = Mapping[str, Sequence[Any]]  # training setting → its values
 
 
 @dataclass(frozen=True)
 class TrainingData:
     """The rows that a method may train on, and the task that knows what becomes of them.
 
-    `forget` and `retain` are rows of the task's table, int64; `augment` is how the base was trained ("none" where it
-    was given); `seed` is the same for all rows of the result table that go by one method.
+    `forget`, `retain` and `validation` are rows of the task's table, int64; `augment` is how the base was trained
+    ("none" where it was given); `seed` is the same for all rows of the result table that go by one method.
     """
 
     task: Task
     forget: Tensor
     retain: Tensor
+    validation: Tensor
     device: str
     seed: int
     augment: str = "none"
@@ -66,14 +68,18 @@ class Context:
     """What a method is given.
 
     `directory` is its private folder, kept between interruptions; `shared` is one that all methods of the run with the
-    same policy for buffers share; `seed` is the run's, by which merges that are random draw.
+    same policy for buffers share, `common` one of all methods, whose files are called by what they were made of; `seed`
+    is the run's, by which merges that are random draw.
     `choose(vector, curve)` selects α for the merged vector in a file and keeps the evaluated points in the file
     `curve`. `judge(checkpoint)` returns what selection sees of a model, forget and retain accuracy in percent at
     least, and `rank(scores)` orders such scores by the run's objective, the smallest first: all methods are selected
-    by the same. `train(task)` trains and returns the checkpoint and its seconds; `retrain(settings, directory, seed)`
-    trains from scratch on the retain rows, or takes the run's own reference; a seed other than 0 draws weights and
-    batches anew. `tell(event, …)` reports progress. `buffers` says whether merges take running statistics in, and
-    `projecting` how merged vectors are projected before α is chosen; None where they are not.
+    by the same. `train(task)` trains and returns the checkpoint and its seconds; `train_pool(start, rows, grid)` trains
+    the pool's members, those of another grid where one is given, from a checkpoint on some rows, and returns those that
+    did not diverge, and the seconds; `start()` is the checkpoint that the training of the base began with;
+    `retrain(settings, directory, seed)` trains from scratch on the retain rows, or takes the run's own reference; a
+    seed other than 0 draws weights and batches anew. `tell(event, …)` reports progress. `buffers` says whether merges
+    take running statistics in, and `projecting` how merged vectors are projected before α is chosen; None where they
+    are not.
     """
 
     base: Path
@@ -81,12 +87,15 @@ class Context:
     pool_seconds: float
     directory: Path
     shared: Path
+    common: Path
     seed: int
     data: TrainingData
     choose: Callable[[Path, Path], Selection]
     judge: Callable[[Path], dict[str, float]]
     rank: Callable[[Mapping[str, float]], Rank]
     train: Callable[[TrainingTask], tuple[Path, float]]
+    train_pool: Callable[[Path, Tensor, Grid | None], tuple[tuple[Path, ...], float]]
+    start: Callable[[], Path]
     retrain: Callable[[TrainSettings | None, Path, int], tuple[Path, float]]
     tell: Callable[..., None]
     buffers: Literal["keep", "negate"] = "keep"

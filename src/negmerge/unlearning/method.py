@@ -2,16 +2,32 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel
 
 from negmerge import registry
-from negmerge.unlearning.context import Context, Outcome
+from negmerge.unlearning.context import Context, Grid, Outcome
 
 
 def _none(members: int) -> int:
     return 0
+
+
+def _nothing(settings: Any) -> tuple[()]:
+    return ()
+
+
+def _not(settings: Any) -> bool:
+    return False
+
+
+class OwnPool(NamedTuple):
+    """A pool that a method trains itself: its grid (None: that of the run's pool), and the rows."""
+
+    grid: Grid | None
+    part: str
 
 
 @dataclass(frozen=True)
@@ -27,7 +43,9 @@ class Method:
     settings of one of kind train to the values that are tried where the config gives none. `SCRATCH` says that it
     trains from scratch, by its setting `train`, and `EXACT` that it makes what the reference is: the two then share
     their training. `EACH_MEMBER` says that it chooses α for every member alone, which all such methods share, and
-    `trials(members)` for how many vectors besides: a run's work is counted by these.
+    `trials(members)` for how many vectors besides: a run's work is counted by these. `pools(settings)` are the grids
+    of pools that it trains itself, on as many rows as are forgotten, of a part; `files(settings)`
+    files that it reads, which are inputs of the run; `begins(settings)`: whether it asks where the base began.
     """
 
     KIND: Literal["select", "train"]
@@ -43,6 +61,9 @@ class Method:
     EXACT: bool = False
     EACH_MEMBER: bool = False
     trials: Callable[[int], int] = _none
+    pools: Callable[[Any], Sequence[OwnPool]] = _nothing
+    files: Callable[[Any], Sequence[Path]] = _nothing
+    begins: Callable[[Any], bool] = _not
 
 
 def method_of(name: str) -> Method:

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,34 @@ from negmerge.unlearning.context import Context, Outcome, Projecting, lasting_js
 def negate(context: Context, method: str, settings: Mapping[str, Any], members: Sequence[Path], name: str) -> Outcome:
     """Merge `members` by a merge method and choose α for the result; files are called `name` in the method's folder.
 
-    A method that draws does so by the run's seed. What was done before an interruption is taken over: the vector, and
-    each evaluated α.
+    What was done before an interruption is taken over: the vector, and each evaluated α.
+    """
+    merged = merge(context, method, settings, members, name)
+    return choose(context, merged, {"pool": context.pool_seconds})
+
+
+@dataclass(frozen=True)
+class MergedVector:
+    """A merged vector in a file, what the merge reports of it, and the seconds that it took."""
+
+    file: Path
+    facts: dict[str, Any]
+    seconds: float
+
+
+def merge(
+    context: Context,
+    method: str,
+    settings: Mapping[str, Any],
+    members: Sequence[Path],
+    name: str,
+    *,
+    origin: Path | None = None,
+    weights: Path | None = None,
+) -> MergedVector:
+    """Merge the task vectors of `members`, those of `origin` where it is given, each element times its weight.
+
+    A method that draws does so by the run's seed. A vector that is there already is taken over.
     """
     from negmerge.merging.engine import merge_vector
 
@@ -25,9 +52,16 @@ def negate(context: Context, method: str, settings: Mapping[str, Any], members: 
     facts_file = context.directory / f"{name}.json"
     if not facts_file.exists():
         started = time.perf_counter()
-        seed = context.seed if draws(method) else 0
         report = merge_vector(
-            context.base, members, vector, method=method, settings=dict(settings), buffers=context.buffers, seed=seed
+            context.base,
+            members,
+            vector,
+            method=method,
+            settings=dict(settings),
+            origin=origin,
+            weights=weights,
+            buffers=context.buffers,
+            seed=context.seed if draws(method) else 0,
         )
         facts = {
             "consensus": report.consensus,
@@ -38,27 +72,28 @@ def negate(context: Context, method: str, settings: Mapping[str, Any], members: 
         }
         write_bytes_atomic(facts_file, json.dumps(facts).encode())
     facts = json.loads(facts_file.read_text())
-    seconds = {"pool": context.pool_seconds, "merge": facts.pop("seconds")}
+    return MergedVector(vector, facts, facts.pop("seconds"))
+
+
+def choose(context: Context, merged: MergedVector, seconds: Mapping[str, float]) -> Outcome:
+    """Choose α for a merged vector, projected first where the row is; `seconds` are what its members took, by part."""
+    spent = {**seconds, "merge": merged.seconds}
     if context.projecting is not None:
-        return _projected(context, context.projecting, vector, name, facts, seconds)
-    selection = context.choose(vector, context.directory / f"{name}.curve.json")
-    return Outcome(vector=vector, selection=selection, merge=facts, seconds={**seconds, "selection": selection.seconds})
+        return _projected(context, context.projecting, merged.file, merged.facts, spent)
+    selection = context.choose(merged.file, merged.file.with_suffix(".curve.json"))
+    spent["selection"] = selection.seconds
+    return Outcome(vector=merged.file, selection=selection, merge=merged.facts, seconds=spent)
 
 
 def _projected(
-    context: Context,
-    projecting: Projecting,
-    vector: Path,
-    name: str,
-    merge: dict[str, Any],
-    seconds: dict[str, float],
+    context: Context, projecting: Projecting, vector: Path, merge: dict[str, Any], seconds: dict[str, float]
 ) -> Outcome:
     """Project a vector by every strength, choose α for each, and return the best by the run's objective.
 
     Equals go to the smaller strength. The time of all strengths counts, and that of the moments.
     """
     tried: list[tuple[float, Path, Selection, dict[str, Any]]] = []
-    spent = 0.0
+    spent, name = 0.0, vector.stem
     for strength in projecting.strengths:
         target = context.directory / f"{name}.strength-{strength:g}.safetensors"
         done_file = target.with_suffix(".json")
