@@ -5,7 +5,8 @@
 Runs a config once for each class, in FOLDER/CLASS. Each merging row's vector is then negated in steps of α 30 % apart
 (see projection.py), so that all are read at equal forgetting: at the first step where at most 5 % (1 %) of the class is
 recognised, on its forget or its unseen rows, whichever is more. The same command goes on where it was stopped;
-`--write` makes the table of what is done.
+`--write` makes the table of what is done. Minutes are CPU time of all processes, so that a busy machine does not matter
+(of one thread: `--set threads=1 --set workers=1`), with wall-clock time in brackets.
 """
 
 import argparse
@@ -14,6 +15,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from cpu_minutes import CpuMinutes
 
 from negmerge.execution import torch_threads
 from negmerge.experiment.config import Config, MethodConfig, load_config
@@ -25,6 +28,7 @@ from projection import Yardstick
 from training import write
 
 LEVELS = (5.0, 1.0)
+RETRAIN = "Retrain"
 
 
 def vector_of(place: RunDir, contexts: Any, method: MethodConfig, outcome: Mapping[str, Any]) -> Path:
@@ -37,17 +41,20 @@ def vector_of(place: RunDir, contexts: Any, method: MethodConfig, outcome: Mappi
 
 def measure(config: Config, folder: Path, evaluated: int) -> dict[str, Any]:
     """Run a config, and return for each row its results, and what it costs at equal forgetting."""
-    results = run(config, folder)
+    cpu = CpuMinutes(folder / "cpu.json")
+    results = run(config, folder, on_event=cpu)
     base = results["base"]
     found: dict[str, Any] = {"base": {"known": known_of(base), "test": base["test"]}, "rows": {}}
+    if results["reference"]:
+        found["rows"][RETRAIN] = retrain_row(results["reference"], base, cpu.seconds.get("base"))
     with RunDir(folder).lock(), torch_threads(config.threads or 1):
         place = seed_place(RunDir(folder), config, config.seeds[0])
         seed = SeedRun(place, config, prepare(RunDir(folder), config), config.seeds[0])
         yardstick = Yardstick(seed.material, seed.seed, evaluated)
         for method in config.methods:
             row = results["methods"][method.row]
-            chosen = {"known": known_of(row), "test": row["test"], "lost": row["test"] - base["test"]}
-            at: dict[str, Any] = {f"{level:g}": chosen if chosen["known"] <= level else None for level in LEVELS}
+            chosen = chosen_of(row, base)
+            at = at_levels(chosen)
             if row.get("alpha") is not None:
                 vector = vector_of(place, seed.contexts, method, row)
                 negated = seed.selector.negated(seed.base, vector, config.buffers_of(method))
@@ -56,6 +63,7 @@ def measure(config: Config, folder: Path, evaluated: int) -> dict[str, Any]:
             found["rows"][method.row] = {
                 "needs": row["needs"],
                 "seconds": row["seconds"],
+                "cpu_seconds": cpu.of_row(method.row, row["needs"], projected=method.projected is not None),
                 "alpha": row.get("alpha"),
                 "strength": row.get("projection", {}).get("strength"),
                 "chosen": chosen,
@@ -63,6 +71,40 @@ def measure(config: Config, folder: Path, evaluated: int) -> dict[str, Any]:
                 "per_class": row["per_class"],
             }
     return found
+
+
+def retrain_row(reference: Mapping[str, Any], base: Mapping[str, float], cpu_seconds: float | None) -> dict[str, Any]:
+    """Return the row of the model that never saw the class: of one that was given, nobody knows the time."""
+    chosen, trained = chosen_of(reference, base), reference["seconds"] is not None
+    return {
+        "needs": ["retain"],
+        "seconds": reference["seconds"],
+        "cpu_seconds": cpu_seconds if trained else None,
+        "alpha": None,
+        "strength": None,
+        "chosen": chosen,
+        "at": at_levels(chosen),
+        "per_class": reference["per_class"],
+    }
+
+
+def chosen_of(row: Mapping[str, float], base: Mapping[str, float]) -> dict[str, float]:
+    """Return what a row knows of the class, and what it has of the others."""
+    return {"known": known_of(row), "test": row["test"], "lost": row["test"] - base["test"]}
+
+
+def at_levels(chosen: dict[str, float]) -> dict[str, Any]:
+    """Return at each level what a row that has no α ended with, where it got there."""
+    return {f"{level:g}": chosen if chosen["known"] <= level else None for level in LEVELS}
+
+
+def minutes(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return CPU minutes, with those of the clock in brackets; of older numbers only the clock's."""
+    clock = [row["seconds"] / 60 for row in rows if row["seconds"] is not None]
+    cpu = [row["cpu_seconds"] / 60 for row in rows if row.get("cpu_seconds") is not None]
+    if not clock:
+        return "–"
+    return f"{statistics.mean(cpu):.1f} ({statistics.mean(clock):.1f})" if cpu else f"– ({statistics.mean(clock):.1f})"
 
 
 def known_of(row: Mapping[str, float]) -> float:
@@ -94,7 +136,7 @@ def number(values: Sequence[float | None], form: str = ".1f") -> str:
 
 def lines(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return the table: for each row mean and range over the classes of what is lost on other classes."""
-    header = ["row", "rows it needs", "known of the class", "others", "at ≤ 5 %", "at ≤ 1 %", "λ", "minutes"]
+    header = ["row", "rows it needs", "known of the class", "others", "at ≤ 5 %", "at ≤ 1 %", "λ", "CPU minutes"]
     table = ["| " + " | ".join(header) + " |", "| --- | --- |" + " ---: |" * (len(header) - 2)]
     for row in dict.fromkeys(row for one in found.values() for row in one["rows"]):
         of = [one["rows"][row] for one in found.values() if row in one["rows"]]
@@ -109,7 +151,7 @@ def lines(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
                 for level in LEVELS
             ),
             ", ".join(f"{strength:g}" for strength in strengths) or "–",
-            number([one["seconds"] / 60 for one in of]),
+            minutes(of),
         ]
         table.append("| " + " | ".join(cells) + " |")
     known, others = ([one["base"][key] for one in found.values()] for key in ("known", "test"))

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ workers: 1
 model: {family: small-cnn}
 data: {source: digits, train_rows: [0, 600], validation: {fraction: 0.2}, forget: {classes: ["3"]}}
 base: {train: {lr: 0.003, epochs: 8, batch_size: 64, schedule: one-cycle}}
+reference: {train: base}
 pool: {train: {batch_size: 32}, grid: {lr: [1e-3], epochs: [4, 8]}}
 projection: {strength: [10], samples: 100}
 methods: [uniform, best-single, {name: fine-tune, lr: 0.001, epochs: 1}]
@@ -26,7 +28,7 @@ def folder(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[1] / "benchmarks"))
     (tmp_path / "small.yaml").write_text(SMALL)
     yield tmp_path
-    for name in ("class_forgetting", "projection", "training"):
+    for name in ("class_forgetting", "cpu_minutes", "projection", "random_rows", "training"):
         sys.modules.pop(name, None)
 
 
@@ -45,7 +47,7 @@ def test_classes_are_measured_in_one_table_and_done_ones_read_back(folder, monke
     class_forgetting.main()
     header, _, *rows = cells(page.read_text())
     assert [row[0] for row in rows] == [
-        "uniform", "uniform projected", "best-single", "best-single projected", "fine-tune", "original"
+        "Retrain", "uniform", "uniform projected", "best-single", "best-single projected", "fine-tune", "original"
     ]  # fmt: skip
     assert {len(row) for row in rows} == {len(header)}
     found = json.loads(numbers.read_text())
@@ -54,7 +56,11 @@ def test_classes_are_measured_in_one_table_and_done_ones_read_back(folder, monke
         for name, row in one["rows"].items():
             point = row["at"]["5"]
             assert point is None or point["known"] <= 5.0
-            assert ("alpha" in (point or {})) == (point is not None and name != "fine-tune")
+            assert ("alpha" in (point or {})) == (point is not None and name not in ("fine-tune", "Retrain"))
+            assert row["cpu_seconds"] > 0
+        assert one["rows"]["Retrain"]["chosen"]["known"] < 50 < one["base"]["known"]
+        pool = one["rows"]["uniform"]["cpu_seconds"]
+        assert one["rows"]["uniform projected"]["cpu_seconds"] > pool / 2  # the pool counts for each row that needs it
         assert one["rows"]["uniform projected"]["strength"] == 10.0
         assert one["rows"]["uniform"]["at"]["5"] is not None
     written = page.read_text()
@@ -77,3 +83,63 @@ def test_every_policy_for_statistics_has_its_line(folder, monkeypatch, capsys):
         ["moving", "keep"], ["moving", "negate"], ["moving", "recalibrate on retain rows"], ["frozen", "keep"]
     ]  # fmt: skip
     assert [row[4] for row in rows if row[1] == "negate" and row[3] == "10"] == ["keep"]
+
+
+@pytest.mark.heavy(20)
+def test_random_rows_have_a_line_for_each_merge_policy_and_strength(folder, monkeypatch, capsys):
+    import random_rows
+
+    config = folder / "random.yaml"
+    config.write_text(SMALL.replace('{classes: ["3"]}', "{fraction: 0.1}").replace("projection:", "# projection:"))
+    monkeypatch.setattr(random_rows, "CONFIG", config)
+    page = folder / "page.md"
+    page.write_text("<!-- tables -->\n<!-- end -->\n")
+    words = [
+        "random_rows.py",
+        str(folder / "runs"),
+        "--write",
+        str(page),
+        "--set",
+        "selection.objective=match-reference",
+    ]
+    words += ["--set", "evaluation.membership=[svc-confidence]", "--set", "base.train.epochs=4"]
+    monkeypatch.setattr("sys.argv", [*words, "--pools", "moving", "--rows", "mean:keep:none", "mean:forget:10"])
+    random_rows.main()
+    _, _, plain, projected, original, retrain = cells(page.read_text())
+    assert plain[:4] == ["moving", "keep", "mean", "–"]
+    assert projected[:4] == ["moving", "recalibrate on forget rows", "mean", "10"]
+    assert (original[0], retrain[0], retrain[4]) == ("original", "Retrain", "0.0")
+    monkeypatch.setattr("sys.argv", [*words, "--rows", "mean:keep:ten"])
+    with pytest.raises(SystemExit, match="ten in mean:keep:ten is neither none nor a number"):
+        random_rows.main()
+
+
+def test_cpu_time_is_counted_by_stage_and_nothing_twice(folder, monkeypatch):
+    import cpu_minutes
+
+    spent = iter(range(0, 1000, 10))
+    monkeypatch.setattr(cpu_minutes, "_spent", lambda: float(next(spent)))
+    file = folder / "cpu.json"
+    cpu = cpu_minutes.CpuMinutes(file)
+    started, done = "stage-started", "stage-done"
+    events = [(started, "pool"), (done, "pool"), (started, "method uniform"), (started, "moments"), (done, "moments"),
+              ("evaluated", ""), ("evaluated", ""), (done, "method uniform")]  # fmt: skip
+    for kind, stage in events:
+        cpu({"event": kind, "stage": stage})
+    assert json.loads(file.read_text()) == {
+        "reporting": 30.0, "pool": 10.0, "method uniform": 30.0, "moments": 10.0
+    }  # fmt: skip
+    assert cpu.of_row("uniform", ["pool", "forget"], projected=False) == 40.0
+    assert cpu.of_row("uniform", ["pool", "forget"], projected=True) == 50.0
+    again = cpu_minutes.CpuMinutes(file)  # a run that goes on
+    again({"event": started, "stage": "pool"})
+    again({"event": done, "stage": "pool"})
+    assert again.seconds["pool"] == 20.0
+
+
+def test_cpu_time_is_that_of_the_process(folder):
+    import cpu_minutes
+
+    before = cpu_minutes._spent()
+    time.sleep(0.05)
+    assert cpu_minutes._spent() - before < 0.04

@@ -15,7 +15,7 @@ CONFIGS = [*sorted((ROOT / "configs").glob("*.yaml")), ROOT / "src/negmerge/cli/
 # of each pool: 27 as in the paper unless said here
 MEMBERS = {name: 9 for name in ("cifar10-resnet20-class", "cifar10-resnet20-random", "cifar10-resnet20-table", "demo")}
 MEMBERS |= {"clip-small": 8, "clip-small-cifar10": 8, "clip-small-linear": 4, "clip-vit-b32": 30}
-MEMBERS |= {"cifar10-class": 6, "minilm-topics": 6, "tofu-smollm2": 6}
+MEMBERS |= {"cifar10-class": 6, "cifar10-class-memorised": 6, "minilm-topics": 6, "tofu-smollm2": 6}
 
 VALID = {
     "name": "x",

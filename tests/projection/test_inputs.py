@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from negmerge.projection import collecting
 from negmerge.projection.collecting import collect, survey
 from negmerge.projection.inputs import real_rows
 
@@ -197,3 +198,18 @@ def test_real_rows_follow_the_mask_whichever_way_batches_lie():
     turned = values.transpose(0, 1)
     assert real_rows(turned.reshape(1, 6, 1), turned.shape, mask).flatten().tolist() == [0, 4, 2, 5]
     assert real_rows(rows[:, :2], (2, 1), mask).shape == (1, 2, 1)
+
+
+def test_moments_of_a_pass_in_half_precision_are_products_in_float32(monkeypatch):
+    monkeypatch.setattr(collecting, "WIDE", 4)  # beyond it products are taken in float32, which autocast would round
+    torch.manual_seed(0)
+    model, inputs = nn.Sequential(nn.Linear(8, 3)), torch.randn(50, 8)
+
+    def in_half(model, batch):
+        with torch.autocast("cpu", torch.bfloat16):
+            return model(batch)
+
+    found = survey(model, in_half, inputs)
+    (moments,) = collect(model, found, list(found.sources), [inputs], in_half).values()
+    x = torch.cat([inputs, torch.ones(50, 1)], dim=1).double()
+    torch.testing.assert_close(moments[0].double(), x.T @ x / 50, rtol=1e-5, atol=1e-6)

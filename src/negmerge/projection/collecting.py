@@ -218,7 +218,8 @@ class _Sum:
         x = rows.float() if narrow else rows.double()
         if self._source.ones:
             x = torch.cat([x, x.new_ones(*x.shape[:2], 1)], dim=2)
-        return x.transpose(1, 2) @ x
+        with torch.autocast(x.device.type, enabled=False):  # of the pass that is looked at: its products are no moments
+            return x.transpose(1, 2) @ x
 
     def _add(self, part: Tensor, rows: int) -> None:
         own = part.cpu() if part.device.type == "mps" else part
