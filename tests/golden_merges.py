@@ -35,11 +35,13 @@ CASES = {
     "magmax": [{}],
     "magnitude-consensus": [{}, {"density": 0.8, "threshold": 0.75, "mean": "agreeing"}, {"scope": "model"}],
     "majority-sign": [{}, {"elect_by": "count"}],
+    "median": [{}],
     "random-mask": [{}, {"scope": "model", "threshold": 0.75}, {"zeros": "abstain"}],
     "shuffled-signs": [{}, {"threshold": 0.75, "mean": "agreeing"}],
     "soft-consensus": [{}],
     "task-arithmetic": [{"weights": [1.0, 0.5, -0.25, 0.125]}, {"weights": [1, 2, 3, 4]}],
     "ties": [{}, {"density": 0.6, "elect_by": "count"}, {"density": 0.1, "scope": "model"}, {"density[weight]": 0.5}],
+    "trimmed-mean": [{}, {"trim": 0.3}],
     "uniform": [{}],
 }
 DRAWING = ("chance-intersection", "dare", "random-mask", "shuffled-signs")

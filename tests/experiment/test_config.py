@@ -10,7 +10,7 @@ from negmerge.experiment.config import check_config, load_config
 from negmerge.training.pool import expand_grid
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = [*sorted((ROOT / "configs").glob("*.yaml")), ROOT / "src/negmerge/cli/demo.yaml"]
+CONFIGS = [*sorted((ROOT / "configs").rglob("*.yaml")), ROOT / "src/negmerge/cli/demo.yaml"]
 
 # of each pool: 27 as in the paper unless said here
 MEMBERS = {name: 9 for name in ("cifar10-resnet20-class", "cifar10-resnet20-random", "cifar10-resnet20-table", "demo")}

@@ -57,14 +57,26 @@ def test_many_members_are_counted():
     assert found["text"].startswith("members m0, m1, m2, m3, m4, m5 and 3 more ended")
 
 
-def test_a_pool_that_is_too_alike_or_agrees_by_chance():
-    alike = pool_warnings(0.9, 0.25, [[1.0, 0.97], [0.97, 1.0]], ["a", "b"], WELL)
-    assert kinds(alike) == ["weak-forgetting"] and "mean cosine of 0.97" in alike[0]["text"]
+def test_a_pool_that_agrees_by_chance():
+    assert pool_warnings(0.9, 0.25, [[1.0, 0.97], [0.97, 1.0]], ["a", "b"], WELL) == []  # alike is no fault
     near = pool_warnings(0.3, 0.25, APART, ["a", "b"], WELL)
     assert kinds(near) == ["unstable-signs"] and "30.0 %" in near[0]["text"]
     away = pool_warnings(0.3, 0.25, [[1, -0.1], [-0.1, 1]], ["a", "b"], WELL)
     assert kinds(away) == ["unstable-signs"] * 2 and "members a, b point away" in away[0]["text"]
     assert away[1]["advice"] == "see to the members that are named above"
+
+
+def test_a_member_unlike_the_others_is_named_once():
+    names, well = ["a", "b", "c", "d", "e"], {name: WELL["a"] for name in "abcde"} | {"base": WELL["base"]}
+    cosine = [[1.0 if i == j else 0.1 if 4 in (i, j) else 0.8 for j in range(5)] for i in range(5)]
+    (found,) = pool_warnings(0.5, 0.06, cosine, names, well)
+    assert found["name"] == "unstable-signs" and found["advice"] == "leave it out of the grid"
+    assert found["text"] == "member e has little in common with the others (likeness below 40 % of theirs)"
+    diverged = well | {"e": {"loss": 4.0, "forget": 50.0}}
+    (found,) = pool_warnings(0.5, 0.06, cosine, names, diverged)
+    assert found["text"].startswith("member e diverged")
+    near = pool_warnings(0.07, 0.06, cosine, names, well)
+    assert [one["advice"] for one in near] == ["leave it out of the grid", "see to the members that are named above"]
 
 
 def test_an_alpha_that_hangs_on_one_member():

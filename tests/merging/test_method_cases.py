@@ -55,6 +55,14 @@ CASES = [
     ("soft-consensus", {}, [[1.5, -2.0, 0.0]], [1.5, -2.0, 0.0]),
     # s²/(N·m²) has no unit: squares of such weights would underflow
     ("soft-consensus", {}, [[1e-200, 3e-200], [1e-200, 1e-200]], [1e-200, 1.5e-200]),
+    # the middle of three, the mean of the two middle ones of four, whatever the ends; zeros and ties are values
+    ("median", {}, [[1.0, -9.0, 0.0], [2.0, 5.0, 0.0], [100.0, 1.0, -3.0]], [2.0, 1.0, 0.0]),
+    ("median", {}, [[1.0, 0.0], [3.0, 4.0], [-50.0, 4.0], [2.0, 7.0]], [1.5, 4.0]),
+    # k = ⌊0.2 · 5⌋ = 1 at either end; ⌊0.2 · 4⌋ = 0 is the mean; ⌊0.4 · 5⌋ = 2 the median
+    ("trimmed-mean", {}, [[1.0], [2.0], [6.0], [-90.0], [90.0]], [3.0]),
+    ("trimmed-mean", {}, [[1.0], [2.0], [6.0], [-5.0]], [1.0]),
+    ("trimmed-mean", {"trim": 0.4}, [[1.0], [2.0], [6.0], [-90.0], [90.0]], [2.0]),
+    ("trimmed-mean", {"trim": 0.3}, [[float(i)] for i in (0, 1, 2, 3, 4, 5, 6, 7, 8, 99)], [4.5]),
     ("task-arithmetic", {"weights": [0.5, -1.0]}, [[2.0, 4.0], [1.0, 0.0]], [0.0, 2.0]),
 ]  # fmt: skip
 
@@ -76,6 +84,8 @@ def test_by_hand(method, settings, rows, expected):
         ("breadcrumbs", {"gamma": 1.0}, "gamma must be a number from 0 to below 1, got 1.0"),
         ("breadcrumbs", {"density": "x"}, "density must be a number above 0"),
         ("dare", {"density": INF}, "density must be a number above 0"),
+        ("trimmed-mean", {"trim": 0.5}, "trim must be a number from 0 to below 0.5, got 0.5"),
+        ("median", {"trim": 0.1}, "does not take 'trim'"),
         ("dare", {"mean": "some"}, "mean must be all or elected"),
         ("dare", {"rescale": "yes"}, "rescale must be true or false"),
         ("magnitude-consensus", {"threshold": 0.4}, "threshold must be a number from 0.5 to 1"),

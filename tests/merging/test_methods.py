@@ -46,7 +46,8 @@ def statistic_of(merger, given):
 def test_the_methods_are_there():
     assert set(NAMES) == {
         "breadcrumbs", "chance-intersection", "consensus", "dare", "magmax", "magnitude-consensus", "majority-sign",
-        "random-mask", "shuffled-signs", "soft-consensus", "task-arithmetic", "ties", "uniform",
+        "median", "random-mask", "shuffled-signs", "soft-consensus", "task-arithmetic", "ties", "trimmed-mean",
+        "uniform",
     }  # fmt: skip
 
 

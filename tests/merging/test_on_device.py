@@ -23,6 +23,8 @@ METHODS = [
     ("magmax", {}),
     ("dare", {}),
     ("soft-consensus", {}),
+    ("median", {}),
+    ("trimmed-mean", {"trim": 0.3}),
 ]
 
 

@@ -88,6 +88,8 @@ def result_text(results: dict[str, Any], place: Path) -> str:
         from negmerge.report.evidence import evidence_lines
 
         text += "\n".join(["", *evidence_lines(results), ""])
+    advice = results["pool"].get("advice")
+    text += f"\nadvice: {advice}" if advice else ""
     for warning in results["warnings"]:
         text += f"\nwarning: {warning['name']} ({warning['method']}): {warning['text']}; {warning['advice']}"
     return f"{text}\nReport: {place / 'report.html'}"

@@ -73,10 +73,10 @@ def collect(config: RunConfig, material: Material, finished: Finished) -> dict[s
         "reference": reference,
         "methods": methods,
         "pool": {
-            **{key: value for key, value in finished.pool.items() if key != "statistics_moved"},
+            **{key: value for key, value in finished.pool.items() if key not in ("statistics_moved", "standing")},
             **({"adapter": config.pool.adapter.model_dump(mode="json")} if config.pool.adapter else {}),
             "leave_one_out": finished.leave_one_out,
-            "members": [_member(m, finished.pool["health"]) for m in finished.members],
+            "members": [_member(m, finished.pool) for m in finished.members],
         },
         "statistics_moved": finished.pool.get("statistics_moved") or {},
         "warnings": [
@@ -136,12 +136,13 @@ def _model(config: RunConfig, material: Material, methods: dict[str, dict[str, A
     }
 
 
-def _member(facts: dict[str, Any], health: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+def _member(facts: dict[str, Any], pool: Mapping[str, Any]) -> dict[str, Any]:
     """Return a member: `loss` is the mean of its last epoch, `forget_loss` that of the finished model.
 
-    `learned` says whether the latter is below the base's.
+    `learned` says whether the latter is below the base's; how it stands to the others is as in `MemberHealth`.
     """
-    name = facts["name"].removeprefix("member ")
+    name, health = facts["name"].removeprefix("member "), pool["health"]
+    standing = next((one for one in pool.get("standing") or () if one["member"] == facts["name"]), {})
     return {
         "name": name,
         "settings": facts["settings"],
@@ -150,6 +151,7 @@ def _member(facts: dict[str, Any], health: Mapping[str, Mapping[str, float]]) ->
         "learned": name not in unlearned_members(health),
         "forget": health[name].get("forget"),
         "seconds": facts["seconds"],
+        **{key: value for key, value in standing.items() if key != "member"},
     }
 
 

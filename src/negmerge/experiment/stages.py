@@ -242,8 +242,11 @@ class SeedRun:
         self._keep("pool", {"members": self.members, "diverged": diverged, **self.ground}, facts_file)
         if not facts_file.exists():
             found = inspect_checkpoints(self.base, [job.checkpoint for job in standing]).as_json()
-            facts = {key: found[key] for key in ("consensus", "chance", "zero_share", "cosine")}
+            facts = {key: found[key] for key in ("consensus", "chance", "zero_share", "cosine", "advice")}
             facts["mean_cosine"] = mean_cosine(found["cosine"])
+            facts["standing"] = [
+                {**one, "member": job.name} for job, one in zip(standing, found["health"], strict=True)
+            ]
             checkpoints = {job.name: job.checkpoint for job in standing}
             facts["health"] = pool_health(
                 self.material.task, self.material.parts["forget"], self.base, checkpoints, self.material.device

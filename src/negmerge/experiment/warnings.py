@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from negmerge.experiment.choices import SelectionConfig
+from negmerge.merging.health import UNLIKE, odd_members
 from negmerge.selection import OBJECTIVES
 
 NEAR_CHANCE = 1.5  # consensus below this multiple of the chance level says that signs hardly agree
-ALIKE = 0.95  # members whose task vectors have this mean cosine are one member, repeated
 HARM = 5.0  # percentage points of forget accuracy below the base: a member that was trained on these rows diverged
 SENSITIVITY = 0.5  # α may move by this share of itself when one member is left out
 MOVED = 0.02  # standard deviations by which running means may differ from the base's
@@ -63,9 +63,9 @@ def pool_warnings(
     """Return what is wrong with a pool; `health` holds loss and forget accuracy of base and members.
 
     `unstable-signs`: members diverged (see `diverged_members`); a member points away from the others (its mean cosine
-    to them is not above 0); or consensus is below 1.5 × the chance level.
-    `weak-forgetting`: members have learned nothing that could be negated (see `unlearned_members`); or the mean
-    pairwise cosine is above 0.95, so that consensus filters nothing.
+    to them is not above 0) or has little in common with them (see `odd_members`); or consensus is below 1.5 × the
+    chance level.
+    `weak-forgetting`: members have learned nothing that could be negated (see `unlearned_members`).
     """
     found, count = [], len(names)
     base = health["base"]
@@ -105,16 +105,23 @@ def pool_warnings(
                 f"leave {_them(apart)} out of the grid" if len(apart) < count else FEWER,
             )
         )
+    named = {*apart, *diverged}  # asked for membership only
+    unlike = [names[i] for i in odd_members(cosine) if names[i] not in named]
+    if unlike:
+        found.append(
+            _warning(
+                "unstable-signs",
+                "pool",
+                f"{_members(unlike)} {'has' if len(unlike) == 1 else 'have'} little in common with the others "
+                f"(likeness below {100 * UNLIKE:.0f} % of theirs)",
+                f"leave {_them(unlike)} out of the grid",
+            )
+        )
     if count > 1 and consensus < NEAR_CHANCE * chance:
         text = f"{100 * consensus:.1f} % of the elements agree where independent signs would give {100 * chance:.1f} %"
-        blamed = diverged or unlearned or apart
+        blamed = diverged or unlearned or apart or unlike
         advice = "see to the members that are named above" if blamed else FEWER
         found.append(_warning("unstable-signs", "pool", text, advice))
-    elif count > 1 and sum(means) / count > ALIKE:
-        text = (
-            f"the members' task vectors have a mean cosine of {sum(means) / count:.2f}: too alike to filter one another"
-        )
-        found.append(_warning("weak-forgetting", "pool", text, "vary learning rate and epochs more"))
     return found
 
 

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from negmerge.merging.advice import advise
 from negmerge.merging.agreement import Agreement, Effect
 from negmerge.merging.applying import Floats, no_effect
+from negmerge.merging.health import MemberHealth, count_signs, health_of
 from negmerge.merging.passes.jobs import Piece, cut, in_threads
 from negmerge.merging.passes.plain import CHUNK, NOTHING, PieceFound, inspect_piece
 from negmerge.merging.plan import Plan, plan_merge
@@ -27,7 +29,8 @@ class Inspection:
 
     `to_base` has cos(θᵢ, θ₀), `away_from_base` cos(τᵢ, θ₀) and `relative_size` ‖τᵢ‖/‖θ₀‖ of each member, all of the
     matrices alone (tensors of two dimensions or more) where there are any; `effect` is that
-    of a merge with α = 1 in the base's dtypes.
+    of a merge with α = 1 in the base's dtypes. `health` says how each member stands to the others, and which are to be
+    left out; `advice` is what to merge such a pool by, where measurements say so.
     `partial` maps merged tensors that some adapters have no part in to how many members can change them; the shares
     leave these tensors out.
     """
@@ -44,6 +47,8 @@ class Inspection:
     warnings: tuple[str, ...]
     tensors: tuple[TensorCount, ...]
     dtypes: tuple[str, ...]
+    health: tuple[MemberHealth, ...]
+    advice: str | None = None
     partial: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -69,6 +74,8 @@ class Inspection:
                 ("to base", f"cos(θᵢ, θ₀) = {cosine:.3f}, ‖τᵢ‖/‖θ₀‖ = {size:.2g}   {path}")
                 for path, cosine, size in zip(self.members, self.to_base, self.relative_size, strict=True)
             ),
+            *(("health", one.text) for one in self.health if len(self.health) > 1),
+            *([("advice", self.advice)] if self.advice else []),
         ]
 
     def _repr_html_(self) -> str:
@@ -88,6 +95,8 @@ class Inspection:
             "cosine_of_change_to_base": list(self.away_from_base),
             "size_over_base": list(self.relative_size),
             **self.effect.as_json(),
+            "health": [one.as_json() for one in self.health],
+            "advice": self.advice,
             "warnings": list(self.warnings),
             "tensors": [
                 {
@@ -133,12 +142,14 @@ def inspect_checkpoints(
         consensus = sum(tensor.kept for tensor in common) / max(1, elements)
         chance = chance_level(len(pool.members), threshold)
         names = tuple(str(member.path) for member in pool.members)
+        cosine = agreement.cosine()
+        health = health_of(names, cosine, agreement.relative_size(), count_signs(pool))
         return Inspection(
             members=names,
             consensus=consensus,
             chance=chance,
             zero_share=agreement.zero_share,
-            cosine=agreement.cosine(),
+            cosine=cosine,
             to_base=agreement.to_base(),
             away_from_base=agreement.away_from_base(),
             relative_size=agreement.relative_size(),
@@ -151,6 +162,8 @@ def inspect_checkpoints(
             tensors=counts,
             partial=dict(pool.partial),
             dtypes=tuple(map(str, dtypes)),
+            health=health,
+            advice=advise(cosine, consensus, threshold),
         )
 
 

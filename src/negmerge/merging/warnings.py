@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from negmerge.checkpoints.adapter import BoundAdapter
 from negmerge.errors import shortened
 from negmerge.merging.agreement import Agreement
+from negmerge.merging.health import UNLIKE, odd_members
 from negmerge.merging.methods.consensus import votes_needed
 
 if TYPE_CHECKING:
@@ -81,7 +82,9 @@ def pool_warnings(
     if consensus is not None and chance is not None and NEAR_CHANCE * chance < 1:  # else chance lets nearly all through
         share, level = consensus, chance
     found = []
+    cosine = agreement.cosine()
     zeros_share, apart = agreement.zero_share, [names[i] for i in _apart(agreement)]
+    unlike = [names[i] for i in odd_members(cosine) if names[i] not in apart]
     if zeros_share > MOSTLY_ZERO:
         advice = "--zeros abstain lets the others decide" if zeros == "veto" else "save the members in float32"
         found.append(f"{100 * zeros_share:.0f} % of the differences are exactly 0 (half precision?); {advice}")
@@ -90,6 +93,12 @@ def pool_warnings(
         found.append(
             f"unstable-signs: {shortened(apart, 3)} {verb} away from the other members (mean cosine ≤ 0); "
             f"leave {them} out"
+        )
+    if unlike:
+        verb, them = ("has", "it") if len(unlike) == 1 else ("have", "them")
+        found.append(
+            f"unstable-signs: {shortened(unlike, 3)} {verb} little in common with the other members (likeness below "
+            f"{100 * UNLIKE:.0f} % of theirs, see `negmerge inspect`); leave {them} out"
         )
     if not found and share < NEAR_CHANCE * level:
         found.append(

@@ -123,6 +123,8 @@ def pool_section(pool: Json) -> dict[str, Any] | None:
         "figure": markup(cosine.cosine_figure(matrix, "cosine")) if pairs else "",
         "shown": min(len(matrix), cosine.MOST),
         "adapter": pool.get("adapter"),
+        "advice": pool.get("advice"),
+        "compared": len(members) > 1 and any(member.get("likeness") is not None for member in members),
         "cosine_low": min(pairs, default=None),
         "cosine_high": max(pairs, default=None),
         "cosine_mean": sum(pairs) / len(pairs) if pairs else None,

@@ -189,9 +189,18 @@ def _pool(results: Json) -> str:
     text += f", mean pairwise cosine {cosine:.2f}." if cosine is not None else "."
     if seeds(results):
         text += " These are the first seed's."
-    head = ("member", "loss on the forget rows", "forget")
+    if pool.get("advice"):
+        text += f" Advice: {escape(pool['advice'])}."
+    head = ("member", "loss on the forget rows", "forget", "like the others", "size")
     lines = [
-        [escape(m["name"]), numbers.number(m.get("forget_loss")), numbers.percent(m.get("forget"))] for m in members
+        [
+            escape(m["name"]),
+            numbers.number(m.get("forget_loss")),
+            numbers.percent(m.get("forget")),
+            numbers.number(m.get("likeness")),
+            numbers.number(m.get("size")),
+        ]
+        for m in members
     ]
     return f"{text}\n\n{_table(head, lines)}"
 

@@ -152,8 +152,11 @@ _RESULTS: Json = {
                 "alpha": float,
                 "forget": float,
                 "retain": float,
+                "likeness": float,
+                "size": float,
             }
         ],
+        "advice": str,
         "consensus": float,
         "chance": float,
         "zero_share": float,

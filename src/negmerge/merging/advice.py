@@ -1,0 +1,32 @@
+"""What a pool's agreement says of the merge to choose: one line, or nothing."""
+
+from collections.abc import Sequence
+
+# docs/choosing.md has the measurements behind each.
+ALIKE = 0.65  # mean cosine of the members from which no filter was better than the mean
+FEW = 0.02  # share of unanimous elements below which unanimity took away more than it filtered
+
+
+def advise(cosine: Sequence[Sequence[float]], consensus: float, threshold: float = 1.0) -> str | None:
+    """Return what to merge a pool by, of the cosines [N, N] of its task vectors and the share that consensus keeps.
+
+    None where nothing measured speaks for one merge or another, and for fewer than two members.
+
+    >>> advise([[1.0, 0.9], [0.9, 1.0]], 0.7)
+    'these members agree too well for a filter to matter (mean cosine 0.90): uniform is as good as consensus'
+    """
+    count = len(cosine)
+    if count < 2:
+        return None
+    mean = sum(value for i, row in enumerate(cosine) for j, value in enumerate(row) if i != j) / (count * (count - 1))
+    if mean >= ALIKE:
+        return (
+            f"these members agree too well for a filter to matter (mean cosine {mean:.2f}): uniform is as good as "
+            "consensus"
+        )
+    if threshold == 1.0 and consensus < FEW:
+        return (
+            f"all {count} members agree on {100 * consensus:.1f} % of the elements only: a threshold of 0.75, or "
+            "uniform, forgets the same and spares more"
+        )
+    return None

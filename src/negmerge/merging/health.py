@@ -1,0 +1,159 @@
+"""Whether a member of a pool is like the others: what finds the one that went wrong, or was trained on other rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from negmerge.merging.pool.fitted import Pool
+
+LOOKED_AT = 2**20  # elements of a pool on which signs are compared, at most; of larger ones a fixed sample
+BLOCK = 2**12
+FEWEST = 4  # members below which nobody can tell which of them is the odd one
+# Measured on honest and on hostile pools by benchmarks/bad_members.py: docs/results/bad-members.md.
+UNLIKE = 0.4  # of the likeness of the others: a member that is less like them than this is named
+LEAST = 0.1  # likeness of the others among themselves: below it there is nothing to be unlike
+
+Matrix = Sequence[Sequence[float]]
+
+
+@dataclass(frozen=True)
+class MemberHealth:
+    """How a member stands to the others.
+
+    `likeness` is the cosine of τᵢ with the others' mean direction, Σ τⱼ/‖τⱼ‖ over j ≠ i; `usual` the median of that
+    of the other members among themselves; `size` is ‖τᵢ‖ over the median of the others' norms; `with_majority` the
+    share of the elements whose sign in τᵢ is that of the majority of the others, and `unanimous_without` the share on
+    whose sign all others agree; both None where signs were not looked at. `bad` says whether it is to be left out.
+    """
+
+    member: str
+    likeness: float
+    usual: float
+    size: float
+    bad: bool
+    with_majority: float | None = None
+    unanimous_without: float | None = None
+
+    @property
+    def text(self) -> str:
+        """The numbers in one line, as `negmerge inspect` prints them."""
+        signs = ""
+        if self.with_majority is not None and self.unanimous_without is not None:
+            signs = f", {100 * self.with_majority:.0f} % of its signs are the others' majority's, "
+            signs += f"{100 * self.unanimous_without:.2f} % unanimous without it"
+        unlike = "UNLIKE THE OTHERS, " if self.bad else ""
+        likeness = f"likeness {self.likeness:.3f} (usual {self.usual:.3f})"
+        return f"{unlike}{likeness}, size × {self.size:.2g}{signs}   {self.member}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the numbers by name; None for what is not known."""
+        return {key: None if value != value else value for key, value in vars(self).items()}
+
+
+def odd_members(cosine: Matrix) -> list[int]:
+    """Return the members that are unlike the others, by the cosines [N, N] of all task vectors, the worst first.
+
+    The likeness of a member i to a set S of others is Σ_j C_ij / √(Σ_jk C_jk), the cosine with the mean of their unit
+    vectors, so that large members count no more than small ones. The member whose likeness is the smallest share of the
+    median likeness of the others among themselves is taken out where that share is below UNLIKE; then the next, while
+    more than half of the pool remains, and at least FEWEST − 1. Where that median is below LEAST, or some cosine is
+    NaN, nobody is.
+    """
+    matrix = np.array(cosine, dtype=np.float64)
+    rest, found = list(range(len(matrix))), []
+    if not np.isfinite(matrix).all():
+        return []
+    while len(rest) >= FEWEST and 2 * (len(rest) - 1) > len(matrix):
+        shares = {i: _share(matrix, i, rest) for i in rest}
+        worst = min(rest, key=shares.__getitem__)
+        if not shares[worst] < UNLIKE:
+            break
+        found.append(worst)
+        rest.remove(worst)
+    return found
+
+
+def _share(matrix: np.ndarray[Any, Any], member: int, rest: Sequence[int]) -> float:
+    """Return a member's likeness to the rest as a share of theirs; 1 where they have nothing in common."""
+    others = [j for j in rest if j != member]
+    usual = _usual(matrix, others)
+    return _likeness(matrix, member, others) / usual if usual >= LEAST else 1.0
+
+
+def _usual(matrix: np.ndarray[Any, Any], among: Sequence[int]) -> float:
+    return median(_likeness(matrix, j, [k for k in among if k != j]) for j in among) if len(among) > 1 else 0.0
+
+
+def _likeness(matrix: np.ndarray[Any, Any], member: int, others: Sequence[int]) -> float:
+    size = float(matrix[np.ix_(others, others)].sum())
+    return float(matrix[member, others].sum()) / math.sqrt(size) if size > 0 else 0.0
+
+
+def health_of(
+    names: Sequence[str], cosine: Matrix, sizes: Sequence[float], signs: SignCounts | None = None
+) -> tuple[MemberHealth, ...]:
+    """Return how each member stands to the others that are not odd, by cosines [N, N] and norms ‖τᵢ‖."""
+    matrix, odd = np.array(cosine, dtype=np.float64), odd_members(cosine)
+    found = []
+    for i, name in enumerate(names):
+        others = [j for j in range(len(names)) if j != i and j not in odd]
+        known = bool(others) and bool(np.isfinite(matrix).all())
+        middle = median(sizes[j] for j in others) if others else 0.0
+        found.append(
+            MemberHealth(
+                name,
+                _likeness(matrix, i, others) if known else math.nan,
+                _usual(matrix, others) if known else math.nan,
+                sizes[i] / middle if middle > 0 else math.nan,
+                i in odd,
+                None if signs is None else signs.with_majority[i],
+                None if signs is None else signs.unanimous_without[i],
+            )
+        )
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class SignCounts:
+    """Shares of the elements looked at, for each member: see MemberHealth. With one member both are NaN."""
+
+    with_majority: tuple[float, ...]
+    unanimous_without: tuple[float, ...]
+
+
+def count_signs(pool: Pool) -> SignCounts:
+    """Compare the signs of a pool's members, on all elements that all can change or on a fixed sample of 2^20 of them.
+
+    A zero is no sign: it agrees with nobody. Elements on whose sign the others have no majority are left out of
+    `with_majority`, not of `unanimous_without`.
+    """
+    from negmerge.checkpoints.base import elements
+    from negmerge.merging.passes.plain import read_deltas
+
+    members = len(pool.members)
+    names = [name for name in pool.merged if name not in pool.partial]
+    sizes = {name: elements(pool.base.shape(name)) for name in names}
+    every = BLOCK * max(1, -(-sum(sizes.values()) // LOOKED_AT))
+    same, decided, without, seen = (np.zeros(members, np.int64) for _ in range(4))
+    for name in names:
+        for start in range(0, sizes[name], every):
+            signs = np.sign(read_deltas(pool, name, start, min(sizes[name], start + BLOCK))[1]).astype(np.int8)
+            balance, voters = signs.sum(0, dtype=np.int64), np.abs(signs).sum(0, dtype=np.int64)
+            others = balance - signs
+            decided += (others != 0).sum(1)
+            same += ((others != 0) & (np.sign(others) == signs)).sum(1)
+            without += ((np.abs(others) == members - 1) & (voters - np.abs(signs) == members - 1)).sum(1)
+            seen += signs.shape[1]
+    if members == 1:
+        return SignCounts((math.nan,), (math.nan,))
+    return SignCounts(
+        tuple(float(a / max(1, b)) for a, b in zip(same, decided, strict=True)),
+        tuple(float(a / max(1, b)) for a, b in zip(without, seen, strict=True)),
+    )
