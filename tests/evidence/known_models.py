@@ -1,4 +1,4 @@
-"""Models of any task whose verdict is known: the base, Retrain, further Retrains, and one whose last layer alone forgot."""
+"""Models of any task whose verdict is known: base, Retrain, further Retrains, and one whose last layer alone forgot."""
 
 import torch
 from torch.nn import functional
