@@ -224,3 +224,18 @@ def test_what_was_trained_anew_is_not_called_approximate_and_no_verdict_is_claim
     assert "approximate unlearning. It is no proof" in limits(found)[0]
     row = {**found["methods"]["consensus"], "method": "sisa"}
     assert "was trained anew without these" in limits({**found, "methods": {"sisa": row}})[0]
+
+
+def test_the_whole_curve_of_relearning_is_drawn_where_it_is_known(tmp_path):
+    found = judged()
+    curves = {"base": [100.0, 100.0, 100.0], "model": [0.0, 40.0, 75.0], "reference": [0.0, 10.0, 50.0]}
+    found["evidence"]["tests"][1]["facts"] = {"x": {"steps": 6, "every": 3, "curves": curves}}
+    page = page_of(tmp_path, found)
+    said = (
+        "right, from the start to 6 steps of training: before 100 % to 100 %, now 0 % to 75 %, retrained 0 % to 50 %."
+    )
+    assert said in page
+    assert "the 6 steps until it has half of what the model had before (x)" in page
+    for broken in ({}, {**curves, "model": []}, {**curves, "base": "all"}):
+        found["evidence"]["tests"][1]["facts"] = {"x": {"curves": broken}}
+        assert "How fast it comes back" not in page_of(tmp_path, found)

@@ -16,6 +16,7 @@ from negmerge.report.figures import classes, scale
 from negmerge.report.inputs import Json, read_forgotten, read_run
 from negmerge.report.lasting import lasting_section
 from negmerge.report.markup import markup
+from negmerge.report.relearning import relearning_section
 from negmerge.report.scores import gap_names, noun, nouns, scores_of
 from negmerge.report.searches import search_table
 from negmerge.report.tables import gap_table, method_table
@@ -128,6 +129,7 @@ def context(
         "models": models,
         "reviewer": (results.get("request") or {}).get("reviewer") or "",
         "curves": detail.curve_section(results, main),
+        "relearning": relearning_section(results),
         "lasting": lasting_section(results, main),
         "lottery": detail.lottery_section(results, main),
         "examples": detail.examples_section(results),
