@@ -63,7 +63,7 @@ def asked(results: Json) -> list[tuple[str, str]]:
         )
     names = [label(results, name) for name, row in results["methods"].items() if not is_retrain(name, row)]
     if len(names) > 1:
-        pairs.append(("Compared", f"{numbers.listed(names)}."))
+        pairs.append(("Ways tried", f"{numbers.listed(names)}."))
     return pairs
 
 

@@ -107,12 +107,15 @@ def made_and_not(lines: list[Line]) -> tuple[list[Line], list[str]]:
     return made, [f"{NOT_MADE}{f', as {why}' if why else ''}: {listed(names)}." for why, names in reasons.items()]
 
 
-def plain(text: str) -> str:
-    """Return a line on a test in the words of the page: the model from before, a retrained model.
+def plain(text: str, what: str = "rows") -> str:
+    """Return a line on a test in the words of the page: the model from before, a retrained model, `what` for rows.
 
-    >>> plain("Right in 3 % (Retrain's 2 %, the base 9 %).")
-    "Right in 3 % (the retrained model's 2 %, the model from before 9 %)."
+    >>> plain("Right in 3 % of the forget rows (Retrain's 2 %, the base 9 %).", "images")
+    "Right in 3 % of the forgotten images (the retrained model's 2 %, the model from before 9 %)."
     """
+    for word, instead in (("forget rows", f"forgotten {what}"), ("retain rows", f"{what} to keep")):
+        text = text.replace(word, instead)
+    text = re.sub(r"\brows\b", what, text)
     for word, instead in (("The base", "The model from before"), ("the base", "the model from before")):
         text = text.replace(word, instead)
     text = re.sub(r"\bRetrain models?\b", lambda found: found[0].replace("Retrain", "retrained"), text)

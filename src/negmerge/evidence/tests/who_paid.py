@@ -150,7 +150,9 @@ def _text(
 ) -> str:
     found = f"{examples['fallen']} of {examples['rows']} rows to keep were right and are wrong now"
     found += f" ({examples['retrain_too']} of them in Retrain too)." if examples["fallen"] else "."
-    if groups["test"]:
+    if groups["test"] and groups["test"][0]["lost"] <= 0.0:
+        found += " On unseen rows no group lost anything."
+    elif groups["test"]:
         worst = groups["test"][0]
         found += f" On unseen rows the group {worst['group']} lost most, {worst['lost']:.1f} points"
         near = [one for one in neighbours if one["lost"] is not None]
