@@ -47,7 +47,7 @@ def test_page_document_and_command_line_print_the_one_verdict(finished):
         assert results["verdict"]["text"] in text
         for test in results["evidence"]["tests"]:
             first = test["text"].split("(")[0]
-            assert first in text or plain(first) in text
+            assert first in text or plain(first, "images") in text
     assert 'aria-label="Position of each test' in page
 
 
