@@ -45,7 +45,7 @@ class Pool:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What was taken of several models in a file, adapters of another base, ties undone, targets of some members."""
+        """What was taken of several models in a file; adapters of another base, ties undone, targets of some alone."""
         known = self.base.path.resolve().name.partition("@")[0]
         declared = [(m.path, m.declared_base) for m in self.members if isinstance(m, BoundAdapter)]
         others = [
