@@ -18,6 +18,7 @@ import torch
 from negmerge.checkpoints import open_checkpoint
 from negmerge.checkpoints.nesting import AVERAGES, WEIGHTS
 from negmerge.errors import InputError
+from negmerge.projection.recipe import merge_recipe
 
 ONE, TWO = {"w": torch.tensor([1.0])}, {"w": torch.tensor([2.0])}
 
@@ -188,3 +189,30 @@ def test_a_name_made_of_nested_lists_takes_no_time(tmp_path):
     (tmp_path / "x.pt").write_bytes(pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1001, 2) + content)
     with pytest.raises(InputError, match="not a whole PyTorch file: a name that is no text"):
         open_checkpoint(tmp_path / "x.pt")
+
+
+def test_of_several_models_in_a_file_it_is_said_which_was_taken(tmp_path):
+    def notes(content):
+        torch.save(content, tmp_path / "x.pt")
+        checkpoint = open_checkpoint(tmp_path / "x.pt")
+        checkpoint.close()
+        return [note.removeprefix(f"{tmp_path / 'x.pt'}: ") for note in checkpoint.notes]
+
+    end = "to take others, save them alone"
+    assert notes({"state_dict": ONE, "ema": TWO}) == [
+        f"the weights under state_dict are taken, not those under ema; {end}"
+    ]
+    assert notes({"model": {"state_dict": ONE, "ema": {"module.w": torch.ones(1)}}, "best": TWO, 3: TWO}) == [
+        f"the weights under model.state_dict are taken, not those under best or model.ema; {end}"
+    ]
+    other = {"optimizer": {"exp_avg": torch.ones(1)}, "means": {"mean": torch.ones(1)}, "ema": {"large": torch.ones(1)}}
+    assert notes({"state_dict": ONE, **other}) == notes(ONE) == []
+
+
+def test_merge_says_once_which_of_several_models_was_taken(tmp_path):
+    torch.save({"state_dict": ONE, "ema": TWO}, tmp_path / "base.pt")
+    torch.save({"w": torch.tensor([3.0])}, tmp_path / "m.pt")
+    term = {"members": [str(tmp_path / "m.pt")]}
+    report = merge_recipe({"base": str(tmp_path / "base.pt"), "terms": [term, term]}, tmp_path / "out.safetensors")
+    note = f"{tmp_path / 'base.pt'}: the weights under state_dict are taken, not those under ema; "
+    assert [line for line in report.warnings if line.startswith(note)] == [f"{note}to take others, save them alone"]

@@ -174,7 +174,7 @@ CASES = [
     ("o.safetensors", False),
     pytest.param("out", False, marks=LONG),
     pytest.param("o.safetensors", True, marks=LONG),
-    ("out", True),
+    pytest.param("out", True, marks=LONG),
 ]
 
 

@@ -54,6 +54,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.heavy(5)
 def test_workers_end_with_their_parent(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)

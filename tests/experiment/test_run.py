@@ -222,7 +222,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("moments", [(1, 7, 13), pytest.param((1, 2, 4, 7, 9, 13), marks=pytest.mark.heavy(40))])
+@pytest.mark.parametrize("moments", [(7,), pytest.param((1, 2, 4, 7, 9, 13), marks=pytest.mark.heavy(40))])
 def test_killed_at_random_moments_it_ends_with_the_same_numbers_and_weights(finished, tmp_path, moments):
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(TINY))
     (tmp_path / "run.py").write_text(SCRIPT)
@@ -244,7 +244,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_numbers_and_weights(fini
             kills += 1
         process.wait()
         assert not (place / "results.json").exists() or (place / "base/model.safetensors").exists()
-    assert kills >= 3
+    assert kills >= min(3, len(moments))
     assert run(config(), place)["methods"]  # the same, in this process
     results = json.loads((place / "results.json").read_text())
     assert without_times(results) == without_times(finished[1])

@@ -130,6 +130,8 @@ def test_targets_of_some_members_are_named_and_not_counted(tmp_path):
     assert {tensor["name"][-13:]: tensor["members"] for tensor in found.as_json()["tensors"]} == {
         "c_attn.weight": 1, "p.c_fc.weight": 3,
     }  # fmt: skip
+    with pytest.raises(InputError, match=r"a0 is an adapter of other tensors than those that merge; widen include"):
+        merge_checkpoints(tmp_path / "base", paths, tmp_path / "none", include=["c_attn"])
     base, out = (load_file(tmp_path / place / "model.safetensors") for place in ("base", "out"))
     name = "transformer.h.0.attn.c_attn.weight"
     assert torch.equal(out[name], base[name])  # two members change it by 0, which vetoes

@@ -43,14 +43,20 @@ def trained(classifier, source):
     return model, loss
 
 
-def test_channels_last_changes_the_layout_and_not_the_model(source):
+@pytest.fixture(scope="module")
+def plain(source):
+    """The model and the loss of a training on the plain path."""
+    return trained(PLAIN, source)
+
+
+def test_channels_last_changes_the_layout_and_not_the_model(source, plain):
     wide = computed(channels_last=True)
     images = source.train.images[:6].expand(-1, 3, -1, -1)
     prepared = wide.prepare(images)
     assert prepared.is_contiguous(memory_format=torch.channels_last) and not prepared.is_contiguous()
     assert torch.equal(prepared, PLAIN.prepare(images))
     model, loss = trained(wide, source)
-    plain, plain_loss = trained(PLAIN, source)
+    plain, plain_loss = plain
     assert model[3].weight.is_contiguous(memory_format=torch.channels_last)
     assert plain[3].weight.is_contiguous()
     assert loss == pytest.approx(plain_loss, rel=0.05)
@@ -66,7 +72,7 @@ def test_a_model_is_loaded_in_its_layout(tmp_path):
     assert wide.load(tmp_path / "a.safetensors")[3].weight.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_bf16_computes_in_bf16_and_trains_in_float32(source):
+def test_bf16_computes_in_bf16_and_trains_in_float32(source, plain):
     half = computed(precision="bf16")
     model = half.build()
     seen = []
@@ -77,7 +83,7 @@ def test_bf16_computes_in_bf16_and_trains_in_float32(source):
     assert not torch.equal(logits, PLAIN.logits(model, batch))
     torch.testing.assert_close(logits, PLAIN.logits(model, batch), atol=0.05, rtol=0.05)
     tuned, loss = trained(half, source)
-    plain, plain_loss = trained(PLAIN, source)
+    plain, plain_loss = plain
     assert all(p.dtype == torch.float32 for p in tuned.parameters())
     assert loss == pytest.approx(plain_loss, rel=0.1)
     reached = [
@@ -114,12 +120,12 @@ def test_bf16_on_a_cpu_is_right_where_a_strided_convolution_sees_one_column(
         )
 
 
-def test_where_all_is_off_nothing_changes(source):
-    (a, loss_a), (b, loss_b) = trained(PLAIN, source), trained(computed(), source)
+def test_where_all_is_off_nothing_changes(source, plain):
+    (a, loss_a), (b, loss_b) = plain, trained(computed(), source)
     assert loss_a == loss_b and all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
 
 
-def test_compiling_is_for_training_only(source, monkeypatch):
+def test_compiling_is_for_training_only(source, plain, monkeypatch):
     calls = []
 
     def compiled(forward):
@@ -135,14 +141,14 @@ def test_compiling_is_for_training_only(source, monkeypatch):
     assert len(calls) == 5 * -(-len(source.train) // 64) and all(calls)
     predict(fast, model, source.test.images)
     assert len(calls) == 5 * -(-len(source.train) // 64)
-    assert loss == trained(PLAIN, source)[1]
+    assert loss == plain[1]
 
 
 @pytest.mark.heavy
-def test_compiled_training_ends_close_to_the_plain_one(source):
+def test_compiled_training_ends_close_to_the_plain_one(source, plain):
     model, loss = trained(computed(compile=True), source)
     assert compute.compiled(PLAIN.contents.logits) is compute.compiled(PLAIN.contents.logits)
-    plain, plain_loss = trained(PLAIN, source)
+    plain, plain_loss = plain
     assert loss == pytest.approx(plain_loss, rel=0.05)
     torch.testing.assert_close(model[3].weight, plain[3].weight, atol=0.02, rtol=0.1)
 

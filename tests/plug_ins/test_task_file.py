@@ -62,6 +62,7 @@ def test_a_run_forgets_a_class(finished):
     assert inputs.keys() >= {str(file), "rows:wine"}
 
 
+@pytest.mark.heavy(8)
 def test_a_task_of_a_file_reaches_workers():
     own = config({"file": str(HERE / "task.py")})
     task = load_unwritten(own).task

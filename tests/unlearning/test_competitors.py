@@ -5,9 +5,11 @@ import torch
 
 from negmerge import registry
 from negmerge.checkpoints import read_state_dict
+from negmerge.training import TrainSettings
 from negmerge.unlearning.gradients import mean_gradient, row_losses, trained_parameters
 from negmerge.unlearning.methods import salun, sisa
 
+SHORT = TrainSettings(epochs=2, lr=0.01, batch_size=64)  # where it does not matter how well a model answers
 # Settings under which a method shows what it is for, then bounds in percent: forget at most, retain at least.
 EXPECTED = [
     ("fine-tune", {"lr": 0.01}, 85, 98),
@@ -92,7 +94,8 @@ def test_boundary_expanding_is_scored_without_its_output(make_context):
 
 def test_sisa_never_sees_a_forget_row_and_keeps_untouched_shards(make_context, seed_run):
     context = make_context("sisa")
-    outcome = sisa.unlearn(context, sisa.Settings(shards=3, slices=2))
+    settings = sisa.Settings(shards=3, slices=2, train=SHORT)
+    outcome = sisa.unlearn(context, settings)
     everything = torch.cat([context.data.retain, context.data.forget]).sort().values
     assert outcome.facts["repeated_slices"] == outcome.facts["all_slices"] == 6  # a class is in every slice
     model = context.data.task.open(outcome.checkpoint)
@@ -108,9 +111,9 @@ def test_sisa_never_sees_a_forget_row_and_keeps_untouched_shards(make_context, s
     row = parts[1][1][:1]
     data = replace(context.data, forget=row, retain=everything[everything != row])
     small = replace(make_context("sisa", "small"), data=data)
-    one = sisa.unlearn(small, sisa.Settings(shards=3, slices=2))
+    one = sisa.unlearn(small, settings)
     none = replace(make_context("sisa", "none"), data=replace(data, forget=row[:0], retain=everything))
-    untouched = sisa.unlearn(none, sisa.Settings(shards=3, slices=2))
+    untouched = sisa.unlearn(none, settings)
     assert one.facts["repeated_slices"] == 1 and untouched.facts["repeated_slices"] == 0
     assert untouched.seconds == {"training": 0.0} and untouched.facts["kept_seconds"] > one.facts["kept_seconds"] / 2
     ours, theirs = read_state_dict(one.checkpoint), read_state_dict(untouched.checkpoint)
@@ -122,7 +125,7 @@ def test_sisa_never_sees_a_forget_row_and_keeps_untouched_shards(make_context, s
 
 def test_an_ensemble_answers_with_the_mean_of_its_probabilities(make_context):
     context = make_context("sisa")
-    outcome = sisa.unlearn(context, sisa.Settings(shards=2, slices=1))
+    outcome = sisa.unlearn(context, sisa.Settings(shards=2, slices=1, train=SHORT))
     classifier = context.data.task.classifier
     images, _ = context.data.task.batch(context.data.retain[:20], "cpu")
     model = context.data.task.open(outcome.checkpoint).eval()

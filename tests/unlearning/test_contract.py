@@ -6,12 +6,14 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from contexts import context_maker
 from negmerge import registry
 from negmerge.checkpoints import read_state_dict
 from negmerge.experiment.contexts import facts_of
 from negmerge.experiment.methods import check_settings, describe, needs_of
 from negmerge.selection.negated_model import apply_vector
 from negmerge.tasks.task import Layers, Likelihood, Refuses
+from negmerge.training import TrainSettings
 from negmerge.training.progress import Progress
 from negmerge.unlearning.method import method_of
 from negmerge.unlearning.methods import influence
@@ -22,7 +24,8 @@ NAMES = registry.names("methods", "negmerge.unlearning.methods")
 OF_LANGUAGE = {Likelihood, Refuses, Layers}
 OF_IMAGES = [name for name in NAMES if not OF_LANGUAGE & set(method_of(name).REQUIRES)]
 NEEDS = {"pool", "forget", "retain", "validation", "reference"}
-SHORT = {"epochs": 3, "batch_size": 64, "samples": 40, "shards": 2, "slices": 2}
+FROM_SCRATCH = TrainSettings(epochs=3, lr=0.01, batch_size=64)
+SHORT = {"epochs": 3, "batch_size": 64, "samples": 40, "shards": 2, "slices": 2, "train": FROM_SCRATCH}
 
 
 def short_settings(module):
@@ -33,6 +36,24 @@ def short_settings(module):
 def run(name, context):
     module = registry.load("methods", name)
     return module.unlearn(context, short_settings(module))
+
+
+@pytest.fixture(scope="module")
+def finished(seed_run, tmp_path_factory):
+    """A function that gives the context and the outcome of a method, and the epochs it trained; run once, only read."""
+    made = {}
+
+    def run_once(name):
+        if name not in made:
+            context = context_maker(seed_run, tmp_path_factory.mktemp(name))(name)
+            saved = []
+            with pytest.MonkeyPatch.context() as patch:
+                save = Progress.save
+                patch.setattr(Progress, "save", lambda *given: saved.append(given[2].number) or save(*given))
+                made[name] = context, run(name, context), saved
+        return made[name]
+
+    return run_once
 
 
 def weights(outcome, context):
@@ -71,10 +92,10 @@ def test_the_ranges_of_a_search_are_valid_settings(name):
 
 
 @pytest.mark.parametrize("name", OF_IMAGES)
-def test_a_method_makes_a_model_from_its_seed_alone(name, make_context):
-    context = make_context(name)
+def test_a_method_makes_a_model_from_its_seed_alone(name, finished, make_context):
+    context, outcome, _ = finished(name)
     before = context.base.read_bytes()
-    outcome = run(name, context)
+    again = weights(run(name, make_context(name)), context)
     assert context.base.read_bytes() == before
     assert (outcome.seconds or name == "original") and all(seconds >= 0 for seconds in outcome.seconds.values())
     json.dumps(facts_of(outcome))
@@ -86,14 +107,12 @@ def test_a_method_makes_a_model_from_its_seed_alone(name, make_context):
     if name != "sisa":  # an ensemble has the tensors of each of its models
         assert {k: (v.shape, v.dtype) for k, v in made.items()} == {k: (v.shape, v.dtype) for k, v in base.items()}
         assert all(torch.equal(made[key], base[key]) for key in base) == (name == "original")
-    again = weights(run(name, make_context(name, "b")), context)
     assert all(torch.equal(made[key], again[key]) for key in made)
 
 
 @pytest.mark.parametrize("name", OF_IMAGES)
-def test_a_finished_method_is_read_back(name, make_context, monkeypatch):
-    context = make_context(name)
-    outcome = run(name, context)
+def test_a_finished_method_is_read_back(name, finished, monkeypatch):
+    context, outcome, _ = finished(name)
 
     def never(*_, **__):
         raise AssertionError("trained, judged or merged again")
@@ -114,8 +133,10 @@ class StoppedError(Exception):
     "name",
     [n for n in OF_IMAGES if "epochs" in registry.load("methods", n).Settings.model_fields] + ["retrain", "sisa"],
 )
-def test_an_interrupted_training_goes_on_after_its_last_epoch(name, make_context, monkeypatch):
-    save, saved = Progress.save, []
+def test_an_interrupted_training_goes_on_after_its_last_epoch(name, finished, make_context, monkeypatch):
+    whole_context, outcome, epochs = finished(name)
+    whole = weights(outcome, whole_context)
+    save, saved, stop_after = Progress.save, [], 2
 
     def count(progress, model, epoch):
         save(progress, model, epoch)
@@ -124,11 +145,7 @@ def test_an_interrupted_training_goes_on_after_its_last_epoch(name, make_context
             raise StoppedError
 
     monkeypatch.setattr(Progress, "save", count)
-    stop_after = None
     context = make_context(name)
-    whole = weights(run(name, context), context)
-    epochs, saved, stop_after = saved, [], 2
-    context = make_context(name, "broken")
     with pytest.raises(StoppedError):
         run(name, context)
     assert list(context.directory.rglob("last-epoch.pt"))
@@ -138,9 +155,9 @@ def test_an_interrupted_training_goes_on_after_its_last_epoch(name, make_context
     assert all(torch.equal(value, made[key]) for key, value in whole.items())
 
 
-def test_influence_starts_anew_and_ends_the_same(make_context, monkeypatch):
-    context = make_context("influence")
-    whole = weights(run("influence", context), context)
+def test_influence_starts_anew_and_ends_the_same(finished, make_context, monkeypatch):
+    context, outcome, _ = finished("influence")
+    whole = weights(outcome, context)
     write, written = influence.write_weights, []
 
     def stop_first(checkpoint, model):

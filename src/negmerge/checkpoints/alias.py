@@ -22,7 +22,7 @@ class Aliased(Checkpoint):
     ) -> None:
         self._inner = inner
         self._alias = alias
-        self.path, self.files, self.metadata = inner.path, inner.files, inner.metadata
+        self.path, self.files, self.metadata, self.notes = inner.path, inner.files, inner.metadata, inner.notes
         known = {**inner.tied, **(tied or {})}
         if names is None:
             self.names = (*inner.names, *alias)

@@ -44,6 +44,7 @@ class Checkpoint(Protocol):
     names: tuple[str, ...]  # of all tensors, in the order of the file
     metadata: Mapping[str, str]  # free text that the file carries
     tied: Mapping[str, str]  # names that share the memory of an earlier one, and that one
+    notes: tuple[str, ...] = ()  # what of the file was taken where it holds more than one model, each in one line
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of a tensor."""

@@ -17,19 +17,37 @@ AVERAGES = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema",
 DEEPEST = 8  # a pickle can put a dict into itself
 
 
-def find_state(loaded: Any, shown: Path) -> dict[str, TensorRecord]:
+def find_state(loaded: Any, shown: Path) -> tuple[dict[str, TensorRecord], tuple[str, ...]]:
     """Return the state dict of what a file holds: the file's own dict, or the one inside it that maps names to tensors.
 
-    Where several keys hold one, the first of `WEIGHTS` counts, then of `AVERAGES`. Other entries are not looked at.
+    Where several keys hold one, the first of `WEIGHTS` counts, then of `AVERAGES`. Then a line says which was taken,
+    and under which keys others of the same model lie. Other entries are not looked at.
     Raises InputError where no state dict is found, or several under keys that are not known; RefusedError where the
     weights themselves are an object that only code could make.
     """
+    path: list[str] = []
+    beside: dict[str, Any] = {}
     for _ in range(DEEPEST):
         key = None if _is_state(loaded) else _key_of_state(loaded, shown)
         if key is None:
             break
+        outer = ".".join(path)
+        named = (name for name in loaded if isinstance(name, str) and is_name(name) and name != key)
+        beside.update({".".join(filter(None, (outer, name))): loaded[name] for name in named})
+        path.append(key)
         loaded = loaded[key]
-    return _checked(loaded, shown)
+    state = _checked(loaded, shown)
+    others = [name for name, value in beside.items() if _is_state(value) and _are_alike(state, value)]
+    if not others:
+        return state, ()
+    note = f"{shown}: the weights under {'.'.join(path)} are taken, not those under {' or '.join(others)}; "
+    return state, (note + "to take others, save them alone",)
+
+
+def _are_alike(state: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two state dicts are of one model: most names are the same without what wrappers put before them."""
+    ours, theirs = ({name.removeprefix("module.") for name in names} for names in (state, other))
+    return 2 * len(ours & theirs) > len(ours)
 
 
 def _is_state(value: Any) -> bool:

@@ -22,7 +22,8 @@ REPEATED = 2**20  # elements up to which a tensor may show the stored ones more 
 class TorchFile(Checkpoint):
     """A state dict saved by torch.save, read from where it lies in the file, piece by piece.
 
-    In a trainer's dictionary the state dict is found by `nesting.find_state`. Raises InputError for a file that is
+    In a trainer's dictionary the state dict is found by `nesting.find_state`, and `notes` say
+    which one it is where there are several. Raises InputError for a file that is
     damaged, or whose state dict holds other objects than tensors or would execute code.
     """
 
@@ -36,7 +37,7 @@ class TorchFile(Checkpoint):
             found = os.fstat(self._descriptor)
             self._size, self._modified = found.st_size, found.st_mtime_ns
             loaded, find = describe(self._descriptor)
-            self._records = find_state(loaded, shown)
+            self._records, self.notes = find_state(loaded, shown)
             refuse_quantised({name: record.dtype.code for name, record in self._records.items()}, shown)
             _refuse_dtypes(self._records, shown)
             self._offsets = {name: _offset(name, record, find) for name, record in self._records.items()}

@@ -235,7 +235,7 @@ def merge_report(
         tensors=tuple(counts),
         effect=merged.effect,
         warnings=(
-            *(line for term in plan.terms for line in term.pool.warnings),
+            *dict.fromkeys(line for term in plan.terms for line in term.pool.warnings),  # terms share their base
             *_odd(plan, merged, dtypes),
             *(beside.warnings if beside is not None else ()),
             *warnings,

@@ -45,7 +45,7 @@ class Pool:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """One line for each adapter that declares another base, each tie undone, and the targets of some members."""
+        """What was taken of several models in a file; adapters of another base, ties undone, targets of some alone."""
         known = self.base.path.resolve().name.partition("@")[0]
         declared = [(m.path, m.declared_base) for m in self.members if isinstance(m, BoundAdapter)]
         others = [
@@ -53,7 +53,8 @@ class Pool:
             for path, base in declared
             if base and Path(base).name != known
         ]
-        return (*others, *self.notes, *self._partial_warning())
+        chosen = [line for model in (self.base, *self.members) for line in model.notes]
+        return (*chosen, *others, *self.notes, *self._partial_warning())
 
     def _partial_warning(self) -> list[str]:
         if not self.partial:

@@ -211,7 +211,9 @@ def _fitted(
     shapes = {name: base.shape(name) for name in merged}
     fitted = {}
     for key, member in models.items():
-        if not isinstance(member, BoundAdapter):
+        if isinstance(member, BoundAdapter):
+            _check_touches(member, merged, tied)
+        else:
             problems += _extra(member, known, patterns, config)
             member = _under_tied_names(member, merged, tied)
             problems += _misfits(base, member, shapes)
@@ -224,6 +226,14 @@ def _fitted(
         headline = f"{len(problems)} tensors do not fit the base {base.path}{_advice([name for name, _ in problems])}:"
         raise InputError(listing(headline, [line for _, line in problems]))
     return fitted
+
+
+def _check_touches(adapter: BoundAdapter, merged: Sequence[str], tied: Mapping[str, str]) -> None:
+    """Raise InputError for an adapter that changes none of what merges."""
+    if adapter.touched.isdisjoint(merged) and adapter.touched.isdisjoint(name for name in tied if tied[name] in merged):
+        raise InputError(
+            f"{adapter.path} is an adapter of other tensors than those that merge; widen include, or leave it out"
+        )
 
 
 def _extra(member: Checkpoint, known: Collection[str], patterns: Patterns, config: Config) -> list[tuple[str, str]]:
