@@ -16,7 +16,7 @@ from negmerge.report.figures import classes, scale
 from negmerge.report.inputs import Json, read_forgotten, read_run
 from negmerge.report.lasting import lasting_section
 from negmerge.report.markup import markup
-from negmerge.report.scores import gap_names, noun, nouns, scores_of
+from negmerge.report.scores import gap_names, measure, noun, nouns, scores_of
 from negmerge.report.searches import search_table
 from negmerge.report.tables import gap_table, method_table
 from negmerge.report.verdict import judge
@@ -141,6 +141,7 @@ def context(
         "gaps": gap_table(results),
         "nouns": nouns(results),
         "noun": noun(results),
+        "measure": measure(results),
         "cost": detail.cost_figure(results, main),
         "searches": search_table(results),
         "projection": detail.projection_section(results, main, row),

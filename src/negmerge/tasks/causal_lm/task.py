@@ -37,6 +37,7 @@ class CausalLM(Task):
 
     NAME: ClassVar[str] = "causal-lm"
     NOUN: ClassVar[str] = "question"
+    MEASURE: ClassVar[str] = "probability"
     COLUMNS: ClassVar[tuple[str, ...]] = tuple(COLUMNS)
 
     def __getstate__(self) -> dict[str, Any]:
