@@ -104,8 +104,8 @@ def columns_of(rows: Sequence[Answered], names: Sequence[str]) -> dict[str, Tens
 
     correct: every token of the answer is the likeliest (bool); loss: ℓ, nats per token; tokens: how many; confidence:
     exp(−ℓ); memorised, extraction: shares of the answer, see `scores.language`; zlib: ℓ / bytes of the compressed
-    answer; rouge: ROUGE-L recall of what the model says by itself, rouge_f1: F1 of its first words (see `Said`); min_k, min_k_plus_plus; options: p / (p + Σ p of
-    the     wrong answers), truth_ratio: R, both NaN where a row has no other answers. correct, memorised, extraction and min_k
-    leave out the label of the answer's end.
+    answer; rouge: ROUGE-L recall of what the model says by itself, rouge_f1: F1 of its first words (see `Said`); min_k,
+    min_k_plus_plus; options: p / (p + Σ p of the wrong answers), truth_ratio: R, both NaN where a row has no other
+    answers. correct, memorised, extraction and min_k leave out the label of the answer's end.
     """
     return {name: torch.tensor([COLUMNS[name][1](row) for row in rows], dtype=COLUMNS[name][0]) for name in names}

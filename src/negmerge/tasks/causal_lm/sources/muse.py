@@ -33,7 +33,7 @@ def load(settings: Settings) -> QuestionSource:
     """Return forget and retain texts as the train table, holdout texts as the test table.
 
     Questions on the texts are the further parts `forget_knowledge` and `retain_knowledge`, each behind the examples of
-    MUSE: in `Question: {prompt}\\nAnswer:`, the template of models without a chat's, they read as MUSE asks. Raises
+    MUSE: in `Question: {prompt} ⏎ Answer:`, the template of models without a chat's, they read as MUSE asks. Raises
     InputError for a data set that cannot be reached, or has other columns.
     """
     with fresh_cache(settings.path) as cache:
