@@ -12,6 +12,7 @@ from negmerge.experiment.warnings import (
     pool_warnings,
     unlearned_members,
     unseen_warnings,
+    warn_of_chance,
 )
 
 WELL = {"base": {"loss": 0.3, "forget": 90.0}, "a": {"loss": 0.01, "forget": 99.0}, "b": {"loss": 0.02, "forget": 99.0}}
@@ -55,6 +56,20 @@ def test_many_members_are_counted():
     health = {"base": {"loss": 0.3}, **{f"m{i}": {"loss": 1.0} for i in range(9)}}
     (found,) = pool_warnings(0.5, 0.1, [[0.5] * 9] * 9, [f"m{i}" for i in range(9)], health)
     assert found["text"].startswith("members m0, m1, m2, m3, m4, m5 and 3 more ended")
+
+
+def test_a_pool_at_chance_is_known_before_alpha_is_searched():
+    (found,) = warn_of_chance(0.14, 0.1, 5)
+    assert found["name"] == "unstable-signs" and "14.0 % of the elements agree" in found["text"]
+    assert warn_of_chance(0.16, 0.1, 5) == warn_of_chance(1.0, 1.0, 1) == []
+
+
+def test_what_is_measured_is_named():
+    curve = [BASE, {"alpha": 1.0, "forget": 75.0, "retain": 84.0}]
+    row = {"curve": curve, "alpha": 1.0, "floor": None, "open_end": False}
+    for measure in ("accuracy", "probability"):
+        (found,) = curve_warnings("m", row, SelectionConfig(objective="match-reference"), measure=measure)
+        assert f"retain {measure} has lost 7 %" in found["text"] and f"forget {measure} 6 %" in found["text"]
 
 
 def test_a_pool_that_agrees_by_chance():

@@ -89,7 +89,8 @@ def test_a_model_says_by_itself_what_it_has_learnt(tmp_path):
     assert together == alone and all(said == right for _, right, said in together)
     assert [prompt for prompt, _, _ in together] == [task.reader.sequences.text(row)[0] for row in range(6)]
     pytest.importorskip("rouge_score")
-    assert task.observe(model, {"a": rows}, {"a": ["rouge"]})["a"]["rouge"].tolist() == [1.0] * 6
+    seen = task.observe(model, {"a": rows}, {"a": ["rouge", "rouge_f1"]})["a"]
+    assert seen["rouge"].tolist() == seen["rouge_f1"].tolist() == [1.0] * 6
 
 
 def test_rouge_counts_the_longest_common_subsequence():
@@ -98,3 +99,31 @@ def test_rouge_counts_the_longest_common_subsequence():
 
     assert rouge_l_recall("the quick dog", "the quick brown fox") == 0.5
     assert rouge_l_recall("", "the quick brown fox") == 0.0
+
+
+def test_f1_counts_what_is_said_too_many():
+    pytest.importorskip("rouge_score")
+    from negmerge.scores.language import rouge_l_f1
+
+    assert rouge_l_f1("the quick dog ran on", "the quick brown fox") == pytest.approx(2 * 0.4 * 0.5 / 0.9)
+    assert rouge_l_f1("foxes", "fox") == 0.0  # not stemmed, as MUSE has it
+
+
+def test_model_utility_of_six_and_of_nine_numbers():
+    from negmerge.scores.further import model_utility, model_utility_rouge
+    from negmerge.scores.score import Draw
+
+    shares = torch.tensor([0.5, 0.5], dtype=torch.float64)
+    part = {"confidence": shares, "options": shares, "truth_ratio": 1 - shares, "rouge": shares / 2}
+    observed = {"model": dict.fromkeys(("retain", "real_authors", "world_facts"), part)}
+    assert model_utility.SCORE.compute(observed, Draw(0)) == pytest.approx(50.0)
+    assert model_utility_rouge.SCORE.compute(observed, Draw(0)) == pytest.approx(9 / (6 / 50 + 3 / 25))
+    part["truth_ratio"] = shares * float("nan")
+    assert model_utility_rouge.SCORE.compute(observed, Draw(0)) is None
+
+
+def test_a_next_question_of_its_own_is_no_part_of_an_answer():
+    from negmerge.tasks.causal_lm.generating import cut_at_marks
+
+    assert cut_at_marks("Ann Lee.\n\nMore") == cut_at_marks("Ann Lee.\nQuestion: Who?") == "Ann Lee."
+    assert cut_at_marks("Ann\nLee") == "Ann\nLee"

@@ -28,7 +28,9 @@ def write(folder, configs):
 def test_texts_are_forgotten_and_questions_on_them_are_scored(tmp_path):
     texts = {name: {"text": [f"{name} {i}" for i in range(4)]} for name in ("forget", "retain1", "holdout")}
     questions = {
-        f"{part}_qa": {"question": [f"{part}?"] * 2, "answer": ["Yes.", "No."]} for part in ("forget", "retain")
+        f"{part}_qa{kind}": {"question": [f"{part}{kind}?"] * 2, "answer": ["Yes.", "No."]}
+        for part in ("forget", "retain")
+        for kind in ("", "_icl")
     }
     path = write(tmp_path / "muse", {"raw": texts, "knowmem": questions})
     found = muse.load(muse.Settings(path=path, most=3))
@@ -36,7 +38,10 @@ def test_texts_are_forgotten_and_questions_on_them_are_scored(tmp_path):
     assert [found.train.classes[label] for label in found.train.labels] == ["forget"] * 3 + ["retain"] * 3
     assert found.train.prompts == (None,) * 6 and found.test.answers == ("holdout 0", "holdout 1", "holdout 2")
     assert set(found.further) == {"forget_knowledge", "retain_knowledge"}
-    assert found.further["forget_knowledge"].prompts == ("forget?", "forget?")
+    shot = "forget_icl?\nAnswer: Yes.\n\nQuestion: forget_icl?\nAnswer: No.\n\nQuestion: forget?"
+    assert found.further["forget_knowledge"].prompts == (shot, shot)
+    bare = muse.load(muse.Settings(path=path, most=3, shots=False))
+    assert bare.further["forget_knowledge"].prompts == ("forget?", "forget?")
     with pytest.raises(InputError, match=r"raw: forget has no column 'text'"):
         bad = {name: {"body": ["a"]} for name in texts}
         muse.load(muse.Settings(path=write(tmp_path / "bad", {"raw": bad}), knowledge=False))

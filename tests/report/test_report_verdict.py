@@ -23,6 +23,15 @@ def test_without_tests_of_the_claim_success_is_not_green():
     assert "one of them is 0.8 points" in verdict.sentences[-1]
 
 
+def test_probabilities_are_not_called_accuracy():
+    results = class_results()
+    results["task"] |= {"measure": "probability", "noun": "question"}
+    for verdict in (judge(results), judge(changed(results, forget=60.0)), judge(changed(results, retain=10.0))):
+        said = " ".join([verdict.headline, *verdict.sentences])
+        assert "accuracy" not in said and " right" not in said.replace("right answers", "")
+        assert "The right answers to the questions it was asked to forget now have a mean probability of" in said
+
+
 @pytest.mark.parametrize(
     ("forget", "words", "tone"),
     [

@@ -121,3 +121,14 @@ def test_a_broken_csv_names_the_row(tmp_path):
         load_source("csv", {"path": tmp_path / "rows.csv"})
     with pytest.raises(InputError, match="no such file"):
         load_source("csv", {"path": tmp_path / "gone.csv"})
+
+
+def test_a_file_of_rows_to_forget_is_named_in_what_is_said_of_the_request():
+    from negmerge.experiment.prepare import _asked
+    from negmerge.tasks.settings import DataConfig
+
+    rule = {"where": {"requested": [True]}}
+    several = DataConfig(source="csv", path=["a/gone.csv", "b/keep.csv"], distinct_first=3, forget=rule)
+    assert _asked(several) == "gone.csv"
+    assert _asked(DataConfig(source="json", path="keep.json", requested="a/asked.json", forget=rule)) == "asked.json"
+    assert _asked(DataConfig(source="csv", path=["keep.csv"], forget=rule)) == ""

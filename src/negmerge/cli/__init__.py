@@ -7,6 +7,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from negmerge.cli.demo import demo
+from negmerge.cli.exact import exact
 from negmerge.cli.export import export
 from negmerge.cli.inspect import inspect
 from negmerge.cli.listing import list_names
@@ -45,6 +46,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 for name, command in COMMANDS.items():
     app.command(name)(command)
+app.add_typer(exact, name="exact")
 
 
 def _show_version(wanted: bool) -> None:

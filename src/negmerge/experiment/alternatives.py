@@ -6,6 +6,7 @@ from typing import Any
 
 from negmerge.experiment.config import RunConfig
 from negmerge.experiment.prepare import Material
+from negmerge.tasks.task import ACCURACY
 from negmerge.unlearning.methods import sisa
 
 FEW = 100  # rows, below which an attack's score is mostly chance
@@ -63,11 +64,13 @@ def claim_of(config: RunConfig, material: Material) -> str:
     """Return what a report of the pool's result will be able to say."""
     split, rule = material.split, config.selection
     gone, unseen = len(split.forget), len(split.validation)
-    said = [f"no proof, but measured: accuracy on the {gone:,} forgotten rows (to ± {_half_width(gone):.2g} points)"]
+    measured = material.task.MEASURE
+    width = f" (to ± {_half_width(gone):.2g} points)" if measured == ACCURACY else ""
+    said = [f"no proof, but measured: {measured} on the {gone:,} forgotten rows{width}"]
     if len(split.validation_forget):
         said.append(f"on {len(split.validation_forget):,} held-out rows of their kind")
     if rule.floor is not None:
-        said.append(f"{100 * rule.floor:g} % of the accuracy on the others kept")
+        said.append(f"{100 * rule.floor:g} % of the {measured} on the others kept")
     if rule.objective == "match-holdout":
         said.append(f"forgotten rows look like {unseen:,} unseen ones")
     if config.evaluation.membership:

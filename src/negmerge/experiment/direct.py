@@ -345,7 +345,7 @@ def describe_choices(config: Config) -> list[str]:
             "models is handed over (--set projection=none leaves it out)"
         )
     if rule.objective == "retain-floor":
-        kept = f"{100 * rule.floor_share:g} % of the accuracy on the others"
+        kept = f"{100 * rule.floor_share:g} % of how well the others are known"
         lines.append(f"α: the deepest forgetting that keeps {kept}; --set selection.floor=SHARE asks for another")
     return lines
 

@@ -21,7 +21,7 @@ from negmerge.tasks.compute import Compute
 from negmerge.tasks.opening import preparing_of
 from negmerge.tasks.settings import DataConfig
 from negmerge.tasks.task import FurtherParts, Task
-from negmerge.tasks.text_classification.tables import REQUESTED
+from negmerge.tasks.text_classification.tables import DISTINCT, REQUESTED
 
 
 @dataclass(frozen=True)
@@ -169,15 +169,22 @@ def describe_request(config: Config, split: Split, rows: Rows) -> About:
         text = f"forget the {len(split.forget):,} most memorised rows of {source}"
     elif rule is not None and (rule.files or rule.rows):
         text = f"{text} that {(rule.files or rule.rows or Path()).name} lists"
-    elif rule is not None and config.data.source_settings.get(REQUESTED):
-        asked = Path(config.data.source_settings[REQUESTED]).name
-        text = f"forget {len(split.forget):,} rows of {asked}, keep {source}"
+    elif rule is not None and _asked(config.data):
+        text = f"forget {len(split.forget):,} rows of {_asked(config.data)}, keep {source}"
     elif rule is not None and rule.where:
         asked = " and ".join(f"{name} is {' or '.join(map(str, values))}" for name, values in rule.where.items())
         text = f"{text} where {asked}"
     elif rule is not None and rule.source is not None:
         text = f"forget {_source_name(rule.source, rule.source_settings)}, keep {source}"
     return About(text, source, short_name(config.model.family), config.model.settings, forgotten)
+
+
+def _asked(data: DataConfig) -> str:
+    """Return the name of the file whose rows are asked for: of its own setting, or the first of several; or nothing."""
+    settings = data.source_settings
+    first = settings.get("path") if settings.get(DISTINCT) else None
+    found = settings.get(REQUESTED) or (first[0] if isinstance(first, list) and first else None)
+    return "" if found is None else Path(found).name
 
 
 def _source_name(source: str, settings: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ from negmerge.experiment.warnings import (
     unseen_warnings,
 )
 from negmerge.scores import Score, average_gap
+from negmerge.tasks.task import ACCURACY
 from negmerge.version import __version__
 
 
@@ -56,6 +57,7 @@ def collect(config: RunConfig, material: Material, finished: Finished) -> dict[s
             "text": material.about.text,
             "source": material.about.source,
             "noun": material.task.NOUN,
+            **({} if material.task.MEASURE == ACCURACY else {"measure": material.task.MEASURE}),
             "forget_classes": list(material.about.forgotten),
             "classes": list(material.task.rows().groups),
             "rows": material.split.describe(),
@@ -81,7 +83,7 @@ def collect(config: RunConfig, material: Material, finished: Finished) -> dict[s
         "statistics_moved": finished.pool.get("statistics_moved") or {},
         "warnings": [
             *data_warnings(material.notes),
-            *_warnings(config, material.split.describe(), finished, methods),
+            *_warnings(config, material.split.describe(), finished, methods, material.task.MEASURE),
         ],
         **({"said": finished.said} if finished.said else {}),
         **finished.evidence,
@@ -155,7 +157,9 @@ def _member(facts: dict[str, Any], pool: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _warnings(config: RunConfig, rows: Mapping[str, int], finished: Finished, methods: dict[str, Any]) -> Warnings:
+def _warnings(
+    config: RunConfig, rows: Mapping[str, int], finished: Finished, methods: dict[str, Any], measure: str
+) -> Warnings:
     pool, rule = finished.pool, config.selection
     names = [facts["name"].removeprefix("member ") for facts in finished.members]
     found = diverged_warnings(pool.get("diverged") or {})
@@ -176,7 +180,7 @@ def _warnings(config: RunConfig, rows: Mapping[str, int], finished: Finished, me
     blamed = statistics_warnings(curves, finished.base, pool.get("statistics_moved") or {}) if judged else []
     found += blamed
     for label, row in curves.items():
-        own = curve_warnings(label, row, rule, blamed=causes)
+        own = curve_warnings(label, row, rule, blamed=causes, measure=measure)
         # The cause that is known speaks for the damage.
         found += [one for one in own if not (blamed and one["name"] == "retain-damage")]
     return found

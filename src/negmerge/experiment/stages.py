@@ -28,6 +28,7 @@ from negmerge.experiment.selecting import Selector
 from negmerge.experiment.shadows import ShadowMaker
 from negmerge.experiment.showing import Models, show_answers, show_lottery, show_matrix
 from negmerge.experiment.trainer import HOW, Trainer
+from negmerge.experiment.warnings import warn_of_chance
 from negmerge.merging.inspecting import inspect_checkpoints
 from negmerge.plug_in import file_of
 from negmerge.selection.buffers import has_statistics
@@ -101,6 +102,8 @@ class SeedRun:
             self.ground = self._ground()
         with self.place.stage("pool"):
             members, pool = self._make_pool()
+        for one in warn_of_chance(pool["consensus"], pool["chance"], len(members)):
+            self.place.emit("note", text=f"warning: {one['name']}: {one['text']}; {one['advice']}")
         methods = {}
         place = self.config.seeds.index(self.seed)
         for method in self.config.methods:

@@ -117,12 +117,19 @@ def pool_warnings(
                 f"leave {_them(unlike)} out of the grid",
             )
         )
-    if count > 1 and consensus < NEAR_CHANCE * chance:
-        text = f"{100 * consensus:.1f} % of the elements agree where independent signs would give {100 * chance:.1f} %"
-        blamed = diverged or unlearned or apart or unlike
-        advice = "see to the members that are named above" if blamed else FEWER
-        found.append(_warning("unstable-signs", "pool", text, advice))
+    at_chance = warn_of_chance(consensus, chance, count)
+    if at_chance and (diverged or unlearned or apart or unlike):
+        return [*found, {**at_chance[0], "advice": "see to the members that are named above"}]
+    found += at_chance
     return found
+
+
+def warn_of_chance(consensus: float, chance: float, members: int) -> Warnings:
+    """Return `unstable-signs` where consensus is below 1.5 × the chance level; said of a pool before α is searched."""
+    if members < 2 or consensus >= NEAR_CHANCE * chance:
+        return []
+    text = f"{100 * consensus:.1f} % of the elements agree where independent signs would give {100 * chance:.1f} %"
+    return [_warning("unstable-signs", "pool", text, FEWER)]
 
 
 def leave_one_out_warnings(alpha: float, without: Mapping[str, float]) -> Warnings:
@@ -140,8 +147,16 @@ FEWER = "use fewer, or smaller, learning rates"
 LONGER = "train the members longer, or at a higher rate"
 
 
-def curve_warnings(method: str, row: Mapping[str, Any], rule: SelectionConfig, *, blamed: bool = False) -> Warnings:
+def curve_warnings(
+    method: str,
+    row: Mapping[str, Any],
+    rule: SelectionConfig,
+    *,
+    blamed: bool = False,
+    measure: str = "accuracy",
+) -> Warnings:
     """Return the warnings of one row's α curve, chosen by a rule; `blamed`: earlier warnings name the cause.
+    `measure` is what the task's scores are: accuracy, probability.
 
     `weak-forgetting`: the floor still holds at the largest α tried and the forget set is still recognised, or no α
     above 0 was better than the base. `retain-damage`: at the first α above the chosen one (or the chosen one, if it
@@ -155,7 +170,7 @@ def curve_warnings(method: str, row: Mapping[str, Any], rule: SelectionConfig, *
     known = next(point for point in curve if point["alpha"] == alpha)["forget"]
     if row["open_end"]:
         text = f"the best α may lie beyond {end['alpha']:g}, the largest tried: nothing broke there, and forget "
-        text += f"accuracy is still {end['forget']:.1f} %"
+        text += f"{measure} is still {end['forget']:.1f} %"
         limit = rule.max_alpha or (None if rule.search == "bracket" else 1.0)
         limited = limit is not None and end["alpha"] > limit - rule.step
         return [_warning("weak-forgetting", method, text, "raise selection.max_alpha" if limited else longer)]
@@ -170,15 +185,15 @@ def curve_warnings(method: str, row: Mapping[str, Any], rule: SelectionConfig, *
         return [_warning("weak-forgetting", method, text, "try smaller α (selection.step)" if broke else longer)]
     holds = floor is not None and end["retain"] >= floor
     if rule.objective == "retain-floor" and holds and value(end) > LEFT * value(base):
-        text = f"forget accuracy is still {known:.1f} % and falls no further up to α = {end['alpha']:g}, where the "
+        text = f"forget {measure} is still {known:.1f} % and falls no further up to α = {end['alpha']:g}, where the "
         return [_warning("weak-forgetting", method, text + "floor holds", longer)]
     point = next((point for point in curve if point["alpha"] > alpha), end)
     lost_forget = 1.0 - point["forget"] / base["forget"] if base["forget"] else 0.0
     lost_retain = 1.0 - point["retain"] / base["retain"] if base["retain"] else 0.0
     if lost_retain <= 0.02 or lost_forget >= SELECTIVITY * lost_retain:
         return []
-    text = f"at α = {point['alpha']:g} retain accuracy has lost {100 * lost_retain:.0f} % of its value and forget "
-    text += f"accuracy {100 * lost_forget:.0f} %: they fall together"
+    text = f"at α = {point['alpha']:g} retain {measure} has lost {100 * lost_retain:.0f} % of its value and forget "
+    text += f"{measure} {100 * lost_forget:.0f} %: they fall together"
     projected = "try a higher strength of the projection", "project the vectors (projection: {rows: retain})"
     return [_warning("retain-damage", method, text, projected[row.get("projection") is None])]
 

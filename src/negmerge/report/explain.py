@@ -3,7 +3,7 @@
 from negmerge.report import numbers
 from negmerge.report.comparison import label, seeds
 from negmerge.report.inputs import Json
-from negmerge.report.scores import nouns, scores_of
+from negmerge.report.scores import measure, nouns, scores_of
 from negmerge.report.tables import oracle_text
 
 MEANING = {
@@ -12,7 +12,7 @@ MEANING = {
     "retain-damage": "What should be kept falls together with what should be forgotten: the merged direction is not "
     "specific to the forget set.",
     "weak-forgetting": "The model could have gone further without hurting the rest, or nothing that was tried lowered "
-    "forget accuracy.",
+    "how well the forget set is known.",
     "unstable-signs": "The members do not agree on where the forget set lies in the weights.",
     "moved-statistics": "The running statistics of batch normalisation moved while the members were trained on the "
     "forget set, and their weights fit the moved ones; the merged vector is applied beside those of the original.",
@@ -22,11 +22,11 @@ MEANING = {
 
 WORSE = " (of the request's own rows and of held-out ones, the worse)"
 OBJECTIVES = {
-    "retain-floor": "the lowest forget accuracy"
+    "retain-floor": "the lowest forget {measure}"
     + WORSE
-    + " that keeps at least {floor} of the original's retain accuracy",
+    + " that keeps at least {floor} of the original's retain {measure}",
     "lasting": "the α at which least comes back when it is relearnt or an output is turned up, beside a retrained "
-    "model, among those that forget as much as any, keep at least {floor} of the original's retain accuracy and bound "
+    "model, among those that forget as much as any, keep at least {floor} of the original's retain {measure} and bound "
     "the retain loss",
     "match-reference": "the smallest average gap to the retrained model",
     "match-holdout": "the behaviour on the forget set closest to that on unseen data of the same kind",
@@ -63,8 +63,9 @@ def measured(results: Json) -> list[str]:
         how = {"bracket": BRACKETS.get(chosen["objective"], ""), "grid": GRID, "paper": GRID}.get(
             chosen.get("search") or "", ""
         )
+        aim = aim.format(floor=numbers.share(chosen.get("floor")), measure=measure(results))
         said.append(
-            f"α was chosen, not guessed: {aim.format(floor=numbers.share(chosen.get('floor')))}"
+            f"α was chosen, not guessed: {aim}"
             + (f", found by {how}." if how else ".")
             + " Of equal values the smallest α is taken"
             + (
@@ -85,8 +86,7 @@ def measured(results: Json) -> list[str]:
     if sees_only_own_rows(results):
         said.append(
             f"The choice was guided by the very {nouns(results)} that were to be forgotten, and by no others of "
-            "their kind. Their accuracy is therefore a training number, not an estimate for unseen "
-            "data."
+            f"their kind. Their {measure(results)} is therefore a training number, not an estimate for unseen data."
         )
     sizes = task.get("rows") or {}
     if sizes.get("test") or "test" not in sizes:

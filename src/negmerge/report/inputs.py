@@ -109,6 +109,7 @@ _RESULTS: Json = {
         "text": str,
         "source": str,
         "noun": str,
+        "measure": str,
         "forget_classes": [str],
         "classes": [str],
         "rows": {},

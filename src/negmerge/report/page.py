@@ -17,7 +17,7 @@ from negmerge.report.inputs import Json, read_forgotten, read_run
 from negmerge.report.lasting import lasting_section
 from negmerge.report.markup import markup
 from negmerge.report.relearning import relearning_section
-from negmerge.report.scores import gap_names, noun, nouns, scores_of
+from negmerge.report.scores import gap_names, measure, noun, nouns, scores_of
 from negmerge.report.searches import search_table
 from negmerge.report.tables import gap_table, method_table
 from negmerge.report.verdict import judge
@@ -143,6 +143,7 @@ def context(
         "gaps": gap_table(results),
         "nouns": nouns(results),
         "noun": noun(results),
+        "measure": measure(results),
         "cost": detail.cost_figure(results, main),
         "searches": search_table(results),
         "projection": detail.projection_section(results, main, row),

@@ -47,6 +47,22 @@ def noun(results: Json) -> str:
     return str(results["task"].get("noun") or "image")
 
 
+def measure(results: Json) -> str:
+    """Return what is measured of rows: accuracy, unless the task says otherwise."""
+    return str(results["task"].get("measure") or "accuracy")
+
+
+def share(results: Json, which: str, value: str, now: str = "") -> str:
+    """Return the beginning of a sentence: how much a model knows of some rows, in the words of what is measured.
+
+    >>> share({"task": {}}, "the rows", "5 %", "now "), share({"task": {"measure": "probability"}}, "the rows", "5 %")
+    ('Of the rows it now gets 5 % right', 'The right answers to the rows have a mean probability of 5 %')
+    """
+    if measure(results) == "accuracy":
+        return f"Of {which} it {now}gets {value} right"
+    return f"The right answers to {which} {now}have a mean {measure(results)} of {value}"
+
+
 def nouns(results: Json) -> str:
     """Return what several rows are called."""
     one = noun(results)

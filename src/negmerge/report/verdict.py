@@ -18,9 +18,10 @@ from negmerge.report.comparison import (
 )
 from negmerge.report.inputs import Json
 from negmerge.report.numbers import count, listed, percent, percent_sign
-from negmerge.report.scores import nouns
+from negmerge.report.scores import measure, nouns, share
 
 Tone = Literal["good", "mixed", "bad"]
+POINT = 1.0  # percentage points of a mean probability that are told apart
 LEVEL = 0.05  # of the test whether more is known than chance explains
 TONES: dict[str, Tone] = {"forgotten": "good", "suppressed": "bad", "not": "bad"}  # of the evidence; else mixed
 NAMED = 3  # methods of a group that are named with their numbers; of more the table has them
@@ -87,8 +88,9 @@ def _erased(results: Json, row: Json, base: Json) -> Verdict:
     turn = ", but " if hurt == (tone != "bad") or (not hurt and tone == "mixed") else " and "
     verdict = Verdict(_worse(tone, hurt), f"The model {done}{turn}{cost}.")
     verdict.sentences.append(
-        f"Of the {nouns(results)} it was asked to forget it now gets {percent_sign(after)} right, "
-        f"before {percent_sign(before)}." + _unseen(results, row, base)
+        share(results, f"the {nouns(results)} it was asked to forget", percent_sign(after), "now ")
+        + f", before {percent_sign(before)}."
+        + _unseen(results, row, base)
     )
     verdict.sentences.append(_others(results, row, base))
     return verdict
@@ -99,7 +101,8 @@ def _above_chance(results: Json, row: Json) -> bool:
 
     That model is Retrain; where there is none, the bar is accuracy on unseen rows of the same kind. Of n and of m rows
     a and b are right: above chance where Fisher's exact test, P(X ≥ a) for a hypergeometric X of a + b right ones
-    among n + m, is below 5 %. False where there is neither, or the rows were not counted.
+    among n + m, is below 5 %. A mean of probabilities counts no rows: it is above chance by more than a point. False
+    where there is neither, or the rows were not counted.
     """
     seen = results["task"].get("evaluated") or results["task"].get("rows") or {}
     reference = results.get("reference") or {}
@@ -109,6 +112,8 @@ def _above_chance(results: Json, row: Json) -> bool:
         expected, m = row.get("test_forget"), seen.get("test_forget")
     if expected is None or not n or not m:
         return False
+    if measure(results) != "accuracy":
+        return bool(row["forget"] > expected + POINT)
     a, b = round(row["forget"] * n / 100), round(expected * m / 100)
     tail = sum(math.comb(n, k) * math.comb(m, a + b - k) for k in range(a, min(n, a + b) + 1))
     return tail < LEVEL * math.comb(n + m, a + b)
@@ -128,18 +133,18 @@ def _matched(results: Json, row: Json, base: Json) -> Verdict:
             text, tone = f"is no closer than before to one that never saw the {nouns(results)}", "bad"
         else:
             text, tone = f"is further than before from one that never saw the {nouns(results)}", "bad"
-        measure = (
+        said = (
             f"Its average gap to the retrained model is {percent(gap)} points; "
             f"the original model's is {percent(before)}."
         )
     else:
-        text, tone, measure = _like_unseen(results, row, base)
+        text, tone, said = _like_unseen(results, row, base)
     verdict = Verdict(_worse(tone, hurt), f"The model {text}{', but ' if hurt else ' and '}{cost}.")
-    target = f"; the retrained model gets {percent_sign(reference['forget'])}" if reference else ""
+    target = f"; with the retrained model {percent_sign(reference['forget'])}" if reference else ""
     verdict.sentences += [
-        measure,
-        f"Of the {nouns(results)} it was asked to forget it now gets {percent_sign(row['forget'])} right, before "
-        f"{percent_sign(base.get('forget'))}{target}. As low as possible is not the aim: a model that never "
+        said,
+        share(results, f"the {nouns(results)} it was asked to forget", percent_sign(row["forget"]), "now ")
+        + f", before {percent_sign(base.get('forget'))}{target}. As low as possible is not the aim: a model that never "
         f"saw them would do about as well on them as on any unseen {nouns(results)}.",
         _others(results, row, base),
     ]
@@ -152,54 +157,56 @@ def _like_unseen(results: Json, row: Json, base: Json) -> tuple[str, Tone, str]:
     if row.get(unseen) is None or base.get(unseen) is None or base.get("forget") is None:
         return "was changed; there is nothing to compare its forgetting with", "mixed", ""
     was, now = base["forget"] - base[unseen], row["forget"] - row[unseen]
-    measure = (
-        f"It gets the chosen {nouns(results)} right {percent(abs(now))} points "
-        f"{'more' if now >= 0 else 'less'} often than unseen ones; before {percent(abs(was))} points "
-        f"{'more' if was >= 0 else 'less'}. There is no retrained model in this run to compare with."
-    )
+    more, before = ("more" if one >= 0 else "less" for one in (now, was))
+    said = f"It gets the chosen {nouns(results)} right {percent(abs(now))} points {more} often than unseen ones"
+    if measure(results) != "accuracy":
+        said = (
+            f"The right answers to the chosen {nouns(results)} have a {measure(results)} {percent(abs(now))} points "
+            f"{'higher' if now >= 0 else 'lower'} than those to unseen ones"
+        )
+        before = "higher" if was >= 0 else "lower"
+    said += f"; before {percent(abs(was))} points {before}. There is no retrained model in this run to compare with."
     n = (results["task"].get("rows") or {}).get("forget")
     chance = max(1.0, 200.0 / n if n else 0.0)  # points: what two rows make
     if abs(was) <= chance and abs(now) <= chance + 1e-9:
         text = (
-            f"treated the chosen {nouns(results)} like unseen ones before already: accuracy cannot tell what it forgot"
+            f"treated the chosen {nouns(results)} like unseen ones before already: {measure(results)} cannot tell "
+            "what it forgot"
         )
-        return text, "mixed", measure
+        return text, "mixed", said
     close = max(chance, 0.25 * abs(was))
     if abs(now) <= close:
-        return f"now treats the chosen {nouns(results)} nearly like unseen ones", "good", measure
+        return f"now treats the chosen {nouns(results)} nearly like unseen ones", "good", said
     if now < 0:
-        return f"forgot too much: it is worse on the chosen {nouns(results)} than on unseen ones", "mixed", measure
+        return f"forgot too much: it is worse on the chosen {nouns(results)} than on unseen ones", "mixed", said
     if now < 0.75 * was:
-        return f"came only part of the way: it still knows the chosen {nouns(results)} better", "mixed", measure
-    return f"still knows the chosen {nouns(results)} better than unseen ones", "bad", measure
+        return f"came only part of the way: it still knows the chosen {nouns(results)} better", "mixed", said
+    return f"still knows the chosen {nouns(results)} better than unseen ones", "bad", said
 
 
 def _cost(results: Json, row: Json, base: Json) -> tuple[str, bool]:
     """Return what forgetting cost on the rest, and whether that was more than the floor allows."""
     before, after = base.get("retain"), row["retain"]
     if before is None:
-        return f"gets {percent_sign(after)} of the rest right", False
+        return f"keeps a mean {measure(results)} of {percent_sign(after)} on the rest", False
     if not holds_floor(results, row):
-        return f"damaged the rest, from {percent_sign(before)} to {percent_sign(after)} right", True
+        how = "right" if measure(results) == "accuracy" else f"mean {measure(results)}"
+        return f"damaged the rest, from {percent_sign(before)} to {percent_sign(after)} {how}", True
     if before - after <= 1.0:
         return "kept the rest", False
-    return f"kept {percent_sign(100 * after / before)} of its accuracy on the rest", False
+    return f"kept {percent_sign(100 * after / before)} of its {measure(results)} on the rest", False
 
 
 def _unseen(results: Json, row: Json, base: Json) -> str:
     if row.get("test_forget") is None:
         return ""
-    return (
-        f" Of unseen {nouns(results)} of the same kind it gets {percent_sign(row['test_forget'])} right, "
-        f"before {percent_sign(base.get('test_forget'))}."
-    )
+    known = share(results, f"unseen {nouns(results)} of the same kind", percent_sign(row["test_forget"]))
+    return f" {known}, before {percent_sign(base.get('test_forget'))}."
 
 
 def _others(results: Json, row: Json, base: Json) -> str:
-    text = (
-        f"Of the {nouns(results)} it should keep it gets {percent_sign(row['retain'])} right (before "
-        f"{percent_sign(base.get('retain'))})"
-    )
+    text = share(results, f"the {nouns(results)} it should keep", percent_sign(row["retain"]))
+    text += f" (before {percent_sign(base.get('retain'))})"
     if row.get("test") is not None:
         text += f"; on unseen {nouns(results)} {percent_sign(row['test'])} (before {percent_sign(base.get('test'))})"
     return text + "."

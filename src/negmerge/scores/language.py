@@ -1,6 +1,7 @@
 """What is measured of a language model: numbers of one answer from its tokens, and scores from columns of these."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -75,11 +76,25 @@ def rouge_l_recall(said: str, right: str) -> float:
 
     Source: Lin, ROUGE, 2004.
     """
+    return float(_rouge_l(said, right, stem=True).recall)
+
+
+def rouge_l_f1(said: str, right: str) -> float:
+    """Return ROUGE-L F1, 2PR / (P + R): R as `rouge_l_recall`, P the same share of the words said; 0 without any.
+
+    Words are not stemmed, as MUSE has it. Needs the package rouge-score.
+
+    Source: Lin, ROUGE, 2004; MUSE (arXiv 2407.06460).
+    """
+    return float(_rouge_l(said, right, stem=False).fmeasure)
+
+
+def _rouge_l(said: str, right: str, stem: bool) -> Any:
     try:
         from rouge_score.rouge_scorer import RougeScorer
     except ImportError:
-        raise InputError("the column rouge needs the package rouge-score; pip install 'negmerge[rouge]'") from None
-    return float(RougeScorer(["rougeL"], use_stemmer=True).score(right, said)["rougeL"].recall)
+        raise InputError("ROUGE needs the package rouge-score; pip install 'negmerge[rouge]'") from None
+    return RougeScorer(["rougeL"], use_stemmer=stem).score(right, said)["rougeL"]
 
 
 def mean_percent(column: Tensor, what: str) -> float:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from negmerge.scores import Columns, Score
 
 Capability = TypeVar("Capability")
+ACCURACY = "accuracy"
 
 
 class Batches(Protocol):
@@ -42,6 +43,7 @@ class Task(Protocol):
 
     NAME: ClassVar[str]
     NOUN: ClassVar[str]  # of one row, in the report and in progress
+    MEASURE: ClassVar[str] = ACCURACY  # what its scores of forget and retain rows are, in percent
     SENT: ClassVar[bool] = True  # to worker processes; where not, everything is done in this one
     COLUMNS: ClassVar[tuple[str, ...]]  # that `observe` can return
 

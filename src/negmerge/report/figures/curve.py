@@ -167,7 +167,7 @@ def _limits(curves: list[Curve], end: float) -> tuple[float, float]:
 
 
 def _alt(title: str, curves: list[Curve]) -> str:
-    text = f"{title}: forget and retain accuracy over α."
+    text = f"{title}: forget and retain over α, in %."
     for curve in curves:
         at = next((point for point in curve.points if point["alpha"] == curve.chosen), None)
         first = curve.points[0]

@@ -55,4 +55,4 @@ def _alt(tickets: Sequence[Ticket]) -> str:
         f"{'merged: ' if one.merged else ''}{one.name} {percent_sign(one.forget)} and {percent_sign(one.retain)}"
         for one in tickets
     ]
-    return f"Forget and retain accuracy of each member alone, and of what was merged: {'; '.join(told)}."
+    return f"Forget and retain, in %, of each member alone, and of what was merged: {'; '.join(told)}."

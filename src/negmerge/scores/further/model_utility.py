@@ -7,13 +7,18 @@ SUMMARY = "harmonic mean of probability and truth ratio on retain rows, real aut
 PARTS = {"retain": "confidence", "real_authors": "options", "world_facts": "options"}
 
 
-def _compute(observed: Observed, draw: Draw) -> float | None:
+def numbers(observed: Observed) -> list[float] | None:
+    """Return the three probabilities and the three truth ratios, in percent; None where a part has no other answers."""
     seen = observed["model"]
     if not has_ratios(*(seen[part]["truth_ratio"] for part in PARTS)):
         return None
     found = [mean_percent(seen[part][column], "model utility") for part, column in PARTS.items()]
-    found += [truth_of_ratios(seen[part]["truth_ratio"]) for part in PARTS]
-    return harmonic_mean(found)
+    return [*found, *(truth_of_ratios(seen[part]["truth_ratio"]) for part in PARTS)]
+
+
+def _compute(observed: Observed, draw: Draw) -> float | None:
+    found = numbers(observed)
+    return None if found is None else harmonic_mean(found)
 
 
 SCORE = Score(

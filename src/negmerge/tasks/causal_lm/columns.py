@@ -8,7 +8,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from negmerge.scores.language import exact_memorisation, extraction_strength, min_k, rouge_l_recall, truth_ratio
+from negmerge.scores.language import (
+    exact_memorisation,
+    extraction_strength,
+    min_k,
+    rouge_l_f1,
+    rouge_l_recall,
+    truth_ratio,
+)
+from negmerge.tasks.causal_lm.generating import Said
 
 
 class Tokens(NamedTuple):
@@ -34,7 +42,7 @@ class Answered:
     group: int
     zipped: int
     ends: int
-    said: tuple[str, str] | None = None  # what the model says by itself, and what is right
+    said: Said | None = None
 
     @property
     def inner(self) -> Tokens:
@@ -59,7 +67,12 @@ def _truth_ratio(row: Answered) -> float:
 
 def _rouge(row: Answered) -> float:
     assert row.said is not None
-    return rouge_l_recall(*row.said)
+    return rouge_l_recall(row.said.text, row.said.right)
+
+
+def _rouge_f1(row: Answered) -> float:
+    assert row.said is not None
+    return rouge_l_f1(row.said.short, row.said.right)
 
 
 COLUMNS: dict[str, tuple[torch.dtype, Callable[[Answered], float | int | bool]]] = {
@@ -76,8 +89,12 @@ COLUMNS: dict[str, tuple[torch.dtype, Callable[[Answered], float | int | bool]]]
     "options": (torch.float64, _options),
     "truth_ratio": (torch.float64, _truth_ratio),
     "rouge": (torch.float64, _rouge),
+    "rouge_f1": (torch.float64, _rouge_f1),
 }
-SAID = ("rouge",)  # columns for which the model has to go on by itself: dear, so no score of the curve needs one
+SAID = (
+    "rouge",
+    "rouge_f1",
+)  # columns for which the model has to go on by itself: dear, so no score of the curve needs one
 OF_OTHERS = ("options", "truth_ratio")  # columns that are made of other answers too
 STANDARD = ("min_k_plus_plus",)  # that need (log p − μ)/σ
 
@@ -87,8 +104,8 @@ def columns_of(rows: Sequence[Answered], names: Sequence[str]) -> dict[str, Tens
 
     correct: every token of the answer is the likeliest (bool); loss: ℓ, nats per token; tokens: how many; confidence:
     exp(−ℓ); memorised, extraction: shares of the answer, see `scores.language`; zlib: ℓ / bytes of the compressed
-    answer; rouge: ROUGE-L recall of what the model says by itself; min_k, min_k_plus_plus; options: p / (p + Σ p of the
-    wrong answers), truth_ratio: R, both NaN where a row has no other answers. correct, memorised, extraction and min_k
-    leave out the label of the answer's end.
+    answer; rouge: ROUGE-L recall of what the model says by itself, rouge_f1: F1 of its first words (see `Said`); min_k,
+    min_k_plus_plus; options: p / (p + Σ p of the wrong answers), truth_ratio: R, both NaN where a row has no other
+    answers. correct, memorised, extraction and min_k leave out the label of the answer's end.
     """
     return {name: torch.tensor([COLUMNS[name][1](row) for row in rows], dtype=COLUMNS[name][0]) for name in names}

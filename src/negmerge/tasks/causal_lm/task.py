@@ -37,6 +37,7 @@ class CausalLM(Task):
 
     NAME: ClassVar[str] = "causal-lm"
     NOUN: ClassVar[str] = "question"
+    MEASURE: ClassVar[str] = "probability"
     COLUMNS: ClassVar[tuple[str, ...]] = tuple(COLUMNS)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -160,7 +161,7 @@ class CausalLM(Task):
         """Return prompt, right answer and what the model says by itself, of each row; of a text its beginning."""
         sequences = self.reader.sequences
         said = continuations(self.model, sequences, self.compute, model, rows.tolist())
-        return [(sequences.text(row)[0], said[row][1], said[row][0]) for row in rows.tolist()]
+        return [(sequences.text(row)[0], said[row].right, said[row].text) for row in rows.tolist()]
 
     def export(self, model: nn.Module, folder: Path) -> bool:
         """Write a model and its tokenizer as a folder that from_pretrained reads."""

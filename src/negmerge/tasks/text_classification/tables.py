@@ -20,6 +20,7 @@ NAMES = {  # what the columns are mostly called, the likeliest first
     "label": ("label", "labels", "class", "category", "target", "sentiment", "topic"),
 }
 PRESENT = ("train", "test")
+DISTINCT = "distinct_first"  # the setting of a source: so many rows are to be forgotten, and come first
 REQUESTED = "requested"  # the column that is true of the rows in `distinct_first`
 ID = "id"  # the column of the rows' own names, where there is one and no name stands twice
 

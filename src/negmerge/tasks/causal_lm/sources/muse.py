@@ -23,14 +23,18 @@ class Settings(BaseModel):
     )
     retain: str = Field("retain1", min_length=1, description="the split of `raw` that is retained")
     knowledge: bool = Field(True, description="whether questions on what the texts say are scored too")
+    shots: bool = Field(
+        True, description="whether examples of the split `…_qa_icl` stand before each question, in one prompt with it"
+    )
     most: int | None = Field(None, ge=1, description="the first so many texts of each split; all unless set")
 
 
 def load(settings: Settings) -> QuestionSource:
     """Return forget and retain texts as the train table, holdout texts as the test table.
 
-    Questions on the texts are the further parts `forget_knowledge` and `retain_knowledge`. Raises InputError for a data
-    set that cannot be reached, or has other columns.
+    Questions on the texts are the further parts `forget_knowledge` and `retain_knowledge`, each behind the examples of
+    MUSE: in `Question: {prompt} ⏎ Answer:`, the template of models without a chat's, they read as MUSE asks. Raises
+    InputError for a data set that cannot be reached, or has other columns.
     """
     with fresh_cache(settings.path) as cache:
 
@@ -44,11 +48,18 @@ def load(settings: Settings) -> QuestionSource:
             return question_set(None, found, [group] * len(found), where)
 
         parts = {}
+
+        def questions(name: str) -> tuple[list[object], list[object]]:
+            table, where = split("knowmem", name), f"{settings.path}: knowmem: {name}"
+            return _column(table, "question", where), _column(table, "answer", where)
+
         for part in KNOWLEDGE if settings.knowledge else ():
+            prompts, answers = questions(f"{part}_qa")
+            shots = zip(*questions(f"{part}_qa_icl"), strict=True) if settings.shots else ()
+            before = "".join(f"{question}\nAnswer: {answer}\n\nQuestion: " for question, answer in shots)
+            asked = [f"{before}{prompt}" for prompt in prompts]
             where = f"{settings.path}: knowmem: {part}_qa"
-            table = split("knowmem", f"{part}_qa")
-            prompts, answers = (_column(table, name, where) for name in ("question", "answer"))
-            parts[f"{part}_knowledge"] = question_set(prompts, answers, [f"{part} knowledge"] * len(answers), where)
+            parts[f"{part}_knowledge"] = question_set(asked, answers, [f"{part} knowledge"] * len(answers), where)
         forget, retain = texts("forget", "forget"), texts(settings.retain, "retain")
         train = forget.followed_by(retain, ("forget", "retain"), torch.tensor([1]))
         return question_source(train, texts("holdout", "holdout"), parts)

@@ -1,0 +1,282 @@
+"""A folder that serves clients and forgets them exactly: vectors and masks, their sum, and who is no longer there."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from negmerge.checkpoints import hash_file, open_checkpoint, write_bytes_atomic, write_state_dict
+from negmerge.errors import InputError, NegmergeError, listing, nearest
+from negmerge.exact.client import ClientJob, train_client
+from negmerge.exact.config import ExactConfig, check_exact
+from negmerge.exact.population import Population, load_population
+from negmerge.exact.sift_masks import crossed, write_served, write_sum
+from negmerge.execution import run_jobs
+from negmerge.experiment.keys import digest
+from negmerge.experiment.rundir import OnEvent, RunDir
+from negmerge.parsing import dump_yaml, parse_yaml
+from negmerge.seeding import derive_seed
+
+CONFIG, DELETED, SUM = "config.yaml", "deleted.json", "sum.json"
+
+
+@dataclass(frozen=True)
+class Service:
+    """The folder of a service.
+
+    `config.yaml`, `base.safetensors` (θ₀), `clients/HASH/` (vector, facts), `sum.safetensors` and `sum.json` (of which
+    vectors), `deleted.json` (names that are never trained again). No rows are kept. Every change is whole or can be
+    repeated: a request is written down first, then files are removed, then the sum is formed anew, and whatever is
+    asked next ends what was begun.
+    """
+
+    directory: Path
+    on_event: OnEvent | None = field(default=None, compare=False)
+
+    @property
+    def base(self) -> Path:
+        """The file of θ₀."""
+        return self.directory / "base.safetensors"
+
+    @cached_property
+    def config(self) -> ExactConfig:
+        """The config that the service was begun with. Raises InputError for a folder that is none."""
+        file = self.directory / CONFIG
+        if not file.is_file():
+            raise InputError(f"{self.directory} is no service; make one: negmerge exact learn CONFIG -o DIR")
+        return check_exact(parse_yaml(file.read_text()), str(file))
+
+    @property
+    def deleted(self) -> list[str]:
+        """The names of the clients that were deleted, in the order of the requests."""
+        return list(self._read(DELETED, {"clients": []})["clients"])
+
+    @property
+    def clients(self) -> list[str]:
+        """The clients that are there, sorted by name: the order of the sum."""
+        found = (json.loads(file.read_text()) for file in self.directory.glob("clients/*/training.json"))
+        return sorted(one["name"] for one in found if one["name"] not in self.deleted)
+
+    def learn(self, config: ExactConfig) -> dict[str, Any]:
+        """Train every client that is not there yet and was not deleted, and form the sum; return what is there.
+
+        Interrupted, it goes on where it stopped. Raises InputError for a service that was begun with another base,
+        model, training or seed, and for groups that the rows do not have.
+        """
+        with self._place.lock():
+            self._begin(config)
+            population = load_population(config)
+            asked = population.names if config.clients.groups == "all" else list(config.clients.groups)
+            unknown = [name for name in asked if name not in population.rows]
+            if unknown:
+                raise InputError(f"clients.groups: no group {unknown[0]!r}{nearest(unknown[0], population.names)}")
+            if not self.base.exists():
+                write_state_dict(self.base, population.base(config))
+            wanted = [self.job(config, population, name) for name in asked if name not in self.deleted]
+            done = sum(job.is_done for job in wanted)
+            self._place.emit("training", jobs=len(wanted), done=done)
+            run_jobs(train_client, wanted, workers=config.workers, threads=config.threads, on_done=self._tell)
+            self._settle()
+            return self.state()
+
+    def forget(self, names: Sequence[str]) -> dict[str, Any]:
+        """Delete clients: their vectors and masks go, and the sum is formed anew over the others; return what is there.
+
+        A client that was deleted before is nothing new, and one whose training did not end can be deleted too. Raises
+        InputError for a name that is unknown.
+        """
+        with self._open():
+            there, gone = self.clients, self.deleted
+            known = [*there, *gone]
+            unknown = [name for name in names if name not in known and not self._folder(name).exists()]
+            if unknown:
+                raise InputError(f"{self.directory} has no client {unknown[0]!r}{nearest(unknown[0], there)}")
+            added = [name for name in dict.fromkeys(names) if name not in gone]
+            self._write(DELETED, {"clients": [*gone, *added]})
+            self._settle()
+            return self.state()
+
+    def serve(self, output: Path, client: str | None = None) -> str:
+        """Write the model of a client, or the one for rows of no client, to a .safetensors file; return its hash.
+
+        Raises InputError for a client that is not there.
+        """
+        if output.suffix != ".safetensors":
+            raise InputError(f"OUT {output} must end in .safetensors")
+        with self._open():
+            there = self.clients
+            if client is not None and client not in there:
+                why = "was deleted" if client in self.deleted else f"is not there{nearest(client, there)}"
+                raise InputError(f"client {client!r} {why}; without --client OUT is the model for rows of no client")
+            vector = None if client is None else self._folder(client) / "vector.safetensors"
+            write_served(output, self.base, self._sum, len(there), vector)
+            return hash_file(output)
+
+    def state(self) -> dict[str, Any]:
+        """Return the clients with rows, shares and hashes, who was deleted, and the hashes of base and sum."""
+        facts = [self._facts(name) for name in self.clients]
+        return {
+            "clients": [
+                {k: one[k] for k in ("name", "rows", "elements", "kept", "seconds", "vector")} for one in facts
+            ],
+            "deleted": self.deleted,
+            "base": hash_file(self.base),
+            "sum": self._read(SUM, {"hash": None})["hash"],
+        }
+
+    def verify(self, again: Sequence[str] = ()) -> dict[str, Any]:
+        """Check that the sum is what the clients that are there come to, and nothing is left of the deleted ones.
+
+        Hashes of base and vectors are those written down; no element of a vector is on the other side of v; the sum
+        formed anew has the same hash; no folder belongs to a deleted client. Clients in `again` are trained once more,
+        and their vectors must have the same bits: that is what ties a vector to its rows. Returns what was checked.
+        Raises NegmergeError that lists what is not as it should be.
+        """
+        with self._open() as config:
+            wrong: list[str] = []
+            facts = [self._facts(name) for name in self.clients]
+            key = self._read("key.json", {})
+            if hash_file(self.base) != key.get("base"):
+                wrong.append("base.safetensors is not the base that the service was begun with")
+            for one in facts:
+                vector = self._folder(one["name"]) / "vector.safetensors"
+                if hash_file(vector) != one["vector"]:
+                    wrong.append(f"client {one['name']}: its vector changed")
+                elif crossed(vector, self._sign_seed(config)):
+                    wrong.append(f"client {one['name']}: its vector is not of one sign with v")
+            with tempfile.TemporaryDirectory(dir=self.directory) as scratch:
+                anew = Path(scratch) / "sum.safetensors"
+                self._form(anew)
+                if hash_file(anew) != hash_file(self._sum):
+                    wrong.append("sum.safetensors is not the sum of the vectors")
+                wrong += [
+                    f"client {name}: trained once more, its bits differ" for name in self._differing(again, scratch)
+                ]
+            kept = {self._folder(name).name for name in self.clients}
+            wrong += [
+                f"{p} belongs to no client: learn to its end, or remove it"
+                for p in sorted(self.directory.glob("clients/*"))
+                if p.name not in kept
+            ]
+            if wrong:
+                raise NegmergeError(listing(f"{self.directory} does not verify:", wrong))
+            return {
+                "clients": len(facts),
+                "trained_again": list(again),
+                "deleted": self.deleted,
+                "sum": hash_file(self._sum),
+            }
+
+    # inside
+
+    def job(self, config: ExactConfig, population: Population, name: str) -> ClientJob:
+        """Return the job of a client, whose key hangs on θ₀, the settings, the seed and its own rows, on no others."""
+        settings, seed = config.clients.train.model_dump(mode="json"), derive_seed(config.seed, "client", name)
+        key = digest([self._ground(config), hash_file(self.base), name, population.hashes(name)])
+        rows = tuple(population.rows[name])
+        return ClientJob(
+            name, self._folder(name), population.task, rows, settings, seed, population.device, start=self.base,
+            resumable=True, key=key, sign_seed=self._sign_seed(config),
+        )  # fmt: skip
+
+    def _begin(self, config: ExactConfig) -> None:
+        """Write the config down. Raises InputError for one that would train clients otherwise than those there."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        known, ground = self._read("ground.json", None), self._ground(config)
+        strangers = [p.name for p in self.directory.iterdir() if p.name not in (".lock", "events.jsonl")]
+        if known is None and strangers:
+            raise InputError(f"{self.directory} is not empty and no service; give another directory with -o")
+        if known is not None and known != ground:
+            differing = ", ".join(key for key in ground if known.get(key) != ground[key])
+            raise InputError(f"{self.directory} was begun with other settings ({differing}); give another directory")
+        self._write("ground.json", ground)
+        write_bytes_atomic(self.directory / CONFIG, dump_yaml(config.resolved()).encode())
+
+    @staticmethod
+    def _ground(config: ExactConfig) -> dict[str, Any]:
+        """Return everything that decides a client's vector but θ₀ and its rows."""
+        whole = config.resolved()
+        own = {key: whole[key] for key in ("task", "model", "base", "seed", "device", "compute", "threads")}
+        return {**own, "train": whole["clients"]["train"]}
+
+    @staticmethod
+    def _sign_seed(config: ExactConfig) -> int:
+        return derive_seed(config.seed, "signs")
+
+    def _settle(self) -> None:
+        """End what a request began: remove what is left of deleted clients, and form the sum of those there."""
+        key = self.directory / "key.json"
+        if not key.exists():
+            self._write(key.name, {"base": hash_file(self.base)})
+        for name in self.deleted:
+            shutil.rmtree(self._folder(name), ignore_errors=True)
+        of = [[name, self._facts(name)["vector"]] for name in self.clients]
+        if self._read(SUM, {}).get("of") != of or not self._sum.exists():
+            (self.directory / SUM).unlink(missing_ok=True)
+            self._form(self._sum)
+            self._write(SUM, {"of": of, "hash": hash_file(self._sum)})
+
+    def _form(self, target: Path) -> None:
+        base = open_checkpoint(self.base)
+        try:
+            write_sum(target, base, [self._folder(name) / "vector.safetensors" for name in self.clients])
+        finally:
+            base.close()
+
+    def _differing(self, names: Sequence[str], scratch: str) -> list[str]:
+        """Return those of some clients whose vector is another when they are trained once more."""
+        if not names:
+            return []
+        population, found = load_population(self.config), []
+        for name in names:
+            if name not in self.clients:
+                raise InputError(f"{self.directory} has no client {name!r}{nearest(name, self.clients)}")
+            if name not in population.rows:
+                raise InputError(f"the data no longer hold the rows of {name!r}, so it cannot be trained once more")
+            job = replace(self.job(self.config, population, name), directory=Path(scratch) / "again")
+            run_jobs(train_client, [job], threads=self.config.threads)
+            if job.facts()["vector"] != self._facts(name)["vector"]:
+                found.append(name)
+            shutil.rmtree(job.directory)
+        return found
+
+    @property
+    def _sum(self) -> Path:
+        return self.directory / "sum.safetensors"
+
+    @property
+    def _place(self) -> RunDir:
+        return RunDir(self.directory, self.on_event)
+
+    def _folder(self, name: str) -> Path:
+        return self.directory / "clients" / sha256(name.encode()).hexdigest()[:16]
+
+    def _facts(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self._folder(name) / "training.json").read_text())
+        return found
+
+    def _read(self, name: str, otherwise: Any) -> Any:
+        file = self.directory / name
+        return json.loads(file.read_text()) if file.exists() else otherwise
+
+    def _write(self, name: str, value: Any) -> None:
+        write_bytes_atomic(self.directory / name, json.dumps(value, indent=1).encode())
+
+    def _tell(self, job: ClientJob, facts: dict[str, Any]) -> None:
+        self._place.emit("trained", name=job.name, loss=(facts["losses"] or [None])[-1], seconds=facts["seconds"])
+
+    @contextmanager
+    def _open(self) -> Iterator[ExactConfig]:
+        """Hold a service that is there, and end what a request began. Raises InputError for a folder that is none."""
+        config = self.config
+        if not self.base.exists():
+            raise InputError(f"{self.directory} has learnt nothing yet; go on: negmerge exact learn CONFIG -o DIR")
+        with self._place.lock():
+            self._settle()
+            yield config
