@@ -28,7 +28,7 @@ def folder(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[1] / "benchmarks"))
     (tmp_path / "small.yaml").write_text(SMALL)
     yield tmp_path
-    for name in ("class_forgetting", "cpu_minutes", "projection", "random_rows", "training"):
+    for name in ("class_forgetting", "cpu_minutes", "projection", "projection_strengths", "random_rows", "training"):
         sys.modules.pop(name, None)
 
 
@@ -143,3 +143,22 @@ def test_cpu_time_is_that_of_the_process(folder):
     before = cpu_minutes._spent()
     time.sleep(0.05)
     assert cpu_minutes._spent() - before < 0.04
+
+
+@pytest.mark.heavy(5)
+def test_each_strength_has_its_cell_and_the_row_that_is_handed_over_is_named(folder, monkeypatch, capsys):
+    import projection_strengths
+
+    words = [str(folder / "small.yaml"), str(folder / "runs"), "--classes", "3", "--samples", "50", "--set"]
+    monkeypatch.setattr("sys.argv", ["projection_strengths.py", *words, "reference=none"])
+    projection_strengths.main()
+    ((name, samples, plain, *strengths, shipped),) = cells(capsys.readouterr().out)
+    assert (name, samples, len(strengths)) == ("3", "50", 6)
+    found = json.loads((folder / "runs" / "3-50" / "results.json").read_text())["methods"]
+    tried = found["uniform projected"]["projection"]["strengths"]
+    left = [max(one["forget"], one["validation_forget"]) for one in tried]
+    assert [float(cell.split(" / ")[0]) for cell in strengths] == [round(one) for one in left]
+    row = found["uniform" if shipped.startswith("plain: ") else "uniform projected"]
+    assert shipped.split(": ")[1] == f"{max(row['forget'], row['test_forget']):.0f} / {row['test']:.1f}"
+    if int(plain.split(" / ")[0]) < min(left):
+        assert shipped.startswith("plain: ")

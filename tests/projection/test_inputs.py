@@ -213,3 +213,18 @@ def test_moments_of_a_pass_in_half_precision_are_products_in_float32(monkeypatch
     (moments,) = collect(model, found, list(found.sources), [inputs], in_half).values()
     x = torch.cat([inputs, torch.ones(50, 1)], dim=1).double()
     torch.testing.assert_close(moments[0].double(), x.T @ x / 50, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.heavy(4)
+def test_fused_experts_are_named_as_unseen_beside_layers_that_are_seen():
+    transformers = pytest.importorskip("transformers")
+    shape = {"num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2, "num_local_experts": 3}
+    config = transformers.MixtralConfig(vocab_size=12, hidden_size=16, intermediate_size=8, **shape)
+    model = transformers.MixtralForCausalLM(config).eval()
+    found = survey(model, lambda own, ids: own(input_ids=ids), torch.tensor([[1, 2, 3, 4]]))
+    matrices = {name for name, value in model.named_parameters() if value.dim() > 1}
+    experts = {name for name in matrices if ".experts." in name}
+    seen = {name for layer in found.layers for name in layer.weight}
+    assert experts and experts <= set(found.unseen)
+    assert any("q_proj" in name for name in seen) and seen.isdisjoint(experts)
+    assert seen | set(found.unseen) == matrices
