@@ -142,7 +142,7 @@ def _member(facts: dict[str, Any], pool: Mapping[str, Any]) -> dict[str, Any]:
     `learned` says whether the latter is below the base's; how it stands to the others is as in `MemberHealth`.
     """
     name, health = facts["name"].removeprefix("member "), pool["health"]
-    standing = next((one for one in pool.get("standing") or () if one["member"] == facts["name"]), {})
+    standing: dict[str, Any] = next((one for one in pool.get("standing") or () if one["member"] == facts["name"]), {})
     return {
         "name": name,
         "settings": facts["settings"],

@@ -154,6 +154,6 @@ def count_signs(pool: Pool) -> SignCounts:
     if members == 1:
         return SignCounts((math.nan,), (math.nan,))
     return SignCounts(
-        tuple(float(a / max(1, b)) for a, b in zip(same, decided, strict=True)),
-        tuple(float(a / max(1, b)) for a, b in zip(without, seen, strict=True)),
+        tuple((same / np.maximum(1, decided)).tolist()),
+        tuple((without / np.maximum(1, seen)).tolist()),
     )
