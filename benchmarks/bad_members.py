@@ -20,14 +20,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from negmerge.checkpoints import read_state_dict
-from negmerge.merging.health import UNLIKE, health_of, odd_members
+from negmerge.merging.health import UNLIKE, odd_members
 from negmerge.seeding import derive_seed
 from negmerge.tasks.image_classification.families import small_cnn
 from negmerge.tasks.image_classification.sources import digits as source
 from training import write
 
 RATES, EPOCHS, DECAYS = (0.003, 0.01, 0.03, 0.1), (2, 10, 30), (0.0, 5e-4)
-SIZES, POOLS = (4, 6, 9, 15), 40
+SIZES, POOLS = (5, 6, 9, 15), 40
 BAD = ("sign-flipped", "noise", "untrained", "other rows", "diverged")
 
 
@@ -159,7 +159,10 @@ def of_run(place: Path) -> Kind:
     """Return the base and the pool of a run directory."""
     base = read_state_dict(place / "base" / "model.safetensors")
     members = sorted((place / "private" / "pool").glob("*/model.safetensors"))
-    kind = Kind(f"run of {len(members)} members", [vector(base, read_state_dict(path)) for path in members])
+    kind = Kind(
+        f"{place.resolve().parent.name}/{place.name}, {len(members)} members",
+        [vector(base, read_state_dict(path)) for path in members],
+    )
     trained_by_questions = place / "private" / "questions" / "trained"
     for name, key in (("other-rows", "other rows"), ("untrained", "untrained"), ("diverged", "diverged")):
         path = trained_by_questions / name / "model.safetensors"
@@ -198,61 +201,54 @@ class Gram:
         self.norms = np.sqrt(np.diag(products))
         self.cosine = products / np.outer(self.norms, self.norms)
 
-    def pool(self, places: Sequence[int]) -> list[list[float]]:
+    def cosines(self, places: Sequence[int]) -> list[list[float]]:
         """Return the cosines of some of them."""
         return self.cosine[np.ix_(places, places)].tolist()
+
+    def odd(self, places: Sequence[int]) -> list[int]:
+        """Return which of some of them are odd, by their place among these."""
+        return odd_members(self.cosines(places), self.norms[list(places)].tolist())
 
 
 def measured(kind: Kind) -> dict[str, list[float]]:
     """Return how honest pools, and each sort of bad member in them, are judged.
 
-    Of honest pools: the pools that accuse anybody, and the smallest likeness over the usual; of bad members: whether
-    each was named, and whether an honest one was.
+    Of honest pools, by size: whether anybody was accused; of bad members: whether each was named, and whether an honest
+    one was.
     """
-    gram, found = Gram(kind), {"accused": [], "least": []}
+    gram = Gram(kind)
+    found: dict[str, list[float]] = {f"accused {size}": [] for size in SIZES}
     found |= {f"{what} {bad}": [] for bad in BAD for what in ("named", "wrongly")}
     generator = torch.Generator().manual_seed(derive_seed(0, kind.name))
     for size in SIZES:
         for _ in range(POOLS if size < gram.honest else 0):
             drawn = torch.randperm(gram.honest, generator=generator)[:size].tolist()
-            cosine = gram.pool(drawn)
-            found["accused"].append(float(len(odd_members(cosine)) > 0))
-            health = health_of([str(i) for i in drawn], cosine, gram.norms[drawn].tolist())
-            found["least"].append(min(one.likeness / one.usual for one in health))
+            found[f"accused {size}"].append(float(bool(gram.odd(drawn))))
             for bad in BAD:
                 places = [gram.honest + i for i, sort in enumerate(gram.bad) if sort == bad]
                 if places:
                     at = places[int(torch.randint(len(places), (), generator=generator))]
-                    named = odd_members(gram.pool([*drawn, at]))
+                    named = gram.odd([*drawn, at])
                     found[f"named {bad}"].append(float(size in named))
                     found[f"wrongly {bad}"].append(float(any(i != size for i in named)))
     return found
 
 
 def table(found: dict[str, dict[str, list[float]]]) -> str:
-    """Return a line for each kind of pool."""
+    """Return a line for each kind of pool; shares are counts of pools."""
 
     def share(values: Sequence[float]) -> str:
         return f"{int(sum(values))} of {len(values)}" if values else "–"
 
-    header = [
-        "pools",
-        "honest pools accused",
-        "least likeness / usual, honest",
-        *(f"{bad}: named" for bad in BAD),
-        "an honest one named beside it",
-    ]
+    sizes = [f"N = {size}" for size in SIZES]
+    header = ["pools", *(f"honest accused, {size}" for size in sizes), *(f"{bad}: named" for bad in BAD)]
+    header.append("an honest one named beside a bad one")
     lines = ["| " + " | ".join(header) + " |", "| --- |" + " ---: |" * (len(header) - 1)]
     for name, one in found.items():
-        least = np.quantile(one["least"], [0.0, 0.05, 0.5])
         wrongly = [value for bad in BAD for value in one[f"wrongly {bad}"]]
-        cells = [
-            share(one["accused"]),
-            " / ".join(f"{value:.2f}" for value in least),
-            *(share(one[f"named {bad}"]) for bad in BAD),
-            share(wrongly),
-        ]
-        lines.append("| " + " | ".join([name, *cells]) + " |")
+        cells = [share(one[f"accused {size}"]) for size in SIZES]
+        cells += [share(one[f"named {bad}"]) for bad in BAD]
+        lines.append("| " + " | ".join([name, *cells, share(wrongly)]) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -265,7 +261,7 @@ def main(words: list[str] | None = None) -> None:
     options = parser.parse_args(words)
     torch.set_num_threads(1)
     found = {kind.name: measured(kind) for kind in kinds(options.folder, options.runs)}
-    print(f"named below {UNLIKE} of the usual likeness\n{table(found)}")
+    print(f"named below {UNLIKE} of what the others have in common\n{table(found)}")
     if options.write:
         write(options.write, table(found))
 

@@ -94,7 +94,7 @@ def test_bad_members_are_judged_and_read_back(folder, monkeypatch):
     monkeypatch.setattr(bad_members, "TRAINED", {"class": bad_members.digits_class})
     monkeypatch.setattr(bad_members, "RATES", (0.01, 0.03))
     monkeypatch.setattr(bad_members, "EPOCHS", (2, 4))
-    monkeypatch.setattr(bad_members, "SIZES", (4,))
+    monkeypatch.setattr(bad_members, "SIZES", (5,))
     monkeypatch.setattr(bad_members, "POOLS", 10)
     page = folder / "page.md"
     page.write_text("before\n<!-- tables -->\n<!-- end -->\nafter\n")

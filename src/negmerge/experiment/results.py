@@ -158,8 +158,9 @@ def _member(facts: dict[str, Any], pool: Mapping[str, Any]) -> dict[str, Any]:
 def _warnings(config: RunConfig, rows: Mapping[str, int], finished: Finished, methods: dict[str, Any]) -> Warnings:
     pool, rule = finished.pool, config.selection
     names = [facts["name"].removeprefix("member ") for facts in finished.members]
+    odd = [one["member"].removeprefix("member ") for one in pool.get("standing") or () if one["bad"]]
     found = diverged_warnings(pool.get("diverged") or {})
-    found += pool_warnings(pool["consensus"], pool["chance"], pool["cosine"], names, pool["health"])
+    found += pool_warnings(pool["consensus"], pool["chance"], pool["cosine"], names, pool["health"], odd)
     if finished.leave_one_out:
         row = next(m.row for m in config.methods if m.name == "consensus" and m.row in methods)
         whole = methods[row]["alpha"]
