@@ -93,8 +93,8 @@ def contiguous(state: State) -> State:
 
 def digits(pools: Pools, inputs: Path) -> None:
     """small-cnn on scikit-learn's digits, fine-tuned on one of them; the other base is of another seed."""
-    from negmerge.data.sources import digits as source
-    from negmerge.models import small_cnn
+    from negmerge.tasks.image_classification.families import small_cnn
+    from negmerge.tasks.image_classification.sources import digits as source
 
     train = source.load(source.Settings()).train
     settings = small_cnn.Settings()
@@ -119,8 +119,8 @@ def digits(pools: Pools, inputs: Path) -> None:
 
 def resnet(pools: Pools, inputs: Path) -> None:
     """ResNet-20 on CIFAR-10, fine-tuned on 300 images of one class, and trained further; the other base is Retrain."""
-    from negmerge.data.sources import parquet
-    from negmerge.models import cifar_resnet
+    from negmerge.tasks.image_classification.families import cifar_resnet
+    from negmerge.tasks.image_classification.sources import parquet
 
     train = parquet.load(parquet.Settings(path=inputs / "data" / "cifar10")).train
     settings = cifar_resnet.Settings()
@@ -212,8 +212,8 @@ def swapped(state: State) -> State:
 
 def held_out(pools: Pools, inputs: Path) -> None:
     """Other sizes, seeds, rates and decays, trained once the thresholds stood."""
-    from negmerge.data.sources import digits as source
-    from negmerge.models import small_cnn
+    from negmerge.tasks.image_classification.families import small_cnn
+    from negmerge.tasks.image_classification.sources import digits as source
 
     train = source.load(source.Settings()).train
     settings = small_cnn.Settings(width=16)

@@ -84,13 +84,16 @@ def test_a_pool_that_agrees_by_chance():
 def test_a_member_unlike_the_others_is_named_once():
     names, well = ["a", "b", "c", "d", "e"], {name: WELL["a"] for name in "abcde"} | {"base": WELL["base"]}
     cosine = [[1.0 if i == j else 0.1 if 4 in (i, j) else 0.8 for j in range(5)] for i in range(5)]
-    (found,) = pool_warnings(0.5, 0.06, cosine, names, well)
+    (found,) = pool_warnings(0.5, 0.06, cosine, names, well, ["e"])
     assert found["name"] == "unstable-signs" and found["advice"] == "leave it out of the grid"
-    assert found["text"] == "member e has little in common with the others (likeness below 40 % of theirs)"
+    assert (
+        found["text"]
+        == "member e has little in common with the others (below 30 % of what they have, or hardly trained)"
+    )
     diverged = well | {"e": {"loss": 4.0, "forget": 50.0}}
-    (found,) = pool_warnings(0.5, 0.06, cosine, names, diverged)
+    (found,) = pool_warnings(0.5, 0.06, cosine, names, diverged, ["e"])
     assert found["text"].startswith("member e diverged")
-    near = pool_warnings(0.07, 0.06, cosine, names, well)
+    near = pool_warnings(0.07, 0.06, cosine, names, well, ["e"])
     assert [one["advice"] for one in near] == ["leave it out of the grid", "see to the members that are named above"]
 
 

@@ -45,9 +45,9 @@ def test_likeness_by_hand():
         (matrix(5, {2: 0.1}, 0.8), [2]),
         (matrix(5, {2: -0.7}, 0.8), [2]),
         (matrix(7, {0: 0.0, 4: -0.2}, 0.6), [4, 0]),  # the worst first
-        (matrix(3, {2: 0.0}, 0.8), []),  # of three nobody can tell; merge warns of cosines of 0 and less
+        (matrix(4, {2: 0.0}, 0.8), []),  # of four nobody can tell; merge warns of cosines of 0 and less
         (matrix(6, {}, 0.01), []),  # nothing in common, so nothing to be unlike
-        (matrix(4, {0: 0.0, 1: 0.0, 2: 0.0}, 0.8), []),
+        (matrix(6, {0: 0.0, 1: 0.0, 2: 0.0, 3: 0.0}, 0.8), []),
         ([[float("nan")] * 4] * 4, []),
         ([[1.0]], []),
         ([], []),
@@ -60,6 +60,12 @@ def test_odd_members(cosine, odd):
 def test_two_camps_accuse_nobody():
     camps = [[1.0 if i == j else 0.9 if (i < 4) == (j < 4) else 0.2 for j in range(8)] for i in range(8)]
     assert odd_members(camps) == []
+
+
+def test_a_member_that_hardly_moved_is_named():
+    cosine, sizes = matrix(5, {}, 0.8), [1.0, 2.0, 30.0, 1e-4, 0.01]
+    assert odd_members(cosine, sizes) == [3]
+    assert [one.bad for one in health_of("abcde", cosine, sizes)] == [False, False, False, True, False]
 
 
 def test_advice():
@@ -117,7 +123,7 @@ def test_a_member_with_little_in_common_is_named(pool, tmp_path):
     found = inspect_checkpoints(base, paths)
     assert [one.bad for one in found.health] == [False] * 5 + [True]
     (line,) = found.warnings
-    assert "m5.safetensors has little in common with the other members (likeness below 40 % of theirs" in line
+    assert "m5.safetensors has little in common with the other members (below 30 % of what they have" in line
 
 
 def test_large_pools_are_looked_at_by_a_sample(pool, monkeypatch):

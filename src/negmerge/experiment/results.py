@@ -144,7 +144,7 @@ def _member(facts: dict[str, Any], pool: Mapping[str, Any]) -> dict[str, Any]:
     `learned` says whether the latter is below the base's; how it stands to the others is as in `MemberHealth`.
     """
     name, health = facts["name"].removeprefix("member "), pool["health"]
-    standing = next((one for one in pool.get("standing") or () if one["member"] == facts["name"]), {})
+    standing: dict[str, Any] = next((one for one in pool.get("standing") or () if one["member"] == facts["name"]), {})
     return {
         "name": name,
         "settings": facts["settings"],
@@ -162,8 +162,9 @@ def _warnings(
 ) -> Warnings:
     pool, rule = finished.pool, config.selection
     names = [facts["name"].removeprefix("member ") for facts in finished.members]
+    odd = [one["member"].removeprefix("member ") for one in pool.get("standing") or () if one["bad"]]
     found = diverged_warnings(pool.get("diverged") or {})
-    found += pool_warnings(pool["consensus"], pool["chance"], pool["cosine"], names, pool["health"])
+    found += pool_warnings(pool["consensus"], pool["chance"], pool["cosine"], names, pool["health"], odd)
     if finished.leave_one_out:
         row = next(m.row for m in config.methods if m.name == "consensus" and m.row in methods)
         whole = methods[row]["alpha"]

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from negmerge.experiment.choices import SelectionConfig
-from negmerge.merging.health import UNLIKE, odd_members
+from negmerge.merging.health import UNLIKE
 from negmerge.selection import OBJECTIVES
 
 NEAR_CHANCE = 1.5  # consensus below this multiple of the chance level says that signs hardly agree
@@ -58,12 +58,19 @@ def diverged_warnings(diverged: Mapping[str, str]) -> list[dict[str, str]]:
 
 
 def pool_warnings(
-    consensus: float, chance: float, cosine: Sequence[Sequence[float]], names: Sequence[str], health: Health
+    consensus: float,
+    chance: float,
+    cosine: Sequence[Sequence[float]],
+    names: Sequence[str],
+    health: Health,
+    odd: Sequence[str] = (),
 ) -> Warnings:
     """Return what is wrong with a pool; `health` holds loss and forget accuracy of base and members.
 
+    `odd` are the members that `merging.health.odd_members` finds.
+
     `unstable-signs`: members diverged (see `diverged_members`); a member points away from the others (its mean cosine
-    to them is not above 0) or has little in common with them (see `odd_members`); or consensus is below 1.5 × the
+    to them is not above 0) or is odd; or consensus is below 1.5 × the
     chance level.
     `weak-forgetting`: members have learned nothing that could be negated (see `unlearned_members`).
     """
@@ -106,14 +113,14 @@ def pool_warnings(
             )
         )
     named = {*apart, *diverged}  # asked for membership only
-    unlike = [names[i] for i in odd_members(cosine) if names[i] not in named]
+    unlike = [name for name in odd if name not in named]
     if unlike:
         found.append(
             _warning(
                 "unstable-signs",
                 "pool",
                 f"{_members(unlike)} {'has' if len(unlike) == 1 else 'have'} little in common with the others "
-                f"(likeness below {100 * UNLIKE:.0f} % of theirs)",
+                f"(below {100 * UNLIKE:.0f} % of what they have, or hardly trained)",
                 f"leave {_them(unlike)} out of the grid",
             )
         )

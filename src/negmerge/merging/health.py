@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 LOOKED_AT = 2**20  # elements of a pool on which signs are compared, at most; of larger ones a fixed sample
 BLOCK = 2**12
-FEWEST = 4  # members below which nobody can tell which of them is the odd one
+FEWEST = 5  # members below which nobody can tell which of them is the odd one
 # Measured on honest and on hostile pools by benchmarks/bad_members.py: docs/results/bad-members.md.
-UNLIKE = 0.4  # of the likeness of the others: a member that is less like them than this is named
+UNLIKE = 0.3  # of what the others have in common among themselves: a member that has less with them is named
+HARDLY = 1e-3  # of the others' median size: a member that moved less was not trained
 LEAST = 0.1  # likeness of the others among themselves: below it there is nothing to be unlike
 
 Matrix = Sequence[Sequence[float]]
@@ -57,34 +58,47 @@ class MemberHealth:
         return {key: None if value != value else value for key, value in vars(self).items()}
 
 
-def odd_members(cosine: Matrix) -> list[int]:
-    """Return the members that are unlike the others, by the cosines [N, N] of all task vectors, the worst first.
+def odd_members(cosine: Matrix, sizes: Sequence[float] | None = None) -> list[int]:
+    """Return the members that are unlike the others, by the cosines [N, N] and norms of all task vectors.
 
-    The likeness of a member i to a set S of others is Σ_j C_ij / √(Σ_jk C_jk), the cosine with the mean of their unit
-    vectors, so that large members count no more than small ones. The member whose likeness is the smallest share of the
-    median likeness of the others among themselves is taken out where that share is below UNLIKE; then the next, while
-    more than half of the pool remains, and at least FEWEST − 1. Where that median is below LEAST, or some cosine is
-    NaN, nobody is.
+    The likeness of member i to others S is Σ_j C_ij / √(Σ_jk C_jk), its cosine with the mean of their unit vectors, so
+    that large members count no more than small ones; its nearness is max_j C_ij. Members are taken out one by one, the
+    least like first, while likeness *and* nearness are below UNLIKE of the medians of the others among themselves (two
+    camps of honest members are unlike each other, but each has a companion), more than half of the pool remains, and at
+    least FEWEST − 1. Where those medians are below LEAST there is nothing to be unlike. Members of a size below HARDLY
+    of the others' median come last. Where some cosine is NaN, or with fewer than FEWEST members, nobody is named.
+
+    >>> odd_members([[1, 0.8, 0.8, 0.8, 0], [0.8, 1, 0.8, 0.8, 0], [0.8, 0.8, 1, 0.8, 0], [0.8, 0.8, 0.8, 1, 0],
+    ...     [0, 0, 0, 0, 1]])
+    [4]
     """
     matrix = np.array(cosine, dtype=np.float64)
     rest, found = list(range(len(matrix))), []
-    if not np.isfinite(matrix).all():
+    if len(rest) < FEWEST or not np.isfinite(matrix).all():
         return []
     while len(rest) >= FEWEST and 2 * (len(rest) - 1) > len(matrix):
-        shares = {i: _share(matrix, i, rest) for i in rest}
-        worst = min(rest, key=shares.__getitem__)
-        if not shares[worst] < UNLIKE:
+        shares = {i: _shares(matrix, i, rest) for i in rest}
+        unlike = [i for i in rest if max(shares[i]) < UNLIKE]
+        if not unlike:
             break
+        worst = min(unlike, key=shares.__getitem__)
         found.append(worst)
         rest.remove(worst)
-    return found
+    hardly = () if sizes is None else (i for i in rest if sizes[i] < HARDLY * median(sizes[j] for j in rest))
+    return [*found, *hardly]
 
 
-def _share(matrix: np.ndarray[Any, Any], member: int, rest: Sequence[int]) -> float:
-    """Return a member's likeness to the rest as a share of theirs; 1 where they have nothing in common."""
+def _shares(matrix: np.ndarray[Any, Any], member: int, rest: Sequence[int]) -> tuple[float, float]:
+    """Return a member's likeness and nearness to the rest as shares of theirs; 1 where they have nothing in common."""
     others = [j for j in rest if j != member]
-    usual = _usual(matrix, others)
-    return _likeness(matrix, member, others) / usual if usual >= LEAST else 1.0
+    usual, near = _usual(matrix, others), median(_nearness(matrix, j, others) for j in others)
+    if usual < LEAST or near < LEAST:
+        return 1.0, 1.0
+    return _likeness(matrix, member, others) / usual, _nearness(matrix, member, others) / near
+
+
+def _nearness(matrix: np.ndarray[Any, Any], member: int, others: Sequence[int]) -> float:
+    return max(float(matrix[member, j]) for j in others if j != member)
 
 
 def _usual(matrix: np.ndarray[Any, Any], among: Sequence[int]) -> float:
@@ -100,7 +114,7 @@ def health_of(
     names: Sequence[str], cosine: Matrix, sizes: Sequence[float], signs: SignCounts | None = None
 ) -> tuple[MemberHealth, ...]:
     """Return how each member stands to the others that are not odd, by cosines [N, N] and norms ‖τᵢ‖."""
-    matrix, odd = np.array(cosine, dtype=np.float64), odd_members(cosine)
+    matrix, odd = np.array(cosine, dtype=np.float64), odd_members(cosine, sizes)
     found = []
     for i, name in enumerate(names):
         others = [j for j in range(len(names)) if j != i and j not in odd]
@@ -154,6 +168,6 @@ def count_signs(pool: Pool) -> SignCounts:
     if members == 1:
         return SignCounts((math.nan,), (math.nan,))
     return SignCounts(
-        tuple(float(a / max(1, b)) for a, b in zip(same, decided, strict=True)),
-        tuple(float(a / max(1, b)) for a, b in zip(without, seen, strict=True)),
+        tuple((same / np.maximum(1, decided)).tolist()),
+        tuple((without / np.maximum(1, seen)).tolist()),
     )

@@ -84,7 +84,7 @@ def pool_warnings(
     found = []
     cosine = agreement.cosine()
     zeros_share, apart = agreement.zero_share, [names[i] for i in _apart(agreement)]
-    unlike = [names[i] for i in odd_members(cosine) if names[i] not in apart]
+    unlike = [names[i] for i in odd_members(cosine, agreement.relative_size()) if names[i] not in apart]
     if zeros_share > MOSTLY_ZERO:
         advice = "--zeros abstain lets the others decide" if zeros == "veto" else "save the members in float32"
         found.append(f"{100 * zeros_share:.0f} % of the differences are exactly 0 (half precision?); {advice}")
@@ -97,8 +97,8 @@ def pool_warnings(
     if unlike:
         verb, them = ("has", "it") if len(unlike) == 1 else ("have", "them")
         found.append(
-            f"unstable-signs: {shortened(unlike, 3)} {verb} little in common with the other members (likeness below "
-            f"{100 * UNLIKE:.0f} % of theirs, see `negmerge inspect`); leave {them} out"
+            f"unstable-signs: {shortened(unlike, 3)} {verb} little in common with the other members (below "
+            f"{100 * UNLIKE:.0f} % of what they have, or hardly trained; see `negmerge inspect`); leave {them} out"
         )
     if not found and share < NEAR_CHANCE * level:
         found.append(

@@ -98,7 +98,7 @@ def layers_section(results: Json, main: str | None, row: Json | None) -> dict[st
 
 def pool_section(pool: Json) -> dict[str, Any] | None:
     """Return the members, their settings, and how alike they are; None without members."""
-    members = pool.get("members") or []
+    members = [{**member, "bad": bool(member.get("bad"))} for member in pool.get("members") or []]
     if not members:
         return None
     settings: dict[str, list[str]] = {}

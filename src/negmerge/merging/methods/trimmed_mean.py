@@ -32,8 +32,8 @@ def merge(deltas: Tensor, settings: Settings, place: Place = WHOLE, statistic: T
     moving an element beyond the others.
 
     deltas: [N, n], float32 or float64; the result is [n] of the same dtype, and every element counts as kept. Entries
-    are summed in pairs from both ends, so that −τᵢ give −τ. A zero is a value like any other; ties do not matter. Fewer members
-    than 1 / trim cut nothing: the mean.
+    are summed in pairs from both ends, so that −τᵢ give −τ. A zero is a value like any other; ties do not
+    matter. Fewer members than 1 / trim cut nothing: the mean.
 
     >>> import torch
     >>> merge(torch.tensor([[1.0], [2.0], [3.0], [100.0]]), Settings(trim=0.25)).delta
