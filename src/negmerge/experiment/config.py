@@ -22,6 +22,7 @@ from negmerge.experiment.choices import (
 )
 from negmerge.experiment.config_errors import explain
 from negmerge.experiment.projection_config import ProjectionConfig, checked_projection
+from negmerge.merging.pool.selecting import check_patterns
 from negmerge.parsing import parse_change, parse_yaml
 from negmerge.plug_in import PlugIn, beside, short_name
 from negmerge.requests.split_files import kind_in_file
@@ -88,6 +89,12 @@ class MethodConfig(BaseModel):
     )
     seeds: int | None = Field(
         None, ge=1, description="on how many of the run's seeds, from the first; all unless given"
+    )
+    include: list[str] = Field(
+        default_factory=list, description="of a merging method: only tensors whose name one of these patterns finds"
+    )
+    exclude: list[str] = Field(
+        default_factory=list, description="of a merging method: no tensor whose name one of these patterns finds"
     )
 
     _check_buffers = field_validator("buffers", mode="before")(checked_buffers)
@@ -323,10 +330,16 @@ def _check_methods(config: Config, where: str) -> None:
         raise MistakesError(where, wrong)
     for method in config.methods:
         check_origin(method.name, method.settings, config.base.train is not None, f"{where}: method {method.row}")
-        if method.buffers is not None and describe(method.name).kind == "train":
-            raise InputError(f"{where}: method {method.row} does not merge: leave out buffers")
-        if method.projected is not None and describe(method.name).kind == "train":
-            raise InputError(f"{where}: method {method.row} does not merge: leave out projection")
+        given = {
+            "buffers": method.buffers,
+            "projection": method.projected,
+            "include": method.include,
+            "exclude": method.exclude,
+        }
+        unmerged = [key for key, value in given.items() if value and describe(method.name).kind == "train"]
+        if unmerged:
+            raise InputError(f"{where}: method {method.row} does not merge: leave out {unmerged[0]}")
+        check_patterns(method.include, method.exclude, f"{where}: method {method.row}")
         if describe(method.name).scratch and not (method.settings.get("train") or config.scratch_settings()):
             raise InputError(
                 f"{where}: {method.name} needs training settings: {{name: {method.name}, train: …}}, or base.train"
