@@ -49,7 +49,11 @@ class Span:
         self._task, self.device = need(task, RowOutputs, "learning coefficients"), device
         self.model = task.open(base, device).requires_grad_(False)
         opened, wanted = open_checkpoint(base), Patterns(include, exclude)
-        self.base = {n: p.detach() for n, p in self.model.named_parameters() if wanted.can_merge(opened, n)}
+        self.base = {
+            name: value.detach()
+            for name, value in self.model.named_parameters()
+            if wanted.can_merge(opened, name) and wanted.wanted(name)
+        }
         if not self.base:
             raise InputError("learning coefficients: no parameter merges; change include or exclude")
         self.deltas: dict[str, Tensor] = {}
