@@ -90,12 +90,8 @@ class MethodConfig(BaseModel):
     seeds: int | None = Field(
         None, ge=1, description="on how many of the run's seeds, from the first; all unless given"
     )
-    include: list[str] = Field(
-        default_factory=list, description="of a merging method: only tensors whose name one of these patterns finds"
-    )
-    exclude: list[str] = Field(
-        default_factory=list, description="of a merging method: no tensor whose name one of these patterns finds"
-    )
+    include: list[str] = Field(default_factory=list, description="a merging row's tensors: names with such a pattern")
+    exclude: list[str] = Field(default_factory=list, description="and those that a merging row leaves as they are")
 
     _check_buffers = field_validator("buffers", mode="before")(checked_buffers)
     _check_projection = field_validator("projection", mode="before")(checked_projection)
@@ -146,7 +142,9 @@ class RunConfig(Strict):
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where models run")
     compute: ComputeConfig = Field(default_factory=ComputeConfig, description="layout, precision and compilation")
     workers: int | None = Field(
-        None, ge=1, description="models trained at a time, in processes of their own; all cores unless given"
+        None,
+        ge=1,
+        description="models trained at a time, in processes of their own; unless given all cores, one a card",
     )
     threads: int | None = Field(None, ge=1, description="threads of base, reference and evaluation; all cores if unset")
     base: BaseConfig
