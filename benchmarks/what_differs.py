@@ -117,7 +117,7 @@ class Study:
             "rows": {label: row_of(row) for label, row in results["methods"].items()},
             "reference": {key: results["reference"][key] for key in ("forget", "retain", "test", "membership")},
             "base": {key: results["base"][key] for key in ("forget", "retain", "test", "membership", "gap")},
-            "evaluated": results["data"]["evaluated"],
+            "evaluated": results["task"]["evaluated"],
             "pool": {"consensus": results["pool"]["consensus"], "mean_cosine": results["pool"]["mean_cosine"]},
         }
 

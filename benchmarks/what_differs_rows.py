@@ -71,6 +71,7 @@ GROUPS: dict[str, list[Any]] = {
     ],
 }
 TRAINED_ON_RETAIN = ("learned-coefficients", "learned by layer")  # rows of their own kind: never the winner
+PUBLISHED = ("uniform", "consensus", "ties", "random-mask")  # rows that are confirmed beside the chosen one
 SECOND = {"name": "retrain", "label": "a second Retrain", "seed": 1}
 
 
@@ -135,10 +136,9 @@ SETTINGS = {
 
 
 def confirmed_rows(setting: Setting, chosen: str) -> list[Any]:
-    """Return the rows of the confirming draw: the chosen one, the published ones, and the controls of a mask."""
+    """Return the rows of the confirming draw: the chosen one, the published ones, and the control of a mask."""
     rows = {label_of(row): row for group in setting.groups for row in GROUPS[group]}
-    names = [chosen, "uniform", "consensus", "ties", "random-mask"]
-    return [rows[name] for name in dict.fromkeys(names)]
+    return [rows[name] for name in dict.fromkeys([chosen, *PUBLISHED])]
 
 
 def label_of(row: Any) -> str:
