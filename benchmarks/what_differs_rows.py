@@ -60,13 +60,13 @@ GROUPS: dict[str, list[Any]] = {
         {
             "name": "unlearning-pool",
             "label": f"random-label runs, {merge}",
-            "merge": merge,
-            **({"merge_settings": {"density": 0.2, "scope": "model"}} if merge == "ties" else {}),
+            "method": merge,
+            **({"settings": {"density": 0.2, "scope": "model"}} if merge == "ties" else {}),
         }
         for merge in ("uniform", "consensus", "ties")
     ],
     "salun-runs": [
-        {"name": "unlearning-pool", "label": f"SalUn runs, {merge}", "run": "salun", "merge": merge}
+        {"name": "unlearning-pool", "label": f"SalUn runs, {merge}", "run": "salun", "method": merge}
         for merge in ("uniform", "consensus")
     ],
 }

@@ -34,7 +34,14 @@ def trainer(tmp_path, device="cpu", sent=True, cards=1, monkeypatch=None, **chan
 
 @pytest.mark.parametrize(
     ("device", "cards", "workers", "expected"),
-    [("cpu", 1, 3, 3), ("cuda", 1, None, 1), ("cuda", 1, 3, 3), ("cuda", 2, None, 2), ("cuda", 2, 3, 6), ("mps", 1, 4, 1)],
+    [
+        ("cpu", 1, 3, 3),
+        ("cuda", 1, None, 1),
+        ("cuda", 1, 3, 3),
+        ("cuda", 2, None, 2),
+        ("cuda", 2, 3, 6),
+        ("mps", 1, 4, 1),
+    ],
 )
 def test_how_many_members_are_trained_at_a_time(tmp_path, monkeypatch, device, cards, workers, expected):
     changes = {} if workers is None else {"workers": workers}

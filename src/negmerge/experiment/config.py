@@ -328,12 +328,8 @@ def _check_methods(config: Config, where: str) -> None:
         raise MistakesError(where, wrong)
     for method in config.methods:
         check_origin(method.name, method.settings, config.base.train is not None, f"{where}: method {method.row}")
-        given = {
-            "buffers": method.buffers,
-            "projection": method.projected,
-            "include": method.include,
-            "exclude": method.exclude,
-        }
+        tensors = [*method.include, *method.exclude]
+        given = {"buffers": method.buffers, "projection": method.projected, "include and exclude": tensors}
         unmerged = [key for key, value in given.items() if value and describe(method.name).kind == "train"]
         if unmerged:
             raise InputError(f"{where}: method {method.row} does not merge: leave out {unmerged[0]}")

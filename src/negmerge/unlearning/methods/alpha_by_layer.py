@@ -29,8 +29,8 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    merge: str = Field("uniform", description="the merge method whose vector is scaled")
-    merge_settings: dict[str, Any] = Field(default_factory=dict, description="its settings")
+    method: str = Field("uniform", description="the merge method whose vector is scaled")
+    settings: dict[str, Any] = Field(default_factory=dict, description="its settings")
     evaluations: int = Field(30, ge=1, description="models that are evaluated at most, beyond the search for one α")
     blocks: int = Field(4, ge=1, description="runs of blocks that get an α of their own, at most")
     factor: float = Field(2.0, gt=1, le=10, description="by which an α is first raised or lowered")
@@ -53,8 +53,8 @@ def unlearn(context: Context, settings: Settings) -> Outcome:
 
     Raises InputError for a name that is no merge method.
     """
-    Merger(settings.merge, settings.merge_settings)
-    whole = negate(context, settings.merge, settings.merge_settings, context.members, "merged")
+    Merger(settings.method, settings.settings)
+    whole = negate(context, settings.method, settings.settings, context.members, "merged")
     assert whole.vector is not None and whole.selection is not None
     vector, alpha, first = whole.vector, whole.selection.alpha, dict(whole.selection.scores)
     file, scaled = context.directory / "by-layer.json", context.directory / "by-layer.safetensors"

@@ -5,12 +5,12 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from negmerge.errors import InputError
 from negmerge.merging.merger import Merger
 from negmerge.seeding import derive_seed
 from negmerge.unlearning.context import Context, Outcome
 from negmerge.unlearning.displacing import write_displaced
 from negmerge.unlearning.negation import negate
-from negmerge.unlearning.retraining_members import train_like
 
 KIND = "select"
 NEEDS = ("pool", "forget", "retain")
@@ -23,8 +23,8 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    merge: str = Field("uniform", description="the merge method")
-    merge_settings: dict[str, Any] = Field(default_factory=dict, description="its settings")
+    method: str = Field("uniform", description="the merge method")
+    settings: dict[str, Any] = Field(default_factory=dict, description="its settings")
     weight: float = Field(1.0, gt=0, description="how much of the twin's change is taken off")
 
 
@@ -37,24 +37,29 @@ def unlearn(context: Context, settings: Settings) -> Outcome:
     """Merge τᵢ − w·τ′ᵢ and negate: τᵢ of the member, τ′ᵢ of its twin, trained from the base on retain rows.
 
     The twins of all members see one seeded sample of retain rows, as many as there are forget rows, with the member's
-    own settings and batch order. Their training counts in the row's time. Finished twins are read back.
+    own settings and batch order. Their training counts in the row's time. Finished twins are read back; a member whose
+    twin diverged is left out.
 
     Raises InputError for a name that is no merge method, and for members that were not trained by this run.
     """
     import torch
 
-    Merger(settings.merge, settings.merge_settings)
+    Merger(settings.method, settings.settings)
     data, folder = context.data, context.directory / "contrasts"
     generator = torch.Generator().manual_seed(derive_seed(data.seed, "twins"))
     rows = data.retain[torch.randperm(len(data.retain), generator=generator)[: len(data.forget)].sort().values]
-    contrasts, spent = [], 0.0
+    twins, spent = context.train_pool(context.base, rows, None)
+    twin_of = {twin.parent.name.rpartition("-")[0]: twin for twin in twins}
+    contrasts = []
     for member in context.members:
-        place = context.shared / "twins" / member.parent.name
-        twin, seconds = train_like(context, member, place, rows, start=context.base)
-        spent += seconds
+        twin = twin_of.get(member.parent.name)
+        if twin is None:
+            continue  # it diverged
         contrasts.append(folder / member.parent.name / "model.safetensors")
         if not contrasts[-1].exists():
             contrasts[-1].parent.mkdir(parents=True, exist_ok=True)
             write_displaced(contrasts[-1], context.base, [(1.0, member), (-settings.weight, twin)])
-    found = negate(context, settings.merge, settings.merge_settings, contrasts, "merged")
+    if not contrasts:
+        raise InputError("contrast: no member of this pool has a twin; were they trained by another grid?")
+    found = negate(context, settings.method, settings.settings, contrasts, "merged")
     return replace(found, seconds={**found.seconds, "twins": spent})

@@ -26,8 +26,8 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    merge: str = Field("uniform", description="the merge method of both steps")
-    merge_settings: dict[str, Any] = Field(default_factory=dict, description="its settings")
+    method: str = Field("uniform", description="the merge method of both steps")
+    settings: dict[str, Any] = Field(default_factory=dict, description="its settings")
     first: float = Field(0.5, gt=0, le=2, description="the first step, as a share of the α that is best for one step")
     share: float = Field(0.25, gt=0, le=1, description="epochs of the second pool, as a share of the members' own")
     members: int = Field(2, ge=1, description="members that are trained once more at the new point, the first ones")
@@ -49,10 +49,10 @@ def unlearn(context: Context, settings: Settings) -> Outcome:
     Raises InputError for a name that is no merge method, for members that were not trained by this run, and for a
     projection, whose moments are those of the base.
     """
-    Merger(settings.merge, settings.merge_settings)
+    Merger(settings.method, settings.settings)
     if context.projecting is not None:
         raise InputError("two-step: the second step starts elsewhere than the moments; write projection: none")
-    whole = negate(context, settings.merge, settings.merge_settings, context.members, "merged")
+    whole = negate(context, settings.method, settings.settings, context.members, "merged")
     assert whole.vector is not None and whole.selection is not None
     first = settings.first * whole.selection.alpha
     start = context.directory / "first-step.safetensors"
@@ -65,7 +65,7 @@ def unlearn(context: Context, settings: Settings) -> Outcome:
         again.append(trained)
         spent += seconds
     there = replace(context, base=start, choose=partial(context.choose, start=start), pool_seconds=0.0)
-    second = negate(there, settings.merge, settings.merge_settings, again, "second")
+    second = negate(there, settings.method, settings.settings, again, "second")
     assert second.vector is not None and second.selection is not None
     total, file = context.directory / "both-steps.safetensors", context.directory / "both-steps.json"
     if not file.exists():

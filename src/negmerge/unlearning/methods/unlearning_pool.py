@@ -31,7 +31,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     run: str = Field("random-labels", description="the unlearning method that is run: random-labels, salun, npo, …")
-    settings: dict[str, Any] = Field(
+    run_settings: dict[str, Any] = Field(
         default_factory=lambda: {"retain": False}, description="settings that all runs have"
     )
     grid: dict[str, list[Any]] = Field(
@@ -39,14 +39,14 @@ class Settings(BaseModel):
     )
     epochs: int = Field(10, ge=1, description="passes of each run over its rows")
     seeds: int = Field(2, ge=1, le=20, description="runs of each combination, with batches and labels of their own")
-    merge: str = Field("consensus", description="the merge method")
-    merge_settings: dict[str, Any] = Field(default_factory=dict, description="its settings")
+    method: str = Field("consensus", description="the merge method")
+    settings: dict[str, Any] = Field(default_factory=dict, description="its settings")
 
     @model_validator(mode="after")
     def _check(self) -> "Settings":
         try:
             method = _method(self.run)
-            Merger(self.merge, self.merge_settings)
+            Merger(self.method, self.settings)
         except InputError as error:
             raise ValueError(str(error)) from None
         for one in self.each():
@@ -56,7 +56,7 @@ class Settings(BaseModel):
     def each(self) -> Iterator[dict[str, Any]]:
         """Yield the settings of each combination; the last one varies fastest."""
         for values in itertools.product(*self.grid.values()):
-            yield {"epochs": self.epochs, **self.settings, **dict(zip(self.grid, values, strict=True))}
+            yield {"epochs": self.epochs, **self.run_settings, **dict(zip(self.grid, values, strict=True))}
 
 
 def needs(settings: Settings) -> tuple[str, ...]:
@@ -103,7 +103,7 @@ def unlearn(context: Context, settings: Settings) -> Outcome:
                 mirrored[-1].parent.mkdir(parents=True, exist_ok=True)
                 write_displaced(mirrored[-1], context.base, [(-1.0, found.checkpoint)])
     there = replace(context, pool_seconds=spent)
-    outcome = negate(there, settings.merge, settings.merge_settings, mirrored, "merged")
+    outcome = negate(there, settings.method, settings.settings, mirrored, "merged")
     return replace(outcome, facts={**outcome.facts, "runs": len(mirrored), "added": True})
 
 
