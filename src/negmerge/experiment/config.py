@@ -22,6 +22,7 @@ from negmerge.experiment.choices import (
 )
 from negmerge.experiment.config_errors import explain
 from negmerge.experiment.projection_config import ProjectionConfig, checked_projection
+from negmerge.merging.pool.selecting import check_patterns
 from negmerge.parsing import parse_change, parse_yaml
 from negmerge.plug_in import PlugIn, beside, short_name
 from negmerge.requests.split_files import kind_in_file
@@ -89,6 +90,8 @@ class MethodConfig(BaseModel):
     seeds: int | None = Field(
         None, ge=1, description="on how many of the run's seeds, from the first; all unless given"
     )
+    include: list[str] = Field(default_factory=list, description="a merging row's tensors: names with such a pattern")
+    exclude: list[str] = Field(default_factory=list, description="and those that a merging row leaves as they are")
 
     _check_buffers = field_validator("buffers", mode="before")(checked_buffers)
     _check_projection = field_validator("projection", mode="before")(checked_projection)
@@ -139,7 +142,9 @@ class RunConfig(Strict):
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where models run")
     compute: ComputeConfig = Field(default_factory=ComputeConfig, description="layout, precision and compilation")
     workers: int | None = Field(
-        None, ge=1, description="models trained at a time, in processes of their own; all cores unless given"
+        None,
+        ge=1,
+        description="models trained at a time, in processes of their own; unless given all cores, one a card",
     )
     threads: int | None = Field(None, ge=1, description="threads of base, reference and evaluation; all cores if unset")
     base: BaseConfig
@@ -323,10 +328,12 @@ def _check_methods(config: Config, where: str) -> None:
         raise MistakesError(where, wrong)
     for method in config.methods:
         check_origin(method.name, method.settings, config.base.train is not None, f"{where}: method {method.row}")
-        if method.buffers is not None and describe(method.name).kind == "train":
-            raise InputError(f"{where}: method {method.row} does not merge: leave out buffers")
-        if method.projected is not None and describe(method.name).kind == "train":
-            raise InputError(f"{where}: method {method.row} does not merge: leave out projection")
+        tensors = [*method.include, *method.exclude]
+        given = {"buffers": method.buffers, "projection": method.projected, "include and exclude": tensors}
+        unmerged = [key for key, value in given.items() if value and describe(method.name).kind == "train"]
+        if unmerged:
+            raise InputError(f"{where}: method {method.row} does not merge: leave out {unmerged[0]}")
+        check_patterns(method.include, method.exclude, f"{where}: method {method.row}")
         if describe(method.name).scratch and not (method.settings.get("train") or config.scratch_settings()):
             raise InputError(
                 f"{where}: {method.name} needs training settings: {{name: {method.name}, train: …}}, or base.train"

@@ -9,8 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
+from negmerge.checkpoints import write_state_dict
 from negmerge.errors import InputError
-from negmerge.experiment.choices import Buffers, describe_buffers
+from negmerge.experiment.choices import Buffers, Recalibrate, describe_buffers
 from negmerge.experiment.config import MethodConfig
 from negmerge.experiment.judging import Judge
 from negmerge.experiment.projecting import Projector
@@ -45,6 +46,8 @@ class Contexts:
             seed=trainer.seed,
             data=self._data(method.name),
             choose=partial(self._choose, row, buffers, self._lasting(method)),
+            score=partial(self._score, buffers),
+            write=partial(self._write, buffers),
             judge=self._judge.scores,
             rank=self._judge.rank,
             train=self._train,
@@ -54,14 +57,19 @@ class Contexts:
             tell=partial(self._tell, row),
             buffers="negate" if buffers == "negate" else "keep",
             projecting=None if projection is None else self.projector.projecting(projection),
+            recalibrates=isinstance(buffers, Recalibrate),
+            include=tuple(method.include),
+            exclude=tuple(method.exclude),
         )
 
     def shared(self, method: MethodConfig) -> Path:
-        """Return the folder that rows with the same buffers and the same projection share: curves hang on both."""
+        """Return the folder that rows with the same buffers, projection and tensors share: curves hang on all."""
         policy = describe_buffers(self.trainer.config.buffers_of(method)).replace(" ", "-")
         projection = method.projected
         if projection is not None:
             policy = f"{policy}-{sha256(projection.model_dump_json().encode()).hexdigest()[:12]}"
+        if method.include or method.exclude:
+            policy = f"{policy}-{sha256(repr((method.include, method.exclude)).encode()).hexdigest()[:12]}"
         return self.trainer.place.private / "shared" / policy
 
     @cached_property
@@ -78,6 +86,7 @@ class Contexts:
             device=trainer.material.device,
             seed=derive_seed(trainer.seed, f"method {name}"),
             augment=trained.augment if trained else "none",
+            whole=trainer.material.split.kind in ("class", "source"),
         )
 
     def _tell(self, row: str, event: str, **facts: Any) -> None:
@@ -91,12 +100,26 @@ class Contexts:
         found = vectors_tested(self.trainer.config, method)
         return found[1] if found else None
 
-    def _choose(self, row: str, buffers: Buffers, tested: int | None, vector: Path, curve_file: Path) -> Selection:
+    def _choose(
+        self, row: str, buffers: Buffers, tested: int | None, vector: Path, curve_file: Path, start: Path | None = None
+    ) -> Selection:
         tell = partial(self._tell_point, row)
         objective = "retain-floor" if self.selector.rule.objective == LASTING and tested is None else None
         return self.selector.choose(
-            self.trainer.base, vector, curve_file, tell, buffers=buffers, objective=objective, candidates=tested
+            start or self.trainer.base,
+            vector,
+            curve_file,
+            tell,
+            buffers=buffers,
+            objective=objective,
+            candidates=tested,
         )
+
+    def _score(self, buffers: Buffers, vector: Path, alpha: float) -> dict[str, float]:
+        return self.selector.score_at(self.trainer.base, vector, alpha, buffers)
+
+    def _write(self, buffers: Buffers, vector: Path, alpha: float, target: Path) -> None:
+        write_state_dict(target, self.selector.weights_at(self.trainer.base, vector, alpha, buffers))
 
     def oracle(self, method: MethodConfig, outcome: Outcome) -> dict[str, float] | None:
         """Return how far the α of match-holdout lands from the oracle's; None for other objectives, or without one."""

@@ -100,7 +100,7 @@ def estimate(config: RunConfig, material: Material) -> Plan:
     evaluated = (vectors * points + judged) * samples + models * sum(rows.values())
     cores = (os.cpu_count() or 1) if device == "cpu" else 1
     threads = min(config.threads or cores, cores)
-    workers = min(config.workers or cores, len(members)) if device == "cpu" else 1
+    workers = min(config.workers or cores, len(members)) if device != "mps" else 1
     with material.compute.float_products():
         train_speed, predict_speed = _speeds(material, threads)
     state = material.task.trained(material.task.template())

@@ -94,7 +94,7 @@ def method_parts(
         "made": digest(
             {
                 "method": method.name if file is None else digest(file.read_text()),
-                "settings": method.model_dump(mode="json", exclude={"buffers", "label", "seeds", "name"}),
+                "settings": method.model_dump(mode="json", exclude=_unmade(method)),
                 "projection": None if rows is None else hash_file(rows),
                 **({"files": [hash_file(path) for path in read]} if read else {}),
                 "buffers": buffers == "negate",
@@ -114,6 +114,12 @@ def method_parts(
         ),
         "chosen": {k: selection[k] for k in CHOOSING if k in selection},
     }
+
+
+def _unmade(method: MethodConfig) -> set[str]:
+    """Return the keys of a row by which nothing is made; patterns that are not given are among them."""
+    empty = {key for key in ("include", "exclude") if not getattr(method, key)}
+    return {"buffers", "label", "seeds", "name", *empty}
 
 
 def renew(place: RunDir, row: str, parts: Mapping[str, Any], folder: Path, result: Path | None) -> None:

@@ -143,6 +143,14 @@ class Selector:
             adapt = self._recalibrator(rows)
         return NegatedModel(self.task.open(base, self.device), vector, base, adapt)
 
+    def score_at(self, base: Path, vector: Path, alpha: float, buffers: Buffers) -> dict[str, float]:
+        """Return what selection sees of θ(α); the worst scores there are where it answers with NaN or Inf."""
+        aim = self.rule.objective
+        try:
+            return self.candidate_scores(self.negated(base, vector, buffers).set_alpha(alpha), aim, base)
+        except DivergedError:
+            return self._worst(aim)
+
     def weights_at(self, base: Path, vector: Path, alpha: float, buffers: Buffers) -> dict[str, Tensor]:
         """Return the weights of θ(α), with what the policy does to the buffers."""
         if isinstance(buffers, Recalibrate):

@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from negmerge.experiment.keys import Keys, digest
 from negmerge.experiment.prepare import Material
 from negmerge.experiment.rundir import RunDir
 from negmerge.seeding import derive_seed
+from negmerge.tasks.compute import Compute
 from negmerge.tasks.task import Pretrained, Starts, need
 from negmerge.training import TrainSettings
 from negmerge.training.job import TrainingJob
@@ -44,6 +47,25 @@ class Trainer:
         self.keys = Keys(place.path)
         self.cores = os.cpu_count() or 1
         self.threads = config.threads or self.cores
+        self.cards = count_cards(material.device)
+
+    def workers_for(self, jobs: int) -> int:
+        """Return how many of so many jobs of members are trained at a time: see `most_at_a_time`."""
+        asked = self.config.workers or self.cores
+        return max(1, min(asked * self.cards, self.most_at_a_time, jobs))
+
+    @property
+    def most_at_a_time(self) -> int:
+        """How many models may be trained at a time, in processes of their own.
+
+        On a CPU as many as are asked for; on cuda `workers` of the config on each card, one unless it says so; on mps,
+        and of a task that stays in this process, one.
+        """
+        if not self.material.task.SENT or self.material.device == "mps":
+            return 1
+        if self.material.device == "cpu":
+            return sys.maxsize
+        return (self.config.workers or 1) * self.cards
 
     @property
     def base(self) -> Path:
@@ -160,8 +182,7 @@ class Trainer:
 
         Raises NegmergeError where every one diverges.
         """
-        at_once = self.material.device == "cpu" and self.material.task.SENT  # elsewhere one after the other
-        workers = min(self.config.workers or self.cores, len(jobs)) if at_once else 1
+        workers = self.workers_for(len(jobs))
         spared = [replace(job, spare=True) for job in jobs]
         self.train(spared, workers=workers, threads=1 if self.material.task.SENT else self.threads)
         diverged = {job.name: job.facts()["diverged"] for job in spared if "diverged" in job.facts()}
@@ -187,14 +208,13 @@ class Trainer:
         for job in open_jobs:
             if job.directory.is_relative_to(self.place.path):
                 self.keys.forget(job.checkpoint)
-        if self.material.device != "cpu" or not self.material.task.SENT:
-            workers = 1
+        workers = max(1, min(workers, self.most_at_a_time))
         self.place.emit("training", jobs=len(jobs), done=len(jobs) - len(open_jobs))
         # The longest first, so that no worker is left alone with one at the end.
         open_jobs.sort(key=lambda job: -TrainSettings(**job.settings).count_rows(len(job.rows)))
         run_jobs(
-            train_job,
-            open_jobs,
+            partial(_train, self.material.compute),
+            on_cards(open_jobs, self.cards if workers > 1 else 1),
             workers=workers,
             threads=threads,
             on_done=self._tell_trained,
@@ -205,3 +225,24 @@ class Trainer:
         self.place.emit("trained", name=job.name, loss=loss, seconds=seconds)
         if "diverged" in facts:
             self.place.emit("diverged", name=job.name, text=facts["diverged"])
+
+
+def count_cards(device: str) -> int:
+    """Return how many cards a device stands for: of cuda all that can be seen, else one."""
+    return max(1, torch.cuda.device_count()) if device == "cuda" else 1
+
+
+def on_cards(jobs: Sequence[TrainingJob], cards: int) -> list[TrainingJob]:
+    """Return the jobs, in their order, spread over the cards in turn; as they are where there is one.
+
+    A job's weights do not hang on its card, so its key does not either.
+    """
+    if cards == 1:
+        return list(jobs)
+    return [replace(job, device=f"{job.device}:{i % cards}") for i, job in enumerate(jobs)]
+
+
+def _train(compute: Compute, job: TrainingJob) -> dict[str, Any]:
+    """Train with products as the config wants them, in whatever process this is."""
+    with compute.float_products():
+        return train_job(job)

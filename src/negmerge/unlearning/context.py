@@ -23,7 +23,8 @@ class TrainingData:
     """The rows that a method may train on, and the task that knows what becomes of them.
 
     `forget`, `retain` and `validation` are rows of the task's table, int64; `augment` is how the base was trained
-    ("none" where it was given); `seed` is the same for all rows of the result table that go by one method.
+    ("none" where it was given); `seed` is the same for all rows of the result table that go by one method; `whole`
+    says that a class or a source is to be forgotten as a whole.
     """
 
     task: Task
@@ -33,6 +34,7 @@ class TrainingData:
     device: str
     seed: int
     augment: str = "none"
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,9 @@ class Context:
     same policy for buffers share, `common` one of all methods, whose files are called by what they were made of; `seed`
     is the run's, by which merges that are random draw.
     `choose(vector, curve)` selects α for the merged vector in a file and keeps the evaluated points in the file
-    `curve`. `judge(checkpoint)` returns what selection sees of a model, forget and retain accuracy in percent at
+    `curve`; `choose(vector, curve, start)` does so from another model than the base. `score(vector, α)` returns what
+    selection sees of θ₀ − α·τ, and `write(vector, α, target)` writes its weights, both with the row's policy for
+    buffers. `judge(checkpoint)` returns what selection sees of a model, forget and retain accuracy in percent at
     least, and `rank(scores)` orders such scores by the run's objective, the smallest first: all methods are selected
     by the same. `train(task)` trains and returns the checkpoint and its seconds; `train_pool(start, rows, grid)` trains
     the pool's members, those of another grid where one is given, from a checkpoint on some rows, and returns those that
@@ -79,7 +83,8 @@ class Context:
     `retrain(settings, directory, seed)` trains from scratch on the retain rows, or takes the run's own reference; a
     seed other than 0 draws weights and batches anew. `tell(event, …)` reports progress. `buffers` says whether merges
     take running statistics in, and `projecting` how merged vectors are projected before α is chosen; None where they
-    are not.
+    are not. `recalibrates` says that running statistics are estimated again for every α. Tensors merge that `include`
+    and `exclude` leave.
     """
 
     base: Path
@@ -90,7 +95,9 @@ class Context:
     common: Path
     seed: int
     data: TrainingData
-    choose: Callable[[Path, Path], Selection]
+    choose: Callable[..., Selection]
+    score: Callable[[Path, float], dict[str, float]]
+    write: Callable[[Path, float, Path], None]
     judge: Callable[[Path], dict[str, float]]
     rank: Callable[[Mapping[str, float]], Rank]
     train: Callable[[TrainingTask], tuple[Path, float]]
@@ -100,6 +107,9 @@ class Context:
     tell: Callable[..., None]
     buffers: Literal["keep", "negate"] = "keep"
     projecting: Projecting | None = None
+    recalibrates: bool = False
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
 
 
 SHARED = "shared"  # the part of the seconds that all candidates of a search have in common: it counts once

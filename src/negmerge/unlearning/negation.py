@@ -60,6 +60,8 @@ def merge(
             settings=dict(settings),
             origin=origin,
             weights=weights,
+            include=context.include,
+            exclude=context.exclude,
             buffers=context.buffers,
             seed=context.seed if draws(method) else 0,
         )

@@ -92,3 +92,11 @@ def compile_pattern(text: str, option: str) -> re.Pattern[str]:
         return re.compile(text)
     except re.error as error:
         raise InputError(f"--{option} {text!r} is not a regular expression: {error}") from None
+
+
+def check_patterns(include: Sequence[str], exclude: Sequence[str], where: str) -> None:
+    """Raise InputError, naming the place, for a pattern that is no regular expression."""
+    try:
+        Patterns(include, exclude)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None

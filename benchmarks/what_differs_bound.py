@@ -1,0 +1,82 @@
+"""How far any merge of a pool could go: coefficients by member, layer or tensor, found with the oracle."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from negmerge.checkpoints import write_state_dict
+from negmerge.experiment.choices import Recalibrate
+from negmerge.experiment.rundir import read_json, write_json
+from negmerge.experiment.stages import SeedRun
+from negmerge.seeding import derive_seed
+from negmerge.training.job import TrainingJob
+from negmerge.unlearning.span import UNITS, Span, sample
+
+BATCH, RATE, START = 160, 0.15, 4.0
+
+
+def bounds(seed: SeedRun, members: Sequence[TrainingJob], steps: int, units: Sequence[str] = UNITS) -> dict[str, Any]:
+    """Return, for coefficients by each of `units`, the gap of the best step that was found in the span of the pool.
+
+    Coefficients minimise the mean KL(Retrain ‖ model) over the rows that selection sees: forget, retain and validation
+    rows, the same number of each in a batch; batch normalisation uses the batch's statistics where they are estimated
+    again after a merge. Then α is searched as for any vector, by the gap. `seen` is that gap, on those very rows;
+    `reported` what the model does on all rows. It is an upper bound of what was found, not of what there is.
+    """
+    return {by: _bound(seed, [job.checkpoint for job in members], steps, by) for by in units}
+
+
+def _bound(seed: SeedRun, members: list[Any], steps: int, by: str) -> dict[str, Any]:
+    assert seed.reference is not None
+    task, parts, config = seed.material.task, seed.selector.parts, seed.config
+    folder = seed.place.private / "bound"
+    vector, done = folder / f"{by}.safetensors", folder / f"{by}.json"
+    again = isinstance(config.buffers, Recalibrate)
+    if not done.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        span = Span(task, seed.base, members, seed.material.device, by=by, own_statistics=again)
+        oracle = Span(task, seed.reference, members[:1], seed.material.device, by="member")
+        rows = [parts[part] for part in ("forget", "retain", "validation")]
+        right = [oracle.base_outputs(part)[0].log_softmax(1) for part in rows]
+        generator = torch.Generator().manual_seed(derive_seed(seed.seed, "bound"))
+
+        def loss(coefficients: Tensor, step: int) -> Tensor:
+            at = [sample(torch.arange(len(part)), BATCH, generator) for part in rows]
+            batch = torch.cat([part[own] for part, own in zip(rows, at, strict=True)])
+            aim = torch.cat([one[own.to(one.device)] for one, own in zip(right, at, strict=True)])
+            found = span.outputs(coefficients, batch)[0].log_softmax(1)
+            return functional.kl_div(found, aim, log_target=True, reduction="batchmean")
+
+        losses = span.minimise(loss, start=START / len(members), steps=steps, lr=RATE)
+        write_state_dict(vector, span.vector())
+        write_json(done, {"coefficients": span.coefficients.numel(), "losses": [losses[0], losses[-1]]})
+    chosen = seed.selector.choose(seed.base, vector, folder / f"{by}.curve.json", _silent, buffers=config.buffers)
+    model, scores = folder / f"{by}.model.safetensors", folder / f"{by}.scores.json"
+    if not scores.exists():
+        write_state_dict(model, seed.selector.weights_at(seed.base, vector, chosen.alpha, config.buffers))
+        write_json(scores, seed.bench.full_scores(model))
+    return {
+        **read_json(done),
+        "alpha": chosen.alpha,
+        "seen": chosen.scores["gap"],
+        "reported": _with_gap(seed, read_json(scores)),
+    }
+
+
+def _with_gap(seed: SeedRun, scores: dict[str, Any]) -> dict[str, Any]:
+    from negmerge.scores import average_gap
+
+    assert seed.reference is not None
+    file = seed.place.private / "bound" / "reference.json"
+    if not file.exists():
+        write_json(file, seed.bench.full_scores(seed.reference))
+    names = [score.name for score in seed.bench.scores if score.in_gap]
+    found = {name: scores[name] for name in names}
+    return {**found, "gap": average_gap(scores, read_json(file), names).total}
+
+
+def _silent(alpha: float, scores: dict[str, float]) -> None:
+    pass

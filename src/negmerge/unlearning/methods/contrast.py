@@ -1,0 +1,65 @@
+"""Contrast vectors: what a member learned of the forget rows beyond what the same training on retain rows changes."""
+
+from dataclasses import replace
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from negmerge.errors import InputError
+from negmerge.merging.merger import Merger
+from negmerge.seeding import derive_seed
+from negmerge.unlearning.context import Context, Outcome
+from negmerge.unlearning.displacing import write_displaced
+from negmerge.unlearning.negation import negate
+
+KIND = "select"
+NEEDS = ("pool", "forget", "retain")
+SUMMARY = "a merge of each member less its twin, which was trained alike on as many retain rows"
+REFERENCE = "the difference of two task vectors, Ilharco et al., ICLR 2023 (arXiv 2212.04089), member by member"
+
+
+class Settings(BaseModel):
+    """How the contrast vectors are merged."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    method: str = Field("uniform", description="the merge method")
+    settings: dict[str, Any] = Field(default_factory=dict, description="its settings")
+    weight: float = Field(1.0, gt=0, description="how much of the twin's change is taken off")
+
+
+def trials(members: int) -> int:
+    """Return for how many vectors α is chosen."""
+    return 1
+
+
+def unlearn(context: Context, settings: Settings) -> Outcome:
+    """Merge τᵢ − w·τ′ᵢ and negate: τᵢ of the member, τ′ᵢ of its twin, trained from the base on retain rows.
+
+    The twins of all members see one seeded sample of retain rows, as many as there are forget rows, with the member's
+    own settings and batch order. Their training counts in the row's time. Finished twins are read back; a member whose
+    twin diverged is left out.
+
+    Raises InputError for a name that is no merge method, and for members that were not trained by this run.
+    """
+    import torch
+
+    Merger(settings.method, settings.settings)
+    data, folder = context.data, context.directory / "contrasts"
+    generator = torch.Generator().manual_seed(derive_seed(data.seed, "twins"))
+    rows = data.retain[torch.randperm(len(data.retain), generator=generator)[: len(data.forget)].sort().values]
+    twins, spent = context.train_pool(context.base, rows, None)
+    twin_of = {twin.parent.name.rpartition("-")[0]: twin for twin in twins}
+    contrasts = []
+    for member in context.members:
+        twin = twin_of.get(member.parent.name)
+        if twin is None:
+            continue  # it diverged
+        contrasts.append(folder / member.parent.name / "model.safetensors")
+        if not contrasts[-1].exists():
+            contrasts[-1].parent.mkdir(parents=True, exist_ok=True)
+            write_displaced(contrasts[-1], context.base, [(1.0, member), (-settings.weight, twin)])
+    if not contrasts:
+        raise InputError("contrast: no member of this pool has a twin; were they trained by another grid?")
+    found = negate(context, settings.method, settings.settings, contrasts, "merged")
+    return replace(found, seconds={**found.seconds, "twins": spent})

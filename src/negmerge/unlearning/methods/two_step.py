@@ -1,0 +1,95 @@
+"""Two-step negation: negate, make a short pool at the new point, and negate once more."""
+
+import json
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from negmerge.checkpoints import write_bytes_atomic
+from negmerge.errors import InputError
+from negmerge.merging.merger import Merger
+from negmerge.unlearning.context import Context, Outcome
+from negmerge.unlearning.displacing import write_sum
+from negmerge.unlearning.negation import negate
+from negmerge.unlearning.retraining_members import train_like
+
+KIND = "select"
+NEEDS = ("pool", "forget")
+SUMMARY = "negate part of the way, train a short pool at the new point, negate its merge"
+REFERENCE = "Ilharco et al., ICLR 2023 (arXiv 2212.04089), applied twice"
+
+
+class Settings(BaseModel):
+    """How far the first step goes, and how short the second pool is."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    method: str = Field("uniform", description="the merge method of both steps")
+    settings: dict[str, Any] = Field(default_factory=dict, description="its settings")
+    first: float = Field(0.5, gt=0, le=2, description="the first step, as a share of the α that is best for one step")
+    share: float = Field(0.25, gt=0, le=1, description="epochs of the second pool, as a share of the members' own")
+    members: int = Field(2, ge=1, description="members that are trained once more at the new point, the first ones")
+
+
+def trials(members: int) -> int:
+    """Return for how many vectors α is chosen."""
+    return 2
+
+
+def unlearn(context: Context, settings: Settings) -> Outcome:
+    """Go to θ₁ = θ₀ − s·α*·τ, train from there on the forget rows, and return θ₁ − α₂·τ₂.
+
+    τ merges the pool, α* is the run's choice for it and s is `first`; τ₂ merges the changes from θ₁ of members trained
+    with the same settings and seeds as before, for `share` of their epochs; α₂ is chosen as any α, with 0 for θ₁
+    itself. Where the first step alone is better by the run's objective, that is returned. The vector is
+    s·α*·τ + α₂·τ₂, negated at α = 1. A finished second pool is read back.
+
+    Raises InputError for a name that is no merge method, for members that were not trained by this run, and for a
+    projection, whose moments are those of the base.
+    """
+    Merger(settings.method, settings.settings)
+    if context.projecting is not None:
+        raise InputError("two-step: the second step starts elsewhere than the moments; write projection: none")
+    whole = negate(context, settings.method, settings.settings, context.members, "merged")
+    assert whole.vector is not None and whole.selection is not None
+    first = settings.first * whole.selection.alpha
+    start = context.directory / "first-step.safetensors"
+    if not start.exists():
+        context.write(whole.vector, first, start)
+    again, spent = [], 0.0
+    for member in context.members[: settings.members]:
+        place = context.directory / "second-pool" / member.parent.name
+        trained, seconds = train_like(context, member, place, context.data.forget, start=start, share=settings.share)
+        again.append(trained)
+        spent += seconds
+    there = replace(context, base=start, choose=partial(context.choose, start=start), pool_seconds=0.0)
+    second = negate(there, settings.method, settings.settings, again, "second")
+    assert second.vector is not None and second.selection is not None
+    total, file = context.directory / "both-steps.safetensors", context.directory / "both-steps.json"
+    if not file.exists():
+        write_sum(total, [(first, whole.vector), (second.selection.alpha, second.vector)])
+        write_bytes_atomic(file, json.dumps(context.score(total, 1.0)).encode())
+    scores = json.loads(file.read_text())
+    facts = {
+        "first_alpha": first,
+        "second_alpha": second.selection.alpha,
+        "one_step": {"alpha": whole.selection.alpha, **whole.selection.scores},
+    }
+    seconds_of = {**whole.seconds, "second pool": spent, "second selection": second.seconds["selection"]}
+    if not context.rank(scores) < context.rank(whole.selection.scores):
+        return replace(
+            whole,
+            facts={"two_step": {**facts, "taken": False, "scores": dict(whole.selection.scores)}},
+            seconds=seconds_of,
+        )
+    selection = replace(second.selection, alpha=1.0, lowest=1.0, scores=scores)
+    merge = {**second.merge, "merged_elements": whole.merge["merged_elements"]}
+    return Outcome(
+        vector=total,
+        selection=selection,
+        merge=merge,
+        facts={"two_step": {**facts, "taken": True, "scores": scores}},
+        seconds=seconds_of,
+    )

@@ -1,0 +1,115 @@
+"""A pool of unlearning runs: vectors of random-label, SalUn or other runs, merged and added."""
+
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from negmerge.errors import InputError
+from negmerge.merging.merger import Merger
+from negmerge.seeding import derive_seed
+from negmerge.tasks.task import need
+from negmerge.unlearning.context import Context, Outcome
+from negmerge.unlearning.displacing import write_displaced
+from negmerge.unlearning.method import Method, method_of
+from negmerge.unlearning.negation import negate
+
+KIND = "select"
+NEEDS = ("forget", "retain")
+SUMMARY = "train several unlearning runs, merge their changes, and add the merged vector"
+REFERENCE = "two unlearning runs merged by TIES: Xu et al., SemEval 2025, task 4 (arXiv 2503.21088)"
+
+
+class Settings(BaseModel):
+    """Which runs make the pool, and how it is merged."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    run: str = Field("random-labels", description="the unlearning method that is run: random-labels, salun, npo, …")
+    run_settings: dict[str, Any] = Field(
+        default_factory=lambda: {"retain": False}, description="settings that all runs have"
+    )
+    grid: dict[str, list[Any]] = Field(
+        default_factory=lambda: {"lr": [0.001, 0.01]}, description="settings that they differ in; every combination"
+    )
+    epochs: int = Field(10, ge=1, description="passes of each run over its rows")
+    seeds: int = Field(2, ge=1, le=20, description="runs of each combination, with batches and labels of their own")
+    method: str = Field("consensus", description="the merge method")
+    settings: dict[str, Any] = Field(default_factory=dict, description="its settings")
+
+    @model_validator(mode="after")
+    def _check(self) -> "Settings":
+        try:
+            method = _method(self.run)
+            Merger(self.method, self.settings)
+        except InputError as error:
+            raise ValueError(str(error)) from None
+        for one in self.each():
+            method.Settings(**one)
+        return self
+
+    def each(self) -> Iterator[dict[str, Any]]:
+        """Yield the settings of each combination; the last one varies fastest."""
+        for values in itertools.product(*self.grid.values()):
+            yield {"epochs": self.epochs, **self.run_settings, **dict(zip(self.grid, values, strict=True))}
+
+
+def needs(settings: Settings) -> tuple[str, ...]:
+    """Return the data that the runs use with these settings."""
+    method = _method(settings.run)
+    if method.needs is None:
+        return method.NEEDS
+    return tuple(dict.fromkeys(need for one in settings.each() for need in method.needs(method.Settings(**one))))
+
+
+def trials(members: int) -> int:
+    """Return for how many vectors α is chosen."""
+    return 1
+
+
+def unlearn(context: Context, settings: Settings) -> Outcome:
+    """Train the runs, merge their changes uᵢ = θᵢ − θ₀, and return θ₀ + α·merge(u₁ … u_N).
+
+    Every run starts at the base; seed k draws batches and labels anew. The merge sees −uᵢ, so that what is negated, in
+    search, table and checkpoint, is an addition; a projection and the policy for buffers are those of the row. Rows
+    with the same runs, policy and projection share them. Finished runs are read back, an interrupted one goes on as
+    the method does. The training of all runs counts as the pool's.
+
+    Raises InputError where the task lacks what the runs require; NegmergeError where a run diverges.
+
+    Source: arXiv 2503.21088, which merges two runs by TIES.
+    """
+    method = _method(settings.run)
+    for capability in method.REQUIRES:
+        need(context.data.task, capability, f"unlearning-pool with {settings.run}")
+    named = json.dumps([settings.run, list(settings.each())], sort_keys=True)
+    folder = context.shared / "unlearning-runs" / sha256(named.encode()).hexdigest()[:12]
+    mirrored: list[Path] = []
+    spent = 0.0
+    for number, one in enumerate(settings.each()):
+        for seed in range(settings.seeds):
+            place = folder / f"run-{number:03d}-{seed}"
+            data = replace(context.data, seed=derive_seed(context.data.seed, "run", seed))
+            found = method.unlearn(replace(context, directory=place / "run", data=data), method.Settings(**one))
+            assert found.checkpoint is not None
+            spent += sum(found.seconds.values())
+            mirrored.append(place / "mirrored" / "model.safetensors")
+            if not mirrored[-1].exists():
+                mirrored[-1].parent.mkdir(parents=True, exist_ok=True)
+                write_displaced(mirrored[-1], context.base, [(-1.0, found.checkpoint)])
+    there = replace(context, pool_seconds=spent)
+    outcome = negate(there, settings.method, settings.settings, mirrored, "merged")
+    return replace(outcome, facts={**outcome.facts, "runs": len(mirrored), "added": True})
+
+
+def _method(name: str) -> Method:
+    """Return the unlearning method of the runs. Raises InputError for one that does not train on from the base."""
+    found = method_of(name)
+    if found.KIND != "train" or found.SCRATCH:
+        raise InputError(f"{name} does not train on from the base; a pool is made of runs that do, such as salun")
+    return found
