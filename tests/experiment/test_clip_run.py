@@ -44,7 +44,7 @@ def cache(places, monkeypatch):
 
 def config(places, **changes):
     raw = tiny_run("tiny", places / "clip", places)
-    raw["selection"]["forget_rows"] = 200
+    raw["selection"] |= {"forget_rows": 200, "step": 0.25}
     for key, value in changes.items():
         raw[key] = {**raw.get(key, {}), **value} if isinstance(value, dict) else value
     return check_config(raw)
