@@ -334,8 +334,11 @@ def test_help_is_quick_and_light():
 def test_module_and_output_agree(pool, tmp_path):
     base, members = pool
     words = ["merge", str(base), *map(str, members), "-o", str(tmp_path / "o.safetensors")]
-    done = subprocess.run([sys.executable, "-m", "negmerge", *words], capture_output=True, text=True, check=True)
+    python = [sys.executable, "-X", "importtime"]
+    done = subprocess.run([*python, "-m", "negmerge", *words], capture_output=True, text=True, check=True)
     assert "kept" in done.stdout and len(load_file(tmp_path / "o.safetensors")) == 12
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time")}
+    assert "numba.np.arraymath" in imported and not imported & {"transformers", "scipy.linalg"}
 
 
 @pytest.mark.filterwarnings("ignore")

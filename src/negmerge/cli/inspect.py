@@ -20,8 +20,10 @@ def inspect(
     as_json: AsJson = False,
 ) -> None:
     """Show how far the MEMBERs agree: consensus per tensor, cosines, zeros, warnings. Writes nothing."""
+    from negmerge.execution.compiling import load_without_linear_algebra
     from negmerge.merging.inspecting import inspect_checkpoints
 
+    load_without_linear_algebra()
     found = inspect_checkpoints(
         base, members or [], threshold=threshold, zeros=zeros, include=include or (), exclude=exclude or ()
     )

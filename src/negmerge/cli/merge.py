@@ -109,8 +109,10 @@ def merge(
     Or give a recipe, a YAML file, in the place of BASE and MEMBERs.
     """
     from negmerge.errors import InputError
+    from negmerge.execution.compiling import load_without_linear_algebra
     from negmerge.merging.engine import merge_checkpoints
 
+    load_without_linear_algebra()
     if base.suffix in RECIPES and not members:
         how = {"device": device, "workers": workers, "hash_inputs": not no_hash, "overwrite": overwrite}
         _merge_recipe(context, base, output, as_json, how)

@@ -6,6 +6,7 @@ own in the user's cache: a hash of these files names it.
 """
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -19,6 +20,25 @@ try:
     AVAILABLE = True
 except Exception:  # pragma: no cover  (absent, or built for another numpy: the plain functions do the work)
     AVAILABLE = False
+
+
+LINEAR_ALGEBRA = "scipy.linalg.cython_blas"
+
+
+def load_without_linear_algebra() -> None:
+    """Load of numba what every compiled loop needs, but not SciPy's linear algebra, which takes a tenth of a second.
+
+    numba imports the latter only to know whether numpy.convolve and numpy.correlate may be compiled to calls of BLAS,
+    and finds its own loops for them instead. It is for commands, which end soon: where others use numba in the same
+    process, it should find what it looks for.
+    """
+    if not AVAILABLE or LINEAR_ALGEBRA in sys.modules:
+        return
+    sys.modules[LINEAR_ALGEBRA] = None  # type: ignore[assignment]  # what an import then finds is none
+    try:
+        import numba.np.arraymath  # noqa: F401
+    finally:
+        del sys.modules[LINEAR_ALGEBRA]
 
 
 def compiled(function: Callable[..., Any] | None = None, **options: Any) -> Any:
