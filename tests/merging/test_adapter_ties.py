@@ -130,6 +130,10 @@ def test_targets_of_some_members_are_named_and_not_counted(tmp_path):
     assert {tensor["name"][-13:]: tensor["members"] for tensor in found.as_json()["tensors"]} == {
         "c_attn.weight": 1, "p.c_fc.weight": 3,
     }  # fmt: skip
+    assert not any("its adapter is taken" in line for line in report.warnings)
+    model.save_pretrained(paths[1])  # a whole model beside the adapter
+    note = f"{paths[1]}: its adapter is taken, not model.safetensors; to take the model, give it a folder of its own"
+    assert note in inspect_checkpoints(tmp_path / "base", paths).warnings
     with pytest.raises(InputError, match=r"a0 is an adapter of other tensors than those that merge; widen include"):
         merge_checkpoints(tmp_path / "base", paths, tmp_path / "none", include=["c_attn"])
     base, out = (load_file(tmp_path / place / "model.safetensors") for place in ("base", "out"))

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 CONFIG = "adapter_config.json"
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+BESIDE = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 # Keys of the config that do not change what ΔW is, or are handled here. Any other that is set is refused by its name.
 UNDERSTOOD = (
     "task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode",
@@ -64,6 +65,11 @@ class Adapter:
         self.weights = weights
         self.files = (*weights.files, folder / CONFIG)
         self.config = _read_config(folder / CONFIG, shown)
+        whole = [name for name in BESIDE if (folder / name).is_file()]
+        note = (
+            f"{shown}: its adapter is taken, not {' and '.join(whole)}; to take the model, give it a folder of its own"
+        )
+        self.notes = (note,) if whole else ()
 
     @property
     def declared_base(self) -> str | None:
@@ -107,7 +113,7 @@ class BoundAdapter(Checkpoint):
         self.path, self.files = adapter.path, adapter.files
         self.metadata: dict[str, str] = {}
         self.declared_base = adapter.declared_base
-        self.config = adapter.config
+        self.config, self.notes = adapter.config, adapter.notes
         self.tied: dict[str, str] = {}
         self.names = base.names
         self._base = base
