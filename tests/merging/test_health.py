@@ -68,9 +68,21 @@ def test_a_member_that_hardly_moved_is_named():
     assert [one.bad for one in health_of("abcde", cosine, sizes)] == [False, False, False, True, False]
 
 
+def test_a_member_that_did_not_move_hides_no_other():
+    nan = float("nan")
+    cosine = [[*row, nan] for row in matrix(6, {2: 0.0}, 0.8)] + [[nan] * 7]
+    assert odd_members(cosine, [1.0] * 6 + [0.0]) == [2, 6]
+    health = health_of("abcdefg", cosine, [1.0] * 6 + [0.0])
+    assert [one.member for one in health if one.bad] == ["c", "g"]
+    assert health[0].likeness > 0.8 and health[6].as_json()["likeness"] is None and health[6].size == 0.0
+    assert odd_members([[nan] * 5] * 5, [0.0] * 5) == []
+
+
 def test_advice():
     assert "uniform is as good" in advise(matrix(4, {}, 0.9), 0.7)
     assert "agree on 0.7 % of the elements only" in advise(matrix(27, {}, 0.2), 0.007)
+    assert "a threshold of 0.75, or uniform, forgets" in advise(matrix(4, {}, 0.2), 0.007)
+    assert "only: uniform forgets" in advise(matrix(3, {}, 0.2), 0.007)  # of three, three quarters are all
     assert advise(matrix(27, {}, 0.2), 0.007, threshold=0.75) is None
     assert advise(matrix(4, {}, 0.4), 0.3) is None and advise([[1.0]], 1.0) is None and advise([], 1.0) is None
 
@@ -144,5 +156,5 @@ def test_one_member_and_two(pool):
     (alone,) = inspect_checkpoints(base, paths[:1]).health
     assert alone.as_json()["likeness"] is None and not alone.bad
     both = inspect_checkpoints(base, paths[4:])
-    assert not any(one.bad for one in both.health)
+    assert not any(one.bad for one in both.health) and both.health[0].as_json()["usual"] is None
     assert both.health[0].unanimous_without == pytest.approx(1.0)

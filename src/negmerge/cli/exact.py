@@ -44,12 +44,13 @@ def serve(
     directory: Directory,
     output: Annotated[Path, typer.Option("-o", "--output", help="A .safetensors file.")],
     client: Annotated[str | None, typer.Option(help="Whose model; without it the one for rows of no client.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model that was served before.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write the model of a client, and print its hash."""
     from negmerge.exact import Service
 
-    found = Service(directory).serve(output, client)
+    found = Service(directory).serve(output, client, overwrite)
     print_json({"path": str(output), "hash": found}) if as_json else print(f"{found}  {output}")
 
 

@@ -13,7 +13,7 @@ from negmerge.checkpoints import hash_file, read_state_dict, write_bytes_atomic
 from negmerge.errors import NegmergeError
 from negmerge.exact.sift_masks import Sift, write_vector
 from negmerge.seeding import derive_seed
-from negmerge.training.job import TrainingJob
+from negmerge.training.job import TrainingJob, check_finite
 from negmerge.training.loop import fit
 from negmerge.training.progress import Progress
 from negmerge.training.running_statistics import statistics_layers
@@ -65,6 +65,7 @@ def train_client(job: ClientJob) -> dict[str, Any]:
             on_epoch=partial(progress.save, model),
             after_step=sift,
         )
+        check_finite(task.trained(model))
     except NegmergeError as error:
         raise type(error)(f"client {job.name}: {error}") from None
     counts = write_vector(job.checkpoint, read_state_dict(job.start), model)

@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 
+from negmerge.merging.methods.consensus import votes_needed
+
 # docs/choosing.md has the measurements behind each.
 ALIKE = 0.65  # mean cosine of the members from which no filter was better than the mean
 FEW = 0.02  # share of unanimous elements below which unanimity took away more than it filtered
+LOWER = 0.75  # the threshold that is advised then, where it lets a member disagree
 
 
 def advise(cosine: Sequence[Sequence[float]], consensus: float, threshold: float = 1.0) -> str | None:
@@ -25,8 +28,9 @@ def advise(cosine: Sequence[Sequence[float]], consensus: float, threshold: float
             "consensus"
         )
     if threshold == 1.0 and consensus < FEW:
+        lower = f"a threshold of {LOWER:g}, or uniform," if votes_needed(LOWER, count) < count else "uniform"
         return (
-            f"all {count} members agree on {100 * consensus:.1f} % of the elements only: a threshold of 0.75, or "
-            "uniform, forgets the same and spares more"
+            f"all {count} members agree on {100 * consensus:.1f} % of the elements only: {lower} forgets the same and "
+            "spares more"
         )
     return None

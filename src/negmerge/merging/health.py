@@ -28,8 +28,8 @@ Matrix = Sequence[Sequence[float]]
 class MemberHealth:
     """How a member stands to the others.
 
-    `likeness` is the cosine of τᵢ with the others' mean direction, Σ τⱼ/‖τⱼ‖ over j ≠ i; `usual` the median of that
-    of the other members among themselves; `size` is ‖τᵢ‖ over the median of the others' norms; `with_majority` the
+    `likeness` is the cosine of τᵢ with the others' mean direction, Σ τⱼ/‖τⱼ‖ over j ≠ i, NaN for τᵢ = 0; `usual` the
+    median of that of the other members among themselves, NaN where there is one; `size` is ‖τᵢ‖ over the median of the others' norms; `with_majority` the
     share of the elements whose sign in τᵢ is that of the majority of the others, and `unanimous_without` the share on
     whose sign all others agree; both None where signs were not looked at. `bad` says whether it is to be left out.
     """
@@ -66,15 +66,17 @@ def odd_members(cosine: Matrix, sizes: Sequence[float] | None = None) -> list[in
     least like first, while likeness *and* nearness are below UNLIKE of the medians of the others among themselves (two
     camps of honest members are unlike each other, but each has a companion), more than half of the pool remains, and at
     least FEWEST − 1. Where those medians are below LEAST there is nothing to be unlike. Members of a size below HARDLY
-    of the others' median come last. Where some cosine is NaN, or with fewer than FEWEST members, nobody is named.
+    of the others' median come last, those that did not move at all (all their cosines are NaN) among them; the others
+    are judged without these. Where another cosine is NaN, or with fewer than FEWEST members, nobody is named.
 
     >>> odd_members([[1, 0.8, 0.8, 0.8, 0], [0.8, 1, 0.8, 0.8, 0], [0.8, 0.8, 1, 0.8, 0], [0.8, 0.8, 0.8, 1, 0],
     ...     [0, 0, 0, 0, 1]])
     [4]
     """
     matrix = np.array(cosine, dtype=np.float64)
-    rest, found = list(range(len(matrix))), []
-    if len(rest) < FEWEST or not np.isfinite(matrix).all():
+    still = _still(matrix, sizes)
+    rest, found = [i for i in range(len(matrix)) if i not in still], []
+    if len(matrix) < FEWEST or not np.isfinite(matrix[np.ix_(rest, rest)]).all():
         return []
     while len(rest) >= FEWEST and 2 * (len(rest) - 1) > len(matrix):
         shares = {i: _shares(matrix, i, rest) for i in rest}
@@ -84,8 +86,14 @@ def odd_members(cosine: Matrix, sizes: Sequence[float] | None = None) -> list[in
         worst = min(unlike, key=shares.__getitem__)
         found.append(worst)
         rest.remove(worst)
-    hardly = () if sizes is None else (i for i in rest if sizes[i] < HARDLY * median(sizes[j] for j in rest))
-    return [*found, *hardly]
+    hardly = [] if sizes is None else [i for i in rest if sizes[i] < HARDLY * median(sizes[j] for j in rest)]
+    return [*found, *sorted([*hardly, *still])]
+
+
+def _still(matrix: np.ndarray[Any, Any], sizes: Sequence[float] | None) -> list[int]:
+    """Return the members that did not move, where most did."""
+    found = [] if sizes is None else [i for i, size in enumerate(sizes) if size == 0 and np.isnan(matrix[i]).all()]
+    return found if 2 * len(found) < len(matrix) else []
 
 
 def _shares(matrix: np.ndarray[Any, Any], member: int, rest: Sequence[int]) -> tuple[float, float]:
@@ -102,7 +110,7 @@ def _nearness(matrix: np.ndarray[Any, Any], member: int, others: Sequence[int]) 
 
 
 def _usual(matrix: np.ndarray[Any, Any], among: Sequence[int]) -> float:
-    return median(_likeness(matrix, j, [k for k in among if k != j]) for j in among) if len(among) > 1 else 0.0
+    return median(_likeness(matrix, j, [k for k in among if k != j]) for j in among) if len(among) > 1 else math.nan
 
 
 def _likeness(matrix: np.ndarray[Any, Any], member: int, others: Sequence[int]) -> float:
@@ -118,7 +126,8 @@ def health_of(
     found = []
     for i, name in enumerate(names):
         others = [j for j in range(len(names)) if j != i and j not in odd]
-        known = bool(others) and bool(np.isfinite(matrix).all())
+        judged = [i, *others]
+        known = bool(others) and bool(np.isfinite(matrix[np.ix_(judged, judged)]).all())
         middle = median(sizes[j] for j in others) if others else 0.0
         found.append(
             MemberHealth(

@@ -120,7 +120,7 @@ def train(job: TrainingJob) -> dict[str, Any]:
     try:
         fit_rows(task, model, rows, settings, seed=job.seed, start=start, on_epoch=after)
         state = task.trained(model)
-        _check_finite(state)
+        check_finite(state)
         if job.adapter:
             write_adapter(job.checkpoint, model, job.adapter, targets)
         else:
@@ -145,7 +145,7 @@ def train(job: TrainingJob) -> dict[str, Any]:
     return facts
 
 
-def _check_finite(state: dict[str, torch.Tensor]) -> None:
+def check_finite(state: dict[str, torch.Tensor]) -> None:
     """Raise DivergedError for weights that are not numbers: the last step may have made them so."""
     for name, value in state.items():
         if value.is_floating_point() and not value.isfinite().all():
