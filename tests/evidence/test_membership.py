@@ -106,3 +106,17 @@ def test_without_further_retrains_rmia_says_so(memorised):
         memorised("base", references=()), checked_settings("membership", {"attacks": ["rmia"]})
     )
     assert not found.counted.informative and "further Retrains" in found.text
+
+
+def test_unseen_rows_stand_for_retrain_where_there_is_none(memorised):
+    test, settings = read_test("membership"), checked_settings("membership", {})
+    found = {
+        name: test.against_unseen(replace(memorised(name), reference=None), settings).counted
+        for name in ("base", "again", "reference")
+    }
+    assert found["base"].informative and found["base"].position == pytest.approx(1.0) and not found["base"].passes
+    for name in ("again", "reference"):  # models that never saw these rows
+        assert found[name].passes and not found[name].beyond
+        assert abs(found[name].model - 50.0) < 10.0 and found[name].n == 80
+    none = replace(memorised("base"), parts={**memorised("base").parts, "test": torch.empty(0, dtype=torch.int64)})
+    assert "no unseen rows" in test.against_unseen(none, settings).text

@@ -68,3 +68,13 @@ def test_the_reading_that_counts_lies_furthest_above_its_bar():
     silent = Reading(**{**silent.__dict__, "informative": False})
     assert Found((silent, low, high), "").counted is high
     assert Found((silent,), "").counted is silent
+
+
+def test_unseen_rows_may_stand_for_retrain_at_both_ends():
+    def word(position, own="held", both_ends=True):
+        return decide(own, [answer("membership", position)], reference=False, both_ends=both_ends, rows="images")
+
+    assert word(0.0).word == "forgotten" and "as far as unseen images tell" in word(0.0).text
+    assert word(0.6).word == "suppressed" and word(0.0, own="partly").word == "partly"
+    assert word(0.0, both_ends=False).word == "not refuted" and word(0.6, both_ends=False).word == "suppressed"
+    assert decide("held", [answer("x", 0.0, "refutation")], reference=False, both_ends=True).word == "not refuted"

@@ -66,7 +66,8 @@ class EvidenceTest:
     answers count; a "refutation" counts only where it finds something; a "description" does not count. `REQUIRES` are
     the capabilities that a task must have, `COLUMNS` what it must be able to observe. `SEEDS`: it looks at the models
     of all seeds of a run (`subject.seeds`); further Retrains are then among these and no controls. `SHADOWS`: it has
-    models made as the judged one was (`subject.shadows`), and looks at further Retrains itself.
+    models made as the judged one was (`subject.shadows`), and looks at further Retrains itself. `against_unseen` is
+    what is run where there is no Retrain, if the test can then take unseen rows of the same kind for position 0.
     """
 
     SUMMARY: str
@@ -77,6 +78,7 @@ class EvidenceTest:
     REFERENCE: str = ""
     REQUIRES: tuple[type, ...] = ()
     COLUMNS: tuple[str, ...] = ()
+    against_unseen: Callable[[Subject, Any], Found] | None = None
     SEEDS: bool = False
     SHADOWS: bool = False
 

@@ -49,6 +49,7 @@ class Shadows:
 class Subject:
     """A model that is said to have forgotten, beside the base and Retrain.
 
+    `reference` is Retrain; None where there is none, which only `against_unseen` of a test meets.
     `parts` are the rows of the split, by name; of forget and of other rows a test looks at `most` at most, the same
     ones in all three models. `kind` is that of the split: class, source, random, rows. `seeds` are the models of all
     seeds, where each has a base of its own. `folder` is the directory of the run, `members` are
@@ -60,7 +61,7 @@ class Subject:
     task: Task
     parts: Mapping[str, Tensor]
     base: Path
-    reference: Path
+    reference: Path | None
     model: Path
     seed: int
     kind: str = "class"

@@ -19,7 +19,7 @@ HEADLINES: dict[Word, str] = {
     "not refuted": "Not refuted: nothing contradicts the claim, but without a Retrain model nothing proves it.",
 }
 
-
+UNSEEN = "Forgotten, as far as unseen {rows} tell: the model does on these {rows} as on others that it never saw."
 OWN_ROWS = "the request's own rows"
 
 
@@ -45,13 +45,16 @@ class Answer:
     found: Found
 
 
-def decide(own: Own, answers: Sequence[Answer], *, reference: bool = True, rows: str = "rows") -> Verdict:
+def decide(
+    own: Own, answers: Sequence[Answer], *, reference: bool = True, both_ends: bool = False, rows: str = "rows"
+) -> Verdict:
     """Return the verdict; `rows` is what its sentence calls them.
 
     In this order: *not* and *partly* where the request's own rows are not within Retrain's interval; *can't tell* where
     the base does no better on them than Retrain; *suppressed* where an informative probe or refutation does not reach
     0.1; *too far* where own rows or a reading lie surely beyond Retrain; *can't tell* where no probe is informative;
-    else *forgotten*. Without a reference the last two are *not refuted*, and no test is read.
+    else *forgotten*. Without a reference the last two are *not refuted*, unless `both_ends`: unseen rows of the same
+    kind stand in its place, for own rows and for an informative probe.
     """
 
     def verdict(word: Word, because: Sequence[str]) -> Verdict:
@@ -68,9 +71,11 @@ def decide(own: Own, answers: Sequence[Answer], *, reference: bool = True, rows:
     beyond = [one.name for one in answers if any(reading.beyond for reading in one.found.readings)]
     if own == "too far" or beyond:
         return verdict("too far", [*([OWN_ROWS] if own == "too far" else []), *beyond])
-    if not reference:
-        return verdict("not refuted", ["there is no Retrain model to read the tests against"])
     probes = [one.name for one in told if one.weight == "probe"]
+    if not reference:
+        if both_ends and probes:
+            return Verdict("forgotten", UNSEEN.format(rows=rows), tuple(probes))
+        return verdict("not refuted", ["there is no Retrain model to read the tests against"])
     if not probes:
         return verdict("can't tell", ["no test that looks for what was forgotten tells anything here"])
     return verdict("forgotten", probes)

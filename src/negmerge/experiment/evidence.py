@@ -22,6 +22,7 @@ from negmerge.plug_in import short_name
 from negmerge.training import TrainSettings
 
 OWN = "own-rows"
+ALONE = "there is no Retrain model to compare with"
 
 
 def judged_row(config: RunConfig) -> str:
@@ -42,13 +43,11 @@ def judged_row(config: RunConfig) -> str:
 def planned(config: RunConfig, material: Material, train_speed: float, predict_speed: float) -> list[dict[str, Any]]:
     """Return name and minutes of each test and of the further Retrains, from rows per second trained and predicted.
 
-    Without Retrain nothing is tested. A test reads the controls as well, each at a third of its cost. Raises InputError
-    where shadow models are asked for that cannot be made.
+    Without Retrain only tests that can do without are made. A test reads the controls as well, each at a third of its
+    cost. Raises InputError where shadow models are asked for that cannot be made.
     """
     check_shadows(config, judged_row(config))
-    if config.reference is None or not config.evidence.tests:
-        return [{"name": short_name(test.name), "minutes": 0.0} for test in config.evidence.tests]
-    controls, trained = controls_of(config), config.reference.train
+    controls, trained = controls_of(config), config.reference.train if config.reference else None
     settings = config.base.train if trained == "base" else trained
     most = config.evidence.most
     rows = {name: min(most, count) for name, count in material.split.describe().items()}
@@ -61,6 +60,9 @@ def planned(config: RunConfig, material: Material, train_speed: float, predict_s
         found.append({"name": f"{controls} further Retrain(s)", "minutes": seconds / 60})
     for test in config.evidence.tests:
         held = read_test(test.name)
+        if config.reference is None and held.against_unseen is None:
+            found.append({"name": short_name(test.name), "minutes": 0.0})
+            continue
         cost = held.cost(checked_settings(test.name, test.settings), rows)
         seconds = cost.trained / train_speed + cost.evaluated / predict_speed
         times = 1 + controls / 3 if held.controlled else 1
@@ -111,24 +113,24 @@ def gather(
     makes so many models as the judged one was made.
     """
     config, material = trainer.config, trainer.material
+    parts = dict(material.parts)
+    if not len(parts["test"]):
+        parts["test"] = parts["validation"]  # of a user's data sets no other rows are unseen
+    subject = Subject(
+        material.task,
+        parts,
+        trainer.base,
+        trainer.reference,
+        model,
+        trainer.seed,
+        material.split.kind,
+        material.device,
+        config.evidence.most,
+        seeds,
+    )
     if trainer.reference is None:
-        found = _without_reference(config, material, scores)
+        found = _without_reference(config, material, subject, scores)
     else:
-        parts = dict(material.parts)
-        if not len(parts["test"]):
-            parts["test"] = parts["validation"]  # of a user's data sets no other rows are unseen
-        subject = Subject(
-            material.task,
-            parts,
-            trainer.base,
-            trainer.reference,
-            model,
-            trainer.seed,
-            material.split.kind,
-            material.device,
-            config.evidence.most,
-            seeds,
-        )
         pool = sorted(path.parent for path in trainer.place.private.glob("pool/*/training.json"))
         members = tuple(path if is_adapter(path) else path / "model.safetensors" for path in pool)
         further = tuple(controls)
@@ -168,28 +170,29 @@ def _with_reference(config: RunConfig, subject: Subject, controls: Sequence[Subj
 
 
 def _without_reference(
-    config: RunConfig, material: Material, scores: Mapping[str, Mapping[str, Any]]
+    config: RunConfig, material: Material, subject: Subject, scores: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
+    """Read own rows, and the tests that can do without Retrain, against unseen rows of the same kind."""
     rows = material.split.describe()
     erased = material.split.kind in ("class", "source") or bool(material.about.forgotten)
     part = "test_forget" if erased else "test" if rows["test"] else "validation"
     known = {role: scores[role] for role in ("base", "model")}
-    own = own_without_reference(
-        known["base"]["forget"],
-        known["model"]["forget"],
-        known["model"].get(part),
-        (rows["forget"], rows[part]),
-        erased,
-    )
-    why = "there is no Retrain model to compare with"
-    answers = [
-        Answer(
-            short_name(test.name), read_test(test.name).WEIGHT, Found((unread(test.name, why),), f"Not made: {why}.")
-        )
-        for test in config.evidence.tests
-    ]
-    verdict = decide(own, answers, reference=False, rows=f"{material.task.NOUN}s")
+    unseen = known["model"].get(part)
+    counts = rows["forget"], rows[part]
+    own = own_without_reference(known["base"]["forget"], known["model"]["forget"], unseen, counts, erased)
+    answers, seconds = [], {}
+    for test in config.evidence.tests:
+        name, held = short_name(test.name), read_test(test.name)
+        started = time.perf_counter()
+        if held.against_unseen is None:
+            found = Found((unread(name, ALONE),), f"Not made: {ALONE}.")
+        else:
+            found = held.against_unseen(subject, checked_settings(test.name, test.settings))
+        answers.append(Answer(name, held.WEIGHT, found))
+        seconds[name] = time.perf_counter() - started
+    both_ends = not erased and unseen is not None
+    verdict = decide(own, answers, reference=False, both_ends=both_ends, rows=f"{material.task.NOUN}s")
     return {
-        "evidence": {"own": own, "controls": 0, "tests": answers_json(answers, {one.name: 0.0 for one in answers})},
+        "evidence": {"own": own, "controls": 0, "tests": answers_json(answers, seconds)},
         "verdict": verdict.as_json(),
     }

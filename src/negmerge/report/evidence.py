@@ -149,7 +149,7 @@ def evidence_lines(results: Json) -> list[str]:
     width = max((len(line.title) for line in lines), default=0)
     found = [f"Verdict on {results['evidence']['method']}: {verdict['text']} Because of: {listed(verdict['because'])}."]
     if lines:
-        found.append("Position of each test, 0 Retrain … 1 the base, with its 95 % interval:")
+        found.append(f"Position of each test, 0 {_zero(results)} … 1 the base, with its 95 % interval:")
     for line in lines:
         after = f" [{line.why}]" if line.state == "silent" and line.why else ""
         found.append(f"  {line.title:<{width}}  {line.place:<24}  {line.text}{after}")
@@ -167,9 +167,13 @@ def evidence_document(results: Json) -> str:
     verdict = results["verdict"]
     parts = [f"## Evidence\n\n{verdict['text']} Because of: {listed(verdict['because'])}."]
     if rows:
-        parts.append("Position: 0 is Retrain, 1 the base; with its 95 % interval.")
+        parts.append(f"Position: 0 is {_zero(results)}, 1 the base; with its 95 % interval.")
         parts.append("\n".join(["| test | position | what it found |", "|---|---|---|", *rows]))
     return "\n\n".join([*parts, *skipped])
+
+
+def _zero(results: Json) -> str:
+    return "Retrain" if results.get("reference") else f"unseen {nouns(results)}"
 
 
 def _why(line: Line) -> str:

@@ -210,7 +210,9 @@ def _evidence(results: Json) -> dict[str, Any] | None:
         return None
     seconds = sum(line.seconds or 0.0 for line in lines)
     return {
-        "figure": markup(scale.scale_figure(lines, "scale")) if lines else "",
+        "figure": markup(scale.scale_figure(lines, "scale", "retrained" if results.get("reference") else "unseen"))
+        if lines
+        else "",
         "lines": lines,
         "not_made": skipped,
         "seconds": seconds,

@@ -94,8 +94,12 @@ def limits(results: Json) -> list[str]:
         )
     if not results.get("reference"):
         said.append(
-            "No model was retrained without the request, so there is no measure of how such a model would behave; the "
-            "claim can at best not be refuted."
+            "No model was retrained without the request, so there is no measure of how such a model would behave; "
+            + (
+                f"unseen {what} of the same kind stood in its place, and most tests can't do without it."
+                if (results.get("verdict") or {}).get("word") == "forgotten"
+                else "the claim can at best not be refuted."
+            )
         )
     elif results.get("verdict"):
         many = round((results.get("evidence") or {}).get("controls") or 0) + 1

@@ -24,6 +24,7 @@ SEEDS = True
 REFERENCE = "Georgiev et al., Attribute-to-Delete: Machine Unlearning via Datamodel Matching, 2024 (arXiv 2410.23232)"
 PARTS = ("forget", "retain", "validation")
 KINDS = ("base", "retrained", "unlearned")
+OF_ROLE: dict[Role, str] = {"base": "base", "reference": "retrained", "model": "unlearned"}
 CLIP, FLOOR = 100.0, 1e-5
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -68,10 +69,12 @@ def run(subject: Subject, settings: Settings) -> Found:
     """Compare the margins of many unlearned models with those of many retrained ones, row by row.
 
     The models are those of the seeds of a run, each with a base and a Retrain of its own, and the further Retrains.
-    Score: `klom` of the forget rows; its range is that of one bin against another, ln(1 / 1e-5). Base: the bases
-    against the retrained models; Retrain: one half of the retrained models against the other. Facts: how many models
-    there are, the quantiles of the three on each part, and `spread`: the accuracy of each kind on each part, with its
-    deviation over the seeds.
+    Score: `klom` of the forget rows; its range is that of one bin against another, ln(1 / 1e-5). Fewer models fill
+    fewer bins, so that KL depends on their number: every second model of each kind, bases, retrained and unlearned, is
+    compared with the other half of the retrained ones, which is what Retrain has against itself. Facts: how many models
+    there are; the quantiles over the rows of each part, of all bases and unlearned models against all retrained ones,
+    and of the two halves; `halves`, the means of the three at half the number; and `spread`: the accuracy of each kind
+    on each part, with its deviation over the seeds.
     """
     if subject.seeds is None:
         why = "the base was given, so that there is one alone: models of other seeds have it in common"
@@ -95,23 +98,29 @@ def run(subject: Subject, settings: Settings) -> Found:
     if short:
         why = f"{settings.least} models of each kind are needed; there are {' and '.join(short)}"
         return Found((unread("KLOM", why),), f"{text}.", facts)
-    scores: dict[str, dict[Role, Tensor]] = {}
+    halves: dict[str, dict[Role, Tensor]] = {}
     for part in PARTS:
-        retrained = found["retrained", part][0]
-        scores[part] = {
-            "base": klom(found["base", part][0], retrained, settings.bins),
-            "reference": klom(retrained[::2], retrained[1::2], settings.bins),
-            "model": klom(found["unlearned", part][0], retrained, settings.bins),
+        margins = {kind: found[kind, part][0] for kind in KINDS}
+        other = margins["retrained"][1::2]
+        halves[part] = {role: klom(margins[kind][::2], other, settings.bins) for role, kind in OF_ROLE.items()}
+        whole = {
+            "base": klom(margins["base"], margins["retrained"], settings.bins),
+            "reference": halves[part]["reference"],
+            "model": klom(margins["unlearned"], margins["retrained"], settings.bins),
         }
         facts[part] = {
             role: values.quantile(torch.tensor(QUANTILES, dtype=torch.float64)).tolist()
-            for role, values in scores[part].items()
+            for role, values in whole.items()
             if len(values)
         }
-    reading = read_scale("KLOM", scores["forget"], span=math.log(1 / FLOOR))
+    facts["halves"] = {
+        part: {role: float(values.mean()) for role, values in by_role.items() if len(values)}
+        for part, by_role in halves.items()
+    }
+    reading = read_scale("KLOM", halves["forget"], span=math.log(1 / FLOOR))
     text += (
-        f"; KL of their margins from those of retrained models is {reading.model:.2f} nat (two halves of the retrained "
-        f"{reading.reference:.2f}, the bases {reading.base:.2f})."
+        f"; KL of the margins of half of them from those of half of the retrained is {reading.model:.2f} nat (the "
+        f"other half of the retrained {reading.reference:.2f}, half of the bases {reading.base:.2f})."
     )
     return Found((reading,), text, facts)
 

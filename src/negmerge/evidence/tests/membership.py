@@ -107,8 +107,46 @@ def run(subject: Subject, settings: Settings) -> Found:
     return Found(found.readings, text, found.facts)
 
 
+def against_unseen(subject: Subject, settings: Settings) -> Found:
+    """Attack base and model by the loss, without Retrain: position 0 is what unseen rows of the same kind have.
+
+    These rows are held-out ones of the forgotten groups where groups were forgotten, and test rows else, in two halves:
+    forget rows, and the second half in the place of Retrain, are each set against the first. So both ends have the
+    noise of the rows that they are set against. As many rows of either are read, a seeded sample of the more.
+    """
+    rows = subject.rows("test_forget" if _by_groups(subject) else "test")
+    unseen, others = rows[::2], rows[1::2]
+    count = min(len(others), len(subject.rows("forget")))
+    if not count:
+        why = "there are no unseen rows of the same kind"
+        return Found((unread("membership", why),), f"No attack was made: {why}.")
+
+    def some(part: Tensor, purpose: str) -> Tensor:
+        return part[torch.randperm(len(part), generator=subject.generator("membership", purpose))[:count]]
+
+    asked: dict[Role, tuple[Role, Tensor]] = {
+        "base": ("base", some(subject.rows("forget"), "forget")),
+        "model": ("model", some(subject.rows("forget"), "forget")),
+        "reference": ("model", some(others, "unseen")),
+    }
+    known = {
+        place: [-_read(subject, role, mine, "loss"), -_read(subject, role, unseen, "loss")]
+        for place, (role, mine) in asked.items()
+    }
+    reading = _auc("loss AUC against unseen rows", known)
+    text = (
+        f"Of a forgotten row and an unseen one the loss says in {reading.model:.1f} % of the pairs which was trained "
+        f"on (of two unseen ones in {reading.reference:.1f} %, the base in {reading.base:.1f} %)."
+    )
+    return Found((reading,), text, {"unseen": len(unseen)})
+
+
+def _by_groups(subject: Subject) -> bool:
+    return subject.kind == "source" or len(subject.forgotten_groups()) > 0
+
+
 def _sides(subject: Subject) -> Sides | None:
-    groups = subject.kind == "source" or len(subject.forgotten_groups()) > 0
+    groups = _by_groups(subject)
     forget, unseen = subject.rows("forget"), subject.rows("test_forget" if groups else "test")
     population = subject.rows("test")
     if not groups:  # rows cannot be compared with themselves

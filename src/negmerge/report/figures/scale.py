@@ -12,8 +12,8 @@ LOWEST, HIGHEST = -0.35, 1.15  # ends of the axis: what lies outside is drawn at
 COLOURS = {"holds": ACCENT, "fails": FORGET, "beyond": AGAINST, "described": INK, "silent": MUTED}
 
 
-def scale_figure(lines: Sequence[Line], prefix: str) -> str:
-    """Draw the tests from top to bottom in their order."""
+def scale_figure(lines: Sequence[Line], prefix: str, zero: str = "retrained") -> str:
+    """Draw the tests from top to bottom in their order; `zero` is what stands at 0, in a word."""
     with drawing(470, 92 + 34 * len(lines)) as figure:
         height = 34 * len(lines) / (92 + 34 * len(lines))
         axes = figure.add_axes((0.25, 48 / (92 + 34 * len(lines)), 0.72, height))
@@ -28,14 +28,14 @@ def scale_figure(lines: Sequence[Line], prefix: str) -> str:
         for label in axes.get_yticklabels():
             label.set_color(INK)
         axes.spines["left"].set_visible(False)
-        for place, text in ((0.0, "retrained"), (1.0, "before")):
+        for place, text in ((0.0, zero), (1.0, "before")):
             axes.annotate(
                 text, (place, 1.0), (0, 8), xycoords=("data", "axes fraction"), textcoords="offset points", ha="center",
                 color=MUTED, fontsize=12,
             )  # fmt: skip
         for i, line in enumerate(lines):
             _draw(axes, i, line)
-        return inline(figure, prefix, _alt(lines))
+        return inline(figure, prefix, _alt(lines, zero))
 
 
 def named(line: Line, title: str) -> Line:
@@ -62,6 +62,7 @@ def _draw(axes: object, i: int, line: Line) -> None:
     axes.plot([position], [i], marker=outside, markersize=9, color=colour, linestyle="none", clip_on=False)  # type: ignore[attr-defined]
 
 
-def _alt(lines: Sequence[Line]) -> str:
+def _alt(lines: Sequence[Line], zero: str) -> str:
+    ends = "the retrained model" if zero == "retrained" else zero
     told = [f"{line.title}: {line.place}" + (", beyond Retrain" if line.state == "beyond" else "") for line in lines]
-    return "Position of each test between the retrained model (0) and the one from before (1). " + "; ".join(told) + "."
+    return f"Position of each test between {ends} (0) and the model from before (1). " + "; ".join(told) + "."
