@@ -55,3 +55,17 @@ def test_a_run_that_goes_on_is_read_from_its_rows(made, tmp_path, capsys):
     made.main([str(tmp_path / "run"), "--target", "26"])
     out = capsys.readouterr().out
     assert "### run (not finished)" in out and "| uniform | α = 1.50 | 26.0 | 84.0 | 60.0 | 0.67 | 27.5 |" in out
+
+
+@pytest.mark.heavy(40)
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of transformers, about a name that peft still uses
+def test_adapters_merged_in_one_pass_are_what_peft_makes_of_them(made, tmp_path, capsys):
+    pytest.importorskip("peft")
+    import merge_adapters
+
+    arguments = [str(tmp_path), "--size", "tiny", "--adapters", "3", "--threads", "1", "--repeats", "1"]
+    merge_adapters.main([*arguments, "--write", str(tmp_path / "page.md")])
+    out = capsys.readouterr().out
+    assert "| negmerge |" in out and "| peft |" in out and out.strip() in (tmp_path / "page.md").read_text()
+    apart = float(out.split("at most ")[1].split(" spacings")[0])
+    assert 0 < apart <= 2.0  # bfloat16 once against after every adapter

@@ -10,12 +10,16 @@ from negmerge.experiment.config import check_config, load_config
 from negmerge.training.pool import expand_grid
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = [*sorted((ROOT / "configs").rglob("*.yaml")), ROOT / "src/negmerge/cli/demo.yaml"]
+EXACT = ROOT / "configs" / "exact"  # of services, not of runs: tests/exact
+SHIPPED = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if not path.is_relative_to(EXACT))
+CONFIGS = [*SHIPPED, ROOT / "src/negmerge/cli/demo.yaml"]
 
 # of each pool: 27 as in the paper unless said here
 MEMBERS = {name: 9 for name in ("cifar10-resnet20-class", "cifar10-resnet20-random", "cifar10-resnet20-table", "demo")}
 MEMBERS |= {"clip-small": 8, "clip-small-cifar10": 8, "clip-small-linear": 4, "clip-vit-b32": 30}
 MEMBERS |= {"cifar10-class": 6, "cifar10-class-memorised": 6, "minilm-topics": 6, "tofu-smollm2": 6}
+MEMBERS |= {"capitals-smollm2": 6, "tofu-all-smollm2": 9}
+MEMBERS |= {f"tofu-llama{more}": 9 for more in ("", "-forget05", "-forget01")}
 
 VALID = {
     "name": "x",

@@ -106,6 +106,18 @@ def mean_percent(column: Tensor, what: str) -> float:
     return 100.0 * float(column.double().mean())
 
 
+def share_chosen(chosen: Tensor) -> float | None:
+    """Return the share of rows whose right answer was chosen, in percent; None where no row has wrong answers.
+
+    chosen: float64 [n], 1 where the right answer is the likeliest; rows without wrong ones, NaN, are left out.
+
+    >>> share_chosen(torch.tensor([1.0, 0.0, float("nan")], dtype=torch.float64))
+    50.0
+    """
+    known = chosen[~chosen.isnan()]
+    return 100.0 * float(known.mean()) if len(known) else None
+
+
 def closeness_of_truth_ratios(ratios: Tensor) -> float:
     """Return mean of min(R, 1/R), in percent, float64 [n]: 100 where right and wrong answers are as likely.
 

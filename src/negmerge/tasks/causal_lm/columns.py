@@ -47,7 +47,11 @@ class Answered:
     @property
     def inner(self) -> Tokens:
         """The own answer without the label of its end."""
-        return Tokens(*(part[: len(part) - self.ends] for part in self.own))
+        return self.without_end(self.own)
+
+    def without_end(self, answer: Tokens) -> Tokens:
+        """An answer without the label of its end."""
+        return Tokens(*(part[: len(part) - self.ends] for part in answer))
 
 
 def _options(row: Answered) -> float:
@@ -56,6 +60,11 @@ def _options(row: Answered) -> float:
         return math.nan
     right = math.exp(-row.own.loss)
     return right / (right + sum(math.exp(-one.loss) for one in wrong))
+
+
+def _chosen(row: Answered) -> float:
+    wrong = [row.without_end(one) for one in row.others.get("perturbed", ())]
+    return float(row.inner.loss < min(one.loss for one in wrong)) if wrong else math.nan
 
 
 def _truth_ratio(row: Answered) -> float:
@@ -88,6 +97,7 @@ COLUMNS: dict[str, tuple[torch.dtype, Callable[[Answered], float | int | bool]]]
     "min_k_plus_plus": (torch.float64, lambda row: min_k(row.inner.standard)),
     "options": (torch.float64, _options),
     "truth_ratio": (torch.float64, _truth_ratio),
+    "chosen": (torch.float64, _chosen),
     "rouge": (torch.float64, _rouge),
     "rouge_f1": (torch.float64, _rouge_f1),
 }
@@ -95,7 +105,7 @@ SAID = (
     "rouge",
     "rouge_f1",
 )  # columns for which the model has to go on by itself: dear, so no score of the curve needs one
-OF_OTHERS = ("options", "truth_ratio")  # columns that are made of other answers too
+OF_OTHERS = ("options", "truth_ratio", "chosen")  # columns that are made of other answers too
 STANDARD = ("min_k_plus_plus",)  # that need (log p − μ)/σ
 
 
@@ -105,7 +115,8 @@ def columns_of(rows: Sequence[Answered], names: Sequence[str]) -> dict[str, Tens
     correct: every token of the answer is the likeliest (bool); loss: ℓ, nats per token; tokens: how many; confidence:
     exp(−ℓ); memorised, extraction: shares of the answer, see `scores.language`; zlib: ℓ / bytes of the compressed
     answer; rouge: ROUGE-L recall of what the model says by itself, rouge_f1: F1 of its first words (see `Said`); min_k,
-    min_k_plus_plus; options: p / (p + Σ p of the wrong answers), truth_ratio: R, both NaN where a row has no other
-    answers. correct, memorised, extraction and min_k leave out the label of the answer's end.
+    min_k_plus_plus; options: p / (p + Σ p of the wrong answers), truth_ratio: R; chosen: 1 where the right answer has
+    the smallest loss of these, its end left out, else 0; all three NaN where a row has no other answers. correct,
+    memorised, extraction and min_k leave out the label of the answer's end.
     """
     return {name: torch.tensor([COLUMNS[name][1](row) for row in rows], dtype=COLUMNS[name][0]) for name in names}

@@ -86,7 +86,7 @@ def _continue(
     for i, prompt in enumerate(prompts):
         ids[i, longest - len(prompt) :], mask[i, longest - len(prompt) :] = prompt, 1
     called: Any = model
-    end = language.end[0] if language.end else None
+    end = language.end[0] if language.end else language.tokenizer.eos_token_id
     how: Mapping[str, Any] = {
         "max_new_tokens": most, "do_sample": False, "num_beams": 1, "eos_token_id": end,
         "pad_token_id": language.padding,

@@ -40,6 +40,10 @@ class Settings(BaseModel):
         None, ge=1, description="tokens of a longer text that two windows share; a quarter of a window if unset"
     )
     gradient_checkpointing: bool = Field(False, description="keep less while training, and compute it again")
+    end: bool = Field(
+        True,
+        description="whether the label of the end belongs to an answer; false where answers go on, as in cloze tests",
+    )
     scratch: bool = Field(False, description="base: {train} begins with drawn weights, not with the model's")
 
     @field_validator("template")
@@ -133,6 +137,8 @@ class LanguageModel:
     @cached_property
     def end(self) -> list[int]:
         """The label of an answer's end: what the chat template puts there, else the end of a text; perhaps nothing."""
+        if not self.settings.end:
+            return []
         if self.chats:
             rendered = self._render([*self._system, _says("user", "?"), _says("assistant", MARK)])
             behind = rendered.rpartition(MARK)[2]
