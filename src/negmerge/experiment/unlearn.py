@@ -24,7 +24,7 @@ from negmerge.experiment.prepare import About, Material
 from negmerge.experiment.projection_config import ProjectionConfig
 from negmerge.experiment.rundir import RunDir
 from negmerge.experiment.unlearned import Unlearned, gather, write_page
-from negmerge.experiment.user_defaults import can_project, default_buffers
+from negmerge.experiment.user_defaults import can_project, default_buffers, default_projection
 from negmerge.requests.split_files import PARTS, save_split
 from negmerge.requests.splits import Split
 from negmerge.selection import OBJECTIVES
@@ -113,9 +113,9 @@ def unlearn(
     `{"rows": "retain", "samples": 600, "strength": [1, 10, 100]}` with what is left out as here. `rows` may also be
     "validation", or a data set of whatever rows are at hand, labels or none. The results then have a row of `method`
     without projection and one with it; the better by the objective is returned, the projected one where they are
-    equal, or the one that `evidence` judged. "auto", the default, projects on `retain` where the objective is
-    retain-floor and the model has layers whose inputs can be seen; rows that are to become like unseen ones are left as
-    the merge has them ("none").
+    equal, or the one that `evidence` judged. "auto", the default, projects on `retain` where the model has layers whose
+    inputs can be seen and the objective is retain-floor, or matches unseen rows or Retrain (strengths 1 and 10 then);
+    "none" leaves it out.
 
     `buffers` says what becomes of running statistics (batch normalisation) after the merge: "keep" (the base's),
     "negate" (merged and negated like weights), or `{"recalibrate": "forget", "rows": 2000}` (or "retain"). "auto", the
@@ -177,8 +177,8 @@ def unlearn(
     check_settings(method, settings or {})
     task = _task(bare, evaluate, rule.objective)
     _check_method(task, method, settings or {}, given)
-    if projection == "auto" and rule.objective == "retain-floor" and can_project(task, given, method):
-        protected = ProjectionConfig().model_dump(mode="json")
+    if projection == "auto" and can_project(task, given, method):
+        protected = default_projection(rule.objective)
     inputs = {"model": fingerprint_module(model)}
     if reference is not None:
         inputs["reference"] = fingerprint_module(reference)

@@ -7,12 +7,18 @@ import torch
 
 from negmerge.experiment.config import PoolConfig
 from negmerge.experiment.methods import describe
+from negmerge.experiment.projection_config import ProjectionConfig
 from negmerge.projection.collecting import survey
 from negmerge.selection.buffers import has_statistics
 from negmerge.tasks.user.checking import is_drawn_among
 from negmerge.tasks.user.task import UserTask
 from negmerge.training.pool import expand_grid
 
+STRENGTHS = {  # of the projection, by objective; measured in docs/results/projection.md and random-rows.md
+    "retain-floor": [1.0, 10.0, 100.0],
+    "match-holdout": [1.0, 10.0],
+    "match-reference": [1.0, 10.0],
+}
 LEAST = 100  # forget rows whose statistics may stand in the model; measured with 144 and 1,000 (docs/merging.md)
 
 
@@ -22,6 +28,12 @@ def can_project(task: UserTask, given: Mapping[str, Any], method: str) -> bool:
         return False
     model = task.template().eval()
     return bool(survey(model, task.run_model, task.batch(torch.zeros(1, dtype=torch.int64), str(task.device))).layers)
+
+
+def default_projection(objective: str) -> dict[str, Any] | None:
+    """Return the projection of rows whose α is chosen by an objective; None where none was measured."""
+    strengths = STRENGTHS.get(objective)
+    return None if strengths is None else ProjectionConfig(strength=strengths).model_dump(mode="json")
 
 
 def default_buffers(
