@@ -19,6 +19,7 @@ from typing import Any
 from negmerge.errors import InputError
 from negmerge.experiment.config import Config, load_config
 from negmerge.experiment.pipeline import run
+from negmerge.scores import average_gap
 from training import write
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "cifar10-resnet20-random.yaml"
@@ -122,7 +123,8 @@ def bounds(results: Mapping[str, Any]) -> list[str]:
     """Return the lines of what is not merged: the base, and Retrain."""
     found = []
     for name, values in (("original", results["base"]), ("Retrain", results["reference"])):
-        numbers = [f"{values.get(key, 0.0):.1f}" for key in SCORES]
+        gap = average_gap(values, results["reference"]).total
+        numbers = [f"{gap if key == 'gap' else values[key]:.1f}" for key in SCORES]
         found.append("| " + " | ".join([name, "–", "–", "–", *numbers, "–"]) + " |")
     return found
 

@@ -109,6 +109,10 @@ def test_random_rows_have_a_line_for_each_merge_policy_and_strength(folder, monk
     assert plain[:4] == ["moving", "keep", "mean", "–"]
     assert projected[:4] == ["moving", "recalibrate on forget rows", "mean", "10"]
     assert (original[0], retrain[0], retrain[4]) == ("original", "Retrain", "0.0")
+    found = json.loads((folder / "runs" / "moving" / "results.json").read_text())
+    base, reference = found["base"], found["reference"]
+    gap = sum(abs(base[key] - reference[key]) for key in ("retain", "forget", "test", "membership")) / 4
+    assert original[4] == f"{gap:.1f}"
     monkeypatch.setattr("sys.argv", [*words, "--rows", "mean:keep:ten"])
     with pytest.raises(SystemExit, match="ten in mean:keep:ten is neither none nor a number"):
         random_rows.main()

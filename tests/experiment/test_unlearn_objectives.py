@@ -44,6 +44,10 @@ def test_match_reference_chooses_the_smallest_gap_to_the_twin(memorised):
     )  # fmt: skip
     gaps = [point.scores["gap"] for point in done.selection.curve]
     assert done.selection.floor is None and done.selection.scores["gap"] == min(gaps) < gaps[0] / 2
+    rows = done.results["methods"]
+    assert list(rows) == ["consensus", "consensus projected"]  # both, without being asked
+    assert [one["strength"] for one in rows["consensus projected"]["projection"]["strengths"]] == [1.0, 10.0]
+    assert min(gaps) == min(point["gap"] for row in rows.values() for point in row["curve"])
 
     def correct(module, data):
         x, y = data.tensors
@@ -87,3 +91,45 @@ def test_match_reference_compares_scores_of_ones_own(memorised):
     )  # fmt: skip
     for point in done.selection.curve:
         assert point.scores["gap"] == pytest.approx(abs(point.scores["forget"] - evaluate(twin)["forget"]) / 3)
+
+
+@pytest.fixture(scope="module")
+def normalised():
+    """A network with batch normalisation that knows 240 noisy rows by heart, 120 of them to forget, and unseen rows."""
+    g = torch.Generator().manual_seed(5)
+    y = torch.arange(440) % 2
+    x = torch.randn(440, 20, generator=g) + 0.5 * nn.functional.one_hot(y, 20)
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Linear(20, 64), nn.BatchNorm1d(64), nn.ReLU(), nn.Linear(64, 2))
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(60):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x[:240]), y[:240]).backward()
+        optimizer.step()
+    parts = (slice(0, 120), slice(120, 240), slice(240, 440))
+    return model.eval(), *(TensorDataset(x[own], y[own]) for own in parts)
+
+
+@pytest.mark.parametrize(
+    ("changes", "policy"),
+    [
+        ({}, "recalibrate on 2000 forget rows"),
+        ({"buffers": "keep"}, "keep"),
+        ({"buffers": {"recalibrate": "retain", "rows": 50}}, "recalibrate on 50 retain rows"),
+        ({"selection": {"objective": "retain-floor"}}, "keep"),
+        ({"pool": {"freeze_statistics": True}}, "keep"),
+        ({"few": 40}, "keep"),
+    ],
+    ids=["single rows", "asked to keep", "asked for retain rows", "by the floor", "frozen members", "few rows"],
+)
+def test_running_statistics_are_taken_anew_where_many_single_rows_are_forgotten(normalised, changes, policy):
+    model, forget, retain, unseen = normalised
+    changes = dict(changes)
+    pool = {"train": {"batch_size": 40, **changes.pop("pool", {})}, "grid": {"lr": [1e-2], "epochs": [3]}}
+    few = changes.pop("few", len(forget))
+    forget = TensorDataset(*(tensor[:few] for tensor in forget.tensors))
+    done = unlearn(model, forget, retain, validation=unseen, method="uniform", pool=pool, **changes)
+    (row,) = (one for name, one in done.results["methods"].items() if name == "uniform")
+    assert row["buffers"] == policy and done.alpha > 0
+    moved = not torch.equal(done.model[1].running_mean, model[1].running_mean)
+    assert moved == policy.startswith("recalibrate")

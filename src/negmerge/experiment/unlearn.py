@@ -24,7 +24,7 @@ from negmerge.experiment.prepare import About, Material
 from negmerge.experiment.projection_config import ProjectionConfig
 from negmerge.experiment.rundir import RunDir
 from negmerge.experiment.unlearned import Unlearned, gather, write_page
-from negmerge.projection.collecting import survey
+from negmerge.experiment.user_defaults import can_project, default_buffers, default_projection
 from negmerge.requests.split_files import PARTS, save_split
 from negmerge.requests.splits import Split
 from negmerge.selection import OBJECTIVES
@@ -74,6 +74,7 @@ def unlearn(
     method: str = "consensus",
     settings: Mapping[str, Any] | None = None,
     projection: Mapping[str, Any] | Literal["auto", "none"] = "auto",
+    buffers: Mapping[str, Any] | Literal["auto", "keep", "negate"] = "auto",
     evidence: Mapping[str, Any] | Sequence[str] | None = None,
     seed: int = 0,
     directory: Path | str | None = None,
@@ -112,9 +113,14 @@ def unlearn(
     `{"rows": "retain", "samples": 600, "strength": [1, 10, 100]}` with what is left out as here. `rows` may also be
     "validation", or a data set of whatever rows are at hand, labels or none. The results then have a row of `method`
     without projection and one with it; the better by the objective is returned, the projected one where they are
-    equal, or the one that `evidence` judged. "auto", the default, projects on `retain` where the objective is
-    retain-floor and the model has layers whose inputs can be seen; rows that are to become like unseen ones are left as
-    the merge has them ("none").
+    equal, or the one that `evidence` judged. "auto", the default, projects on `retain` where the model has layers whose
+    inputs can be seen and the objective is retain-floor, or matches unseen rows or Retrain (strengths 1 and 10 then);
+    "none" leaves it out.
+
+    `buffers` says what becomes of running statistics (batch normalisation) after the merge: "keep" (the base's),
+    "negate" (merged and negated like weights), or `{"recalibrate": "forget", "rows": 2000}` (or "retain"). "auto", the
+    default, estimates them again on forget rows where these are 100 or more, drawn among others of their classes, and
+    matched with unseen rows or Retrain; it keeps them everywhere else.
 
     `evidence` are tests of the claim that the new module forgot, named as in `negmerge list evidence`, or a mapping as
     in a config: `{"tests": ["quantisation", {"name": "relearning", "factors": [1.0]}], "most": 500}`. They read it
@@ -171,8 +177,8 @@ def unlearn(
     check_settings(method, settings or {})
     task = _task(bare, evaluate, rule.objective)
     _check_method(task, method, settings or {}, given)
-    if projection == "auto" and rule.objective == "retain-floor" and _can_project(task, given, method):
-        protected = ProjectionConfig().model_dump(mode="json")
+    if projection == "auto" and can_project(task, given, method):
+        protected = default_projection(rule.objective)
     inputs = {"model": fingerprint_module(model)}
     if reference is not None:
         inputs["reference"] = fingerprint_module(reference)
@@ -189,6 +195,7 @@ def unlearn(
             "base": {"checkpoint": "base/model.safetensors"},
             "reference": "none" if reference is None else {"checkpoint": "reference/model.safetensors"},
             "pool": made.model_dump(),
+            "buffers": default_buffers(task, rule.objective, made, method) if buffers == "auto" else buffers,
             "methods": [{"name": method, **(settings or {})}],
             "projection": protected or "none",
             "selection": rule.model_dump(),
@@ -249,14 +256,6 @@ def _task(bare: UserTask, evaluate: Callable[[nn.Module], Mapping[str, float]] |
         task = UserClassifier(*parts, classes=classes, next_token=answers_next_token(bare))
     check_loss(task)
     return task
-
-
-def _can_project(task: UserTask, given: Mapping[str, Any], method: str) -> bool:
-    """Return whether a method's vector can be projected on the data set `retain`."""
-    if "retain" not in given or describe(method).kind == "train":
-        return False
-    model = task.template().eval()
-    return bool(survey(model, task.run_model, task.batch(torch.zeros(1, dtype=torch.int64), str(task.device))).layers)
 
 
 def _projection(projection: Mapping[str, Any], given: dict[str, Dataset[Any]], method: str) -> dict[str, Any]:
