@@ -76,7 +76,8 @@ def test_inspect(negmerge, pool):
     assert list(json.loads(out)) == [
         "members", "elements", "consensus", "chance", "zero_share", "cosine", "cosine_to_base",
         "cosine_of_change_to_base", "size_over_base",
-        "changed", "changed_share", "rounding_error", "step_over_base", "warnings", "tensors",
+        "changed", "changed_share", "rounding_error", "step_over_base", "health", "advice", "warnings",
+        "tensors",
     ]  # fmt: skip
     code, out, _ = negmerge("inspect", base, *members)
     assert code == 0 and "independent signs would give 6.25 %" in out and "stem.weight" in out
