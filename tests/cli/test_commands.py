@@ -154,7 +154,7 @@ def test_every_merge_method_is_a_command(negmerge, pool, tmp_path):
     code, out, _ = negmerge("list", "methods")
     assert code == 0
     names = [line.split()[0] for line in out.splitlines() if "  merge   " in line]
-    assert len(names) == 13
+    assert len(names) == 15
     for name in names:
         weights = ["--set", "weights=[1, 0.5, 0.2, 0.2, -0.3]"] if name == "task-arithmetic" else []
         code, out, err = negmerge("merge", base, *members, "-o", tmp_path / name, "--method", name, *weights, "--json")
