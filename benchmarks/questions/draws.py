@@ -87,10 +87,14 @@ class Draw:
 
     @cached_property
     def ground(self) -> str:
-        """What every row hangs on beside its members: base, rows, and how α is chosen and scores are measured."""
-        config = self.config.resolved()
-        how = [config[key] for key in ("selection", "evaluation", "buffers")]
-        return sha256(json.dumps([self.run.ground, how], sort_keys=True, default=str).encode()).hexdigest()
+        """What every row hangs on beside its members: base, rows, and how α is chosen and scores are measured.
+
+        Settings that are left at their defaults are not named, so that one that is added to negmerge changes nothing.
+        """
+        parts = (self.config.selection, self.config.evaluation)
+        how = [part.model_dump(mode="json", exclude_defaults=True) for part in parts]
+        buffers = self.config.resolved()["buffers"]
+        return sha256(json.dumps([self.run.ground, how, buffers], sort_keys=True, default=str).encode()).hexdigest()
 
     def vector(self, members: Mapping[str, Path], method: str, settings: Mapping[str, Any], target: Path) -> float:
         """Write the merged vector of some members, and return the share of elements that the method kept."""

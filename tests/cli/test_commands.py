@@ -76,7 +76,8 @@ def test_inspect(negmerge, pool):
     assert list(json.loads(out)) == [
         "members", "elements", "consensus", "chance", "zero_share", "cosine", "cosine_to_base",
         "cosine_of_change_to_base", "size_over_base",
-        "changed", "changed_share", "rounding_error", "step_over_base", "warnings", "tensors",
+        "changed", "changed_share", "rounding_error", "step_over_base", "health", "advice", "warnings",
+        "tensors",
     ]  # fmt: skip
     code, out, _ = negmerge("inspect", base, *members)
     assert code == 0 and "independent signs would give 6.25 %" in out and "stem.weight" in out
@@ -153,7 +154,7 @@ def test_every_merge_method_is_a_command(negmerge, pool, tmp_path):
     code, out, _ = negmerge("list", "methods")
     assert code == 0
     names = [line.split()[0] for line in out.splitlines() if "  merge   " in line]
-    assert len(names) == 13
+    assert len(names) == 15
     for name in names:
         weights = ["--set", "weights=[1, 0.5, 0.2, 0.2, -0.3]"] if name == "task-arithmetic" else []
         code, out, err = negmerge("merge", base, *members, "-o", tmp_path / name, "--method", name, *weights, "--json")

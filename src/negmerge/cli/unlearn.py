@@ -27,7 +27,9 @@ def unlearn(
     family: Annotated[
         str | None, typer.Option(help="What weights in a file are of: a name, or FILE.py.", autocompletion=FAMILIES)
     ] = None,
-    method: Annotated[str, typer.Option(help="See `negmerge list methods`.", autocompletion=METHODS)] = "consensus",
+    method: Annotated[
+        str, typer.Option(help="auto: by the request; see `negmerge list methods`.", autocompletion=METHODS)
+    ] = "auto",
     changes: Annotated[
         list[str] | None,
         typer.Option(

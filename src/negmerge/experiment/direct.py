@@ -13,7 +13,7 @@ from negmerge.errors import InputError, shortened
 from negmerge.experiment import direct_language
 from negmerge.experiment.config import Config
 from negmerge.experiment.exporting.row import shipped_row
-from negmerge.experiment.methods import describe
+from negmerge.experiment.methods import AUTO, chosen_method, describe
 from negmerge.experiment.rundir import read_json
 from negmerge.parsing import parse_yaml
 from negmerge.registry import FILE, names
@@ -54,7 +54,7 @@ class Request:
     retain: Path | None = None
     unseen: Path | None = None
     family: str | None = None
-    method: str = "consensus"
+    method: str = AUTO
     columns: Mapping[str, str] = field(default_factory=dict)
     assumed: list[str] = field(default_factory=list)
 
@@ -89,7 +89,13 @@ class Request:
         elif statistics:
             pool["train"]["freeze_statistics"] = True
             self.assumed.append("running statistics stay as they are: those of the rows to forget are no others'")
-        whole = objective == "retain-floor" and describe(self.method).kind != "train"
+        method = chosen_method(self.method, objective)
+        if self.method == AUTO:
+            kind = (
+                "what is to go as a whole" if objective == "retain-floor" else "rows that are to look like unseen ones"
+            )
+            self.assumed.append(f"merge: {method}, for {kind} (--method NAME asks for another)")
+        whole = objective == "retain-floor" and describe(method).kind != "train"
         return {
             "name": "unlearn",
             "task": task,
@@ -97,7 +103,7 @@ class Request:
             "data": data,
             "base": base,
             "pool": pool,
-            "methods": [self.method],
+            "methods": [method],
             "projection": {"rows": "retain"} if whole else "none",
             "selection": {"objective": objective},
         }

@@ -18,6 +18,21 @@ from negmerge.unlearning.method import Method, OwnPool, method_of
 from negmerge.unlearning.negation import negate
 from negmerge.unlearning.search import candidates, search_ranges, unlearn_searched
 
+AUTO = "auto"
+# Of rows that are to become like unseen ones; of what is to go as a whole it is consensus: docs/choosing.md.
+BY_OBJECTIVE = {"match-holdout": "uniform", "match-reference": "uniform"}
+
+
+def chosen_method(name: str, objective: str, settings: Mapping[str, Any] | None = None) -> str:
+    """Return the name of a method; for "auto" that of the merge for an objective, of settings given that of consensus.
+
+    >>> chosen_method("auto", "match-holdout"), chosen_method("auto", "retain-floor"), chosen_method("ties", "lasting")
+    ('uniform', 'consensus', 'ties')
+    """
+    if name != AUTO:
+        return name
+    return "consensus" if settings else BY_OBJECTIVE.get(objective, "consensus")
+
 
 @dataclass(frozen=True)
 class MethodInfo:

@@ -18,7 +18,15 @@ from negmerge.experiment.choices import EvidenceConfig
 from negmerge.experiment.config import PoolConfig, RunConfig, SelectionConfig
 from negmerge.experiment.evidence_checks import check_evidence, check_evidence_task, check_lasting
 from negmerge.experiment.exporting.row import shipped_row
-from negmerge.experiment.methods import check_origin, check_settings, check_task, describe, needs_of
+from negmerge.experiment.methods import (
+    AUTO,
+    check_origin,
+    check_settings,
+    check_task,
+    chosen_method,
+    describe,
+    needs_of,
+)
 from negmerge.experiment.pipeline import run_stages
 from negmerge.experiment.prepare import About, Material
 from negmerge.experiment.projection_config import ProjectionConfig
@@ -71,7 +79,7 @@ def unlearn(
     loader: Mapping[str, Any] | None = None,
     pool: Mapping[str, Any] | None = None,
     selection: Mapping[str, Any] | None = None,
-    method: str = "consensus",
+    method: str = AUTO,
     settings: Mapping[str, Any] | None = None,
     projection: Mapping[str, Any] | Literal["auto", "none"] = "auto",
     buffers: Mapping[str, Any] | Literal["auto", "keep", "negate"] = "auto",
@@ -86,8 +94,9 @@ def unlearn(
 
     A pool is fine-tuned from the model on `forget` alone, one member for each combination of `pool["grid"]` over
     `pool["train"]` (settings as in a config; augmentation and label smoothing are the data set's and the loss's own
-    affair and are refused). The members are merged by `method`, α is chosen with `selection` (objective, floor, search,
-    step, max_alpha), and θ₀ − α·τ is returned in a new module on the device of `model`; `model` keeps its weights. A
+    affair and are refused). The members are merged by `method` ("auto": uniform for rows that are to become like unseen
+    ones, else consensus: docs/choosing.md), α is chosen with `selection` (objective, floor, search, step, max_alpha),
+    and θ₀ − α·τ is returned in a new module on the device of `model`; `model` keeps its weights. A
     method that trains (`salun`, `fine-tune`, …) works as in a config, as far as the model and data have what it needs.
 
     With `pool["adapter"]` (r, alpha, targets) members are LoRA adapters that share one draw of A, and only these are
@@ -174,6 +183,7 @@ def unlearn(
             f"unlearn: selection.floor_on: {asked} needs validation (a data set), and no evaluate; leave floor_on out"
         )
     made = _checked_pool(pool or DEFAULT_POOL, wrapped)
+    method = chosen_method(method, rule.objective, settings)
     check_settings(method, settings or {})
     task = _task(bare, evaluate, rule.objective)
     _check_method(task, method, settings or {}, given)
@@ -263,7 +273,7 @@ def _projection(projection: Mapping[str, Any], given: dict[str, Dataset[Any]], m
 
     Raises InputError for settings that are wrong, rows that are not there, and a method that does not merge.
     """
-    if describe(method).kind == "train":
+    if method != AUTO and describe(method).kind == "train":
         raise InputError(f"unlearn: the method {method} does not merge; leave projection out")
     chosen, rows = dict(projection), projection.get("rows", "retain")
     if not isinstance(rows, str):
