@@ -57,17 +57,27 @@ GROUPS: dict[str, list[Any]] = {
     "contrast": ["contrast"],
     "two-step": ["two-step"],
     "unlearning-runs": [
+        {"name": "unlearning-pool", "label": "random-label runs, uniform", "method": "uniform"},
+        {"name": "unlearning-pool", "label": "random-label runs, consensus", "method": "consensus"},
         {
             "name": "unlearning-pool",
-            "label": f"random-label runs, {merge}",
-            "method": merge,
-            **({"settings": {"density": 0.2, "scope": "model"}} if merge == "ties" else {}),
-        }
-        for merge in ("uniform", "consensus", "ties")
+            "label": "random-label runs, uniform projected, λ = 1",
+            "method": "uniform",
+            "projection": projected(1.0),
+        },
     ],
     "salun-runs": [
-        {"name": "unlearning-pool", "label": f"SalUn runs, {merge}", "run": "salun", "method": merge}
-        for merge in ("uniform", "consensus")
+        {"name": "unlearning-pool", "label": f"SalUn runs, {merge}", "run": "salun", "method": merge, **more}
+        for merge, more in (
+            ("uniform", {}),
+            ("consensus", {}),
+            ("ties", {"settings": {"density": 0.2, "scope": "model"}}),
+        )
+    ],
+    "importance": [
+        "importance",
+        {"name": "importance", "label": "importance, forget rows alone", "weight": 0.0},
+        "ssd",
     ],
 }
 TRAINED_ON_RETAIN = ("learned-coefficients", "learned by layer")  # rows of their own kind: never the winner
