@@ -34,18 +34,18 @@ GROUPS: dict[str, list[Any]] = {
         for strength in (0.3, 1.0, 3.0)
     ],
     "projected-merges": [
-        {"name": "consensus", "label": "consensus projected, λ = 1", "projection": projected(1.0)},
+        {"name": "consensus", "label": "consensus projected, λ = 0.3", "projection": projected(0.3)},
         {
             "name": "ties",
-            "label": "ties projected, λ = 1",
+            "label": "ties projected, λ = 0.3",
             "density": 0.2,
             "scope": "model",
-            "projection": projected(1.0),
+            "projection": projected(0.3),
         },
     ],
-    "layers": [
-        "alpha-by-layer",
-        {"name": "alpha-by-layer", "label": "alpha-by-layer projected, λ = 1", "projection": projected(1.0)},
+    "layers": ["alpha-by-layer"],
+    "projected-layers": [
+        {"name": "alpha-by-layer", "label": "alpha-by-layer projected, λ = 0.3", "projection": projected(0.3)},
     ],
     "elements": [
         {"name": "uniform", "label": "convolutions alone", "include": [r"conv\d?\.weight$"]},
@@ -53,7 +53,8 @@ GROUPS: dict[str, list[Any]] = {
         {"name": "uniform", "label": "normalisation alone", "include": [r"bn\d?\."]},
         {"name": "uniform", "label": "head alone", "include": [r"^linear\."]},
     ],
-    "learned": ["learned-coefficients", {"name": "learned-coefficients", "label": "learned by layer", "by": "layer"}],
+    "learned": ["learned-coefficients"],
+    "learned-by-layer": [{"name": "learned-coefficients", "label": "learned by layer", "by": "layer"}],
     "contrast": ["contrast"],
     "two-step": ["two-step"],
     "unlearning-runs": [
@@ -61,9 +62,9 @@ GROUPS: dict[str, list[Any]] = {
         {"name": "unlearning-pool", "label": "random-label runs, consensus", "method": "consensus"},
         {
             "name": "unlearning-pool",
-            "label": "random-label runs, uniform projected, λ = 1",
+            "label": "random-label runs, uniform projected, λ = 0.3",
             "method": "uniform",
-            "projection": projected(1.0),
+            "projection": projected(0.3),
         },
     ],
     "salun-runs": [

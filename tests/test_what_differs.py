@@ -56,7 +56,7 @@ def test_stages_are_done_once_and_the_winner_is_confirmed_on_the_last_draw(study
     call(study, monkeypatch, folder, "--list")
     listed = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith(("done", "open"))]
     assert listed[0] == ["done", "originals-d0"] and {state for state, _ in listed[1:]} == {"open"}
-    assert [name for _, name in listed][-2:] == ["confirmed-d2", "bound-d2"]
+    assert [name for _, name in listed][-2:] == ["bound-tensor-d1", "confirmed-d2"]
     call(study, monkeypatch, folder)
     files = {file: file.read_bytes() for file in (folder / "stages").iterdir()}
     assert {file.stem for file in files} == {name for _, name in listed}
@@ -74,8 +74,8 @@ def test_stages_are_done_once_and_the_winner_is_confirmed_on_the_last_draw(study
     winner = min(sorted(seen), key=seen.get)
     shown = page.read_text()
     assert f"chosen: {winner}" in shown and "learned-coefficients" in shown and "doing nothing" in shown
-    bound = found["bound-d0"]["bounds"]
-    assert next(one["coefficients"] for one in bound.values()) == 2 and set(bound) == {"member", "layer", "tensor"}
+    bounds = [found[f"bound-{by}-d0"]["bound"] for by in ("member", "layer", "tensor")]
+    assert [one["by"] for one in bounds] == ["member", "layer", "tensor"] and bounds[0]["coefficients"] == 2
 
 
 def test_a_stage_that_is_not_there_is_refused(study, monkeypatch, tmp_path):

@@ -16,6 +16,7 @@ CONFIGS = [*sorted((ROOT / "configs").rglob("*.yaml")), ROOT / "src/negmerge/cli
 MEMBERS = {name: 9 for name in ("cifar10-resnet20-class", "cifar10-resnet20-random", "cifar10-resnet20-table", "demo")}
 MEMBERS |= {"clip-small": 8, "clip-small-cifar10": 8, "clip-small-linear": 4, "clip-vit-b32": 30}
 MEMBERS |= {"cifar10-class": 6, "cifar10-class-memorised": 6, "minilm-topics": 6, "tofu-smollm2": 6}
+MEMBERS |= {"cifar10-resnet18-differs": 18, "cifar10-resnet20-differs": 4}
 
 VALID = {
     "name": "x",
