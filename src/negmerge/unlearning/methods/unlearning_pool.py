@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -39,7 +39,7 @@ class Settings(BaseModel):
         default_factory=lambda: {"lr": [0.001, 0.01]}, description="settings that they differ in; every combination"
     )
     epochs: int = Field(10, ge=1, description="passes of each run over its rows")
-    seeds: int = Field(2, ge=1, le=20, description="runs of each combination, with batches and labels of their own")
+    repeats: int = Field(2, ge=1, le=20, description="runs of each combination, with batches and labels of their own")
     method: str = Field("consensus", description="the merge method")
     settings: dict[str, Any] = Field(default_factory=dict, description="its settings")
 
@@ -68,6 +68,12 @@ def needs(settings: Settings) -> tuple[str, ...]:
     return tuple(dict.fromkeys(need for one in settings.each() for need in method.needs(method.Settings(**one))))
 
 
+def passes(settings: Settings, rows: Mapping[str, int]) -> int:
+    """Return how many rows all runs pass through training."""
+    used = sum(rows[part] for part in needs(settings) if part in ("forget", "retain"))
+    return settings.repeats * sum(int(one["epochs"]) * used for one in settings.each())
+
+
 def trials(members: int) -> int:
     """Return for how many vectors α is chosen."""
     return 1
@@ -92,7 +98,7 @@ def unlearn(context: Context, settings: Settings) -> Outcome:
     mirrored: list[Path] = []
     spent = 0.0
     for number, one in enumerate(settings.each()):
-        for seed in range(settings.seeds):
+        for seed in range(settings.repeats):
             place = folder / f"run-{number:03d}-{seed}"
             data = replace(context.data, seed=derive_seed(context.data.seed, "run", seed))
             found = method.unlearn(replace(context, directory=place / "run", data=data), method.Settings(**one))
