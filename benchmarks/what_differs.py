@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from what_differs_bound import bound
-from what_differs_rows import CONFIRMING, GROUPS, SECOND, SETTINGS, Draw, Setting, confirmed_rows
+from what_differs_rows import CONFIRMING, GROUPS, SETTINGS, Draw, Setting, confirmed_rows
 from what_differs_tables import chosen_row, tables
 
 from negmerge.checkpoints import write_bytes_atomic
@@ -49,9 +49,15 @@ class Study:
         last = [draw for draw in self.setting.draws if draw.confirms]
         names = [f"originals-{draw.name}" for draw in self.setting.draws]
         names += [f"pool-{draw.name}" for draw in self.setting.draws]
-        names += [f"{group}-{draw.name}" for group in self.setting.groups for draw in choosing]
+        names += [
+            f"{group}-{draw.name}" for group in self.setting.groups for draw in choosing if self._can(group, draw)
+        ]
         names += [f"bound-{by}-{draw.name}" for draw in choosing for by in UNITS]
         return names + [f"{CONFIRMING}-{draw.name}" for draw in last]
+
+    def _can(self, group: str, draw: Draw) -> bool:
+        """Whether a group's rows can be made: a second Retrain only where the first one was trained."""
+        return group != "noise" or not any(change.startswith("reference=") for change in draw.changes)
 
     def file(self, stage: str) -> Path:
         """Return the file that says that a stage is done."""
@@ -107,8 +113,7 @@ class Study:
     def _methods(self, group: str, draw: Draw) -> list[Any]:
         if group == CONFIRMING:
             return confirmed_rows(self.setting, chosen_row(self.done))
-        own = list(GROUPS[group])
-        return [*own, SECOND] if draw.second and group == "merges" else own
+        return list(GROUPS[group])
 
     def _rows(self, draw: Draw, methods: list[Any]) -> dict[str, Any]:
         config = self.config(draw, methods)

@@ -15,7 +15,7 @@ from negmerge.seeding import derive_seed
 from negmerge.training.job import TrainingJob
 from negmerge.unlearning.span import Span, sample
 
-BATCH, RATE, START = 160, 0.15, 4.0
+BATCH, RATE, START = 64, 0.15, 8.0
 
 
 def bound(seed: SeedRun, members: Sequence[TrainingJob], by: str, steps: int) -> dict[str, Any]:
