@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from what_differs_bound import bounds
-from what_differs_rows import CONFIRMING, GROUPS, SECOND, SETTINGS, Draw, Setting, confirmed_rows
+from what_differs_bound import bound
+from what_differs_rows import CONFIRMING, GROUPS, SETTINGS, Draw, Setting, confirmed_rows
 from what_differs_tables import chosen_row, tables
 
 from negmerge.checkpoints import write_bytes_atomic
@@ -30,6 +30,7 @@ from negmerge.experiment.prepare import prepare
 from negmerge.experiment.renewing import check_identity
 from negmerge.experiment.rundir import RunDir, read_json, seed_place
 from negmerge.experiment.stages import SeedRun
+from negmerge.unlearning.span import UNITS
 from training import write
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -48,9 +49,15 @@ class Study:
         last = [draw for draw in self.setting.draws if draw.confirms]
         names = [f"originals-{draw.name}" for draw in self.setting.draws]
         names += [f"pool-{draw.name}" for draw in self.setting.draws]
-        names += [f"{group}-{draw.name}" for group in self.setting.groups for draw in choosing]
-        names += [f"bound-{draw.name}" for draw in choosing]
-        return names + [f"{CONFIRMING}-{draw.name}" for draw in last] + [f"bound-{draw.name}" for draw in last]
+        names += [
+            f"{group}-{draw.name}" for group in self.setting.groups for draw in choosing if self._can(group, draw)
+        ]
+        names += [f"bound-{by}-{draw.name}" for draw in choosing for by in UNITS]
+        return names + [f"{CONFIRMING}-{draw.name}" for draw in last]
+
+    def _can(self, group: str, draw: Draw) -> bool:
+        """Whether a group's rows can be made: a second Retrain only where the first one was trained."""
+        return group != "noise" or not any(change.startswith("reference=") for change in draw.changes)
 
     def file(self, stage: str) -> Path:
         """Return the file that says that a stage is done."""
@@ -71,10 +78,10 @@ class Study:
 
     def do(self, stage: str) -> None:
         """Do a stage, and write what it found."""
-        group, _, name = stage.partition("-")
+        group, _, name = stage.rpartition("-")
         draw = next(draw for draw in self.setting.draws if draw.name == name)
         started = time.perf_counter()
-        if group in ("originals", "pool", "bound"):
+        if group in ("originals", "pool") or group.startswith("bound-"):
             with RunDir(self.folder / draw.name).lock(), torch_threads(self.config(draw, ["original"]).threads or 1):
                 found = self._alone(group, draw)
         else:
@@ -101,13 +108,12 @@ class Study:
                 "pool": {key: facts[key] for key in ("consensus", "chance", "mean_cosine")},
                 "members": len(members),
             }
-        return {"bounds": bounds(seed, members, self.setting.bound_steps)}
+        return {"bound": bound(seed, members, group.removeprefix("bound-"), self.setting.bound_steps)}
 
     def _methods(self, group: str, draw: Draw) -> list[Any]:
         if group == CONFIRMING:
             return confirmed_rows(self.setting, chosen_row(self.done))
-        own = list(GROUPS[group])
-        return [*own, SECOND] if draw.second and group == "merges" else own
+        return list(GROUPS[group])
 
     def _rows(self, draw: Draw, methods: list[Any]) -> dict[str, Any]:
         config = self.config(draw, methods)

@@ -13,23 +13,19 @@ from negmerge.experiment.rundir import read_json, write_json
 from negmerge.experiment.stages import SeedRun
 from negmerge.seeding import derive_seed
 from negmerge.training.job import TrainingJob
-from negmerge.unlearning.span import UNITS, Span, sample
+from negmerge.unlearning.span import Span, sample
 
-BATCH, RATE, START = 160, 0.15, 4.0
+BATCH, RATE, START = 64, 0.15, 8.0
 
 
-def bounds(seed: SeedRun, members: Sequence[TrainingJob], steps: int, units: Sequence[str] = UNITS) -> dict[str, Any]:
-    """Return, for coefficients by each of `units`, the gap of the best step that was found in the span of the pool.
+def bound(seed: SeedRun, members: Sequence[TrainingJob], by: str, steps: int) -> dict[str, Any]:
+    """Return, for coefficients by member, layer or tensor, the gap of the best step that was found in the pool's span.
 
     Coefficients minimise the mean KL(Retrain ‖ model) over the rows that selection sees: forget, retain and validation
     rows, the same number of each in a batch; batch normalisation uses the batch's statistics where they are estimated
     again after a merge. Then α is searched as for any vector, by the gap. `seen` is that gap, on those very rows;
-    `reported` what the model does on all rows. It is an upper bound of what was found, not of what there is.
+    `reported` what the model does on all rows. It bounds what was found, not what there is: descent may end early.
     """
-    return {by: _bound(seed, [job.checkpoint for job in members], steps, by) for by in units}
-
-
-def _bound(seed: SeedRun, members: list[Any], steps: int, by: str) -> dict[str, Any]:
     assert seed.reference is not None
     task, parts, config = seed.material.task, seed.selector.parts, seed.config
     folder = seed.place.private / "bound"
@@ -37,8 +33,10 @@ def _bound(seed: SeedRun, members: list[Any], steps: int, by: str) -> dict[str, 
     again = isinstance(config.buffers, Recalibrate)
     if not done.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        span = Span(task, seed.base, members, seed.material.device, by=by, own_statistics=again)
-        oracle = Span(task, seed.reference, members[:1], seed.material.device, by="member")
+        span = Span(
+            task, seed.base, [job.checkpoint for job in members], seed.material.device, by=by, own_statistics=again
+        )
+        oracle = Span(task, seed.reference, [seed.base], seed.material.device, by="member")
         rows = [parts[part] for part in ("forget", "retain", "validation")]
         right = [oracle.base_outputs(part)[0].log_softmax(1) for part in rows]
         generator = torch.Generator().manual_seed(derive_seed(seed.seed, "bound"))
@@ -59,6 +57,7 @@ def _bound(seed: SeedRun, members: list[Any], steps: int, by: str) -> dict[str, 
         write_state_dict(model, seed.selector.weights_at(seed.base, vector, chosen.alpha, config.buffers))
         write_json(scores, seed.bench.full_scores(model))
     return {
+        "by": by,
         **read_json(done),
         "alpha": chosen.alpha,
         "seen": chosen.scores["gap"],

@@ -15,7 +15,8 @@ def projected(*strengths: float) -> dict[str, Any]:
 
 # group → rows; every row is on one pool, negated at an α from one search, with the config's policy for statistics.
 GROUPS: dict[str, list[Any]] = {
-    "merges": ["uniform", "consensus", {"name": "ties", "density": 0.2, "scope": "model"}],
+    "merges": ["uniform", "consensus"],
+    "ties": [{"name": "ties", "density": 0.2, "scope": "model"}],
     "filters": ["magmax", {"name": "consensus", "label": "consensus of 75 %", "threshold": 0.75}, "soft-consensus"],
     "singles": ["best-single"],
     "controls": [
@@ -29,23 +30,24 @@ GROUPS: dict[str, list[Any]] = {
         {"name": "uniform", "label": "uniform, negate", "buffers": "negate"},
         {"name": "uniform", "label": "uniform, recalibrated on retain rows", "buffers": RETAIN},
     ],
-    "projection": [
+    "projection": [{"name": "uniform", "label": "uniform projected, λ = 0.3", "projection": projected(0.3)}],
+    "stronger-projection": [
         {"name": "uniform", "label": f"uniform projected, λ = {strength:g}", "projection": projected(strength)}
-        for strength in (0.3, 1.0, 3.0)
+        for strength in (1.0, 3.0)
     ],
     "projected-merges": [
-        {"name": "consensus", "label": "consensus projected, λ = 1", "projection": projected(1.0)},
+        {"name": "consensus", "label": "consensus projected, λ = 0.3", "projection": projected(0.3)},
         {
             "name": "ties",
-            "label": "ties projected, λ = 1",
+            "label": "ties projected, λ = 0.3",
             "density": 0.2,
             "scope": "model",
-            "projection": projected(1.0),
+            "projection": projected(0.3),
         },
     ],
-    "layers": [
-        "alpha-by-layer",
-        {"name": "alpha-by-layer", "label": "alpha-by-layer projected, λ = 1", "projection": projected(1.0)},
+    "layers": ["alpha-by-layer"],
+    "projected-layers": [
+        {"name": "alpha-by-layer", "label": "alpha-by-layer projected, λ = 0.3", "projection": projected(0.3)},
     ],
     "elements": [
         {"name": "uniform", "label": "convolutions alone", "include": [r"conv\d?\.weight$"]},
@@ -53,26 +55,39 @@ GROUPS: dict[str, list[Any]] = {
         {"name": "uniform", "label": "normalisation alone", "include": [r"bn\d?\."]},
         {"name": "uniform", "label": "head alone", "include": [r"^linear\."]},
     ],
-    "learned": ["learned-coefficients", {"name": "learned-coefficients", "label": "learned by layer", "by": "layer"}],
+    "learned": [{"name": "learned-coefficients", "batch_size": 64, "start": 8.0}],
+    "learned-by-layer": [
+        {"name": "learned-coefficients", "label": "learned by layer", "by": "layer", "batch_size": 64, "start": 8.0}
+    ],
     "contrast": ["contrast"],
     "two-step": ["two-step"],
     "unlearning-runs": [
+        {"name": "unlearning-pool", "label": "random-label runs, uniform", "method": "uniform"},
+        {"name": "unlearning-pool", "label": "random-label runs, consensus", "method": "consensus"},
         {
             "name": "unlearning-pool",
-            "label": f"random-label runs, {merge}",
-            "method": merge,
-            **({"settings": {"density": 0.2, "scope": "model"}} if merge == "ties" else {}),
-        }
-        for merge in ("uniform", "consensus", "ties")
+            "label": "random-label runs, uniform projected, λ = 0.3",
+            "method": "uniform",
+            "projection": projected(0.3),
+        },
     ],
     "salun-runs": [
-        {"name": "unlearning-pool", "label": f"SalUn runs, {merge}", "run": "salun", "method": merge}
-        for merge in ("uniform", "consensus")
+        {"name": "unlearning-pool", "label": f"SalUn runs, {merge}", "run": "salun", "method": merge, **more}
+        for merge, more in (
+            ("uniform", {}),
+            ("consensus", {}),
+            ("ties", {"settings": {"density": 0.2, "scope": "model"}}),
+        )
     ],
+    "importance": [
+        "importance",
+        {"name": "importance", "label": "importance, forget rows alone", "weight": 0.0},
+        "ssd",
+    ],
+    "noise": [{"name": "retrain", "label": "a second Retrain", "seed": 1}],
 }
 TRAINED_ON_RETAIN = ("learned-coefficients", "learned by layer")  # rows of their own kind: never the winner
 PUBLISHED = ("uniform", "consensus", "ties", "random-mask")  # rows that are confirmed beside the chosen one
-SECOND = {"name": "retrain", "label": "a second Retrain", "seed": 1}
 
 
 @dataclass(frozen=True)
@@ -82,7 +97,6 @@ class Draw:
     name: str
     changes: tuple[str, ...]
     confirms: bool = False
-    second: bool = False  # a second Retrain is trained: the noise floor
 
 
 @dataclass(frozen=True)
@@ -93,7 +107,7 @@ class Setting:
     draws: tuple[Draw, ...]
     changes: tuple[str, ...] = ()
     groups: Sequence[str] = field(default_factory=lambda: list(GROUPS))
-    bound_steps: int = 150
+    bound_steps: int = 100
 
 
 def _given(stem: str) -> tuple[str, ...]:
@@ -122,7 +136,7 @@ SETTINGS = {
         "cifar10-resnet20-differs.yaml",
         (
             Draw("given", (*_given("resnet20-cifar10-10k"), *TEN)),
-            _own(2, 15000, second=True),
+            _own(2, 15000),
             _own(1, 10000, confirms=True),
         ),
         (*PARQUET, "workers=1", "threads=1"),

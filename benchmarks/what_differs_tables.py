@@ -86,11 +86,11 @@ def _bound_table(done: Done) -> str:
     )
     rows = rows_by_draw(done)
     for stage, what in done.items():
-        for by, one in what.get("bounds", {}).items():
-            draw = stage.rpartition("-")[2]
+        if "bound" in what:
+            one, draw = what["bound"], stage.rpartition("-")[2]
             best = min((row["gap"] for row in rows.get(draw, {}).values() if row["alpha"] is not None), default=None)
             numbers = [str(one["coefficients"]), _number(one["seen"]), _number(one["reported"]["gap"]), _number(best)]
-            lines.append(_line([draw, by, *numbers]))
+            lines.append(_line([draw, one["by"], *numbers]))
     return "\n".join(lines)
 
 

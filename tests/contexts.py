@@ -12,6 +12,7 @@ def context_maker(seed_run, tmp_path):
     def make(name, folder="a"):
         context = seed_run.contexts.make(MethodConfig(name=name), [], 1.0)
         place = tmp_path / folder
-        return replace(context, members=pool, directory=place / "own", shared=place / "shared")
+        own = {key: place / key for key in ("shared", "common")}
+        return replace(context, members=pool, directory=place / "own", **own)
 
     return make

@@ -32,7 +32,7 @@ def study(monkeypatch, tmp_path):
     import what_differs_rows as rows
 
     (tmp_path / "small.yaml").write_text(SMALL)
-    draws = [rows.Draw(f"d{i}", (f"data.seed={i}", f"seeds=[{i}]"), confirms=i == 2, second=i == 1) for i in range(3)]
+    draws = [rows.Draw(f"d{i}", (f"data.seed={i}", f"seeds=[{i}]"), confirms=i == 2) for i in range(3)]
     monkeypatch.setattr(what_differs, "CONFIGS", tmp_path)
     for name, own in ROWS.items():
         monkeypatch.setitem(rows.GROUPS, name, own)
@@ -56,7 +56,7 @@ def test_stages_are_done_once_and_the_winner_is_confirmed_on_the_last_draw(study
     call(study, monkeypatch, folder, "--list")
     listed = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith(("done", "open"))]
     assert listed[0] == ["done", "originals-d0"] and {state for state, _ in listed[1:]} == {"open"}
-    assert [name for _, name in listed][-2:] == ["confirmed-d2", "bound-d2"]
+    assert [name for _, name in listed][-2:] == ["bound-tensor-d1", "confirmed-d2"]
     call(study, monkeypatch, folder)
     files = {file: file.read_bytes() for file in (folder / "stages").iterdir()}
     assert {file.stem for file in files} == {name for _, name in listed}
@@ -67,15 +67,14 @@ def test_stages_are_done_once_and_the_winner_is_confirmed_on_the_last_draw(study
     assert {file: file.stat().st_mtime_ns for file in members} == members
     call(study, monkeypatch, folder, "--write", page, "--json", tmp_path / "found.json")
     found = json.loads((tmp_path / "found.json").read_text())["stages"]
-    assert "a second Retrain" in found["merges-d1"]["rows"] and "a second Retrain" not in found["merges-d0"]["rows"]
     seen = {
         row: sum(found[f"merges-d{i}"]["rows"][row]["seen_gap"] for i in range(2)) for row in ("uniform", "consensus")
     }
     winner = min(sorted(seen), key=seen.get)
     shown = page.read_text()
     assert f"chosen: {winner}" in shown and "learned-coefficients" in shown and "doing nothing" in shown
-    bound = found["bound-d0"]["bounds"]
-    assert next(one["coefficients"] for one in bound.values()) == 2 and set(bound) == {"member", "layer", "tensor"}
+    bounds = [found[f"bound-{by}-d0"]["bound"] for by in ("member", "layer", "tensor")]
+    assert [one["by"] for one in bounds] == ["member", "layer", "tensor"] and bounds[0]["coefficients"] == 2
 
 
 def test_a_stage_that_is_not_there_is_refused(study, monkeypatch, tmp_path):
@@ -143,4 +142,4 @@ def test_the_study_of_the_published_setting_runs_scaled_down(monkeypatch, tmp_pa
         monkeypatch.setattr("sys.argv", ["what_differs.py", *arguments, "--stage", stage, *words])
         what_differs.main()
     found = json.loads((tmp_path / "study" / "stages" / "merges-given.json").read_text())
-    assert set(found["rows"]) == {"uniform", "consensus", "ties"} and found["rows"]["uniform"]["seen_gap"] is not None
+    assert set(found["rows"]) == {"uniform", "consensus"} and found["rows"]["uniform"]["seen_gap"] is not None

@@ -29,7 +29,7 @@ NEEDS = {"pool", "forget", "retain", "validation", "reference"}
 FROM_SCRATCH = TrainSettings(epochs=3, lr=0.01, batch_size=64)
 SHORT = {
     "epochs": 3, "batch_size": 64, "samples": 40, "shards": 2, "slices": 2, "train": FROM_SCRATCH,
-    "evaluations": 3, "steps": 5, "members": 1, "seeds": 1,
+    "evaluations": 3, "steps": 5, "members": 1, "repeats": 1,
 }  # fmt: skip
 
 

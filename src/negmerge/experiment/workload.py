@@ -6,7 +6,7 @@ from typing import Any
 
 from negmerge.experiment.choices import describe_buffers
 from negmerge.experiment.config import MethodConfig, RunConfig
-from negmerge.experiment.methods import describe, needs_of, own_pools, trials_of
+from negmerge.experiment.methods import describe, needs_of, own_pools, passes_of, trials_of
 from negmerge.selection import LASTING
 from negmerge.selection.lasting import FIRST
 from negmerge.training import TrainSettings
@@ -69,6 +69,7 @@ def workload(config: RunConfig, members: int, rows: Mapping[str, int], seed: int
                 grid = config.pool.grid if pool.grid is None else pool.grid
                 count = min(rows[pool.part], rows["forget"])
                 trained += sum(one.settings.count_rows(count) for one in expand_grid(config.pool.train, grid))
+            trained += passes_of(method.name, method.settings, rows)
             continue
         found = method_of(method.name)
         passed = [

@@ -19,6 +19,10 @@ def _nothing(settings: Any) -> tuple[()]:
     return ()
 
 
+def _no_passes(settings: Any, rows: Mapping[str, int]) -> int:
+    return 0
+
+
 def _not(settings: Any) -> bool:
     return False
 
@@ -44,7 +48,8 @@ class Method:
     trains from scratch, by its setting `train`, and `EXACT` that it makes what the reference is: the two then share
     their training. `EACH_MEMBER` says that it chooses α for every member alone, which all such methods share, and
     `trials(members)` for how many vectors besides: a run's work is counted by these. `pools(settings)` are the grids
-    of pools that it trains itself, on as many rows as are forgotten, of a part; `files(settings)`
+    of pools that it trains itself, on as many rows as are forgotten, of a part; `passes(settings, rows)` says how many
+    rows pass through training besides, `rows` being how many there are of each part; `files(settings)`
     files that it reads, which are inputs of the run; `begins(settings)`: whether it asks where the base began.
     """
 
@@ -62,6 +67,7 @@ class Method:
     EACH_MEMBER: bool = False
     trials: Callable[[int], int] = _none
     pools: Callable[[Any], Sequence[OwnPool]] = _nothing
+    passes: Callable[[Any, Mapping[str, int]], int] = _no_passes
     files: Callable[[Any], Sequence[Path]] = _nothing
     begins: Callable[[Any], bool] = _not
 

@@ -1,5 +1,6 @@
 """Contrast vectors: what a member learned of the forget rows beyond what the same training on retain rows changes."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,7 @@ from negmerge.merging.merger import Merger
 from negmerge.seeding import derive_seed
 from negmerge.unlearning.context import Context, Outcome
 from negmerge.unlearning.displacing import write_displaced
+from negmerge.unlearning.method import OwnPool
 from negmerge.unlearning.negation import negate
 
 KIND = "select"
@@ -26,6 +28,11 @@ class Settings(BaseModel):
     method: str = Field("uniform", description="the merge method")
     settings: dict[str, Any] = Field(default_factory=dict, description="its settings")
     weight: float = Field(1.0, gt=0, description="how much of the twin's change is taken off")
+
+
+def pools(settings: Settings) -> Sequence[OwnPool]:
+    """Return the pools that it trains: the twins."""
+    return [OwnPool(None, "retain")]
 
 
 def trials(members: int) -> int:

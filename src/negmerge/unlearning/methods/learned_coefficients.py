@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -41,6 +41,11 @@ class Settings(BaseModel):
     batch_size: int = Field(160, ge=2, description="rows of each of the three parts in one step")
     samples: int = Field(2000, ge=2, description="retain rows, and validation rows, that are seen at all")
     distance: float = Field(0.5, ge=0, description="w: weight of what is still known of the forget rows")
+
+
+def passes(settings: Settings, rows: Mapping[str, int]) -> int:
+    """Return how many rows pass through training."""
+    return settings.steps * sum(min(settings.batch_size, rows[part]) for part in ("forget", "retain", "validation"))
 
 
 def trials(members: int) -> int:

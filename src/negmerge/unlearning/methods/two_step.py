@@ -1,6 +1,7 @@
 """Two-step negation: negate, make a short pool at the new point, and negate once more."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -12,6 +13,7 @@ from negmerge.errors import InputError
 from negmerge.merging.merger import Merger
 from negmerge.unlearning.context import Context, Outcome
 from negmerge.unlearning.displacing import write_sum
+from negmerge.unlearning.method import OwnPool
 from negmerge.unlearning.negation import negate
 from negmerge.unlearning.retraining_members import train_like
 
@@ -31,6 +33,11 @@ class Settings(BaseModel):
     first: float = Field(0.5, gt=0, le=2, description="the first step, as a share of the α that is best for one step")
     share: float = Field(0.25, gt=0, le=1, description="epochs of the second pool, as a share of the members' own")
     members: int = Field(2, ge=1, description="members that are trained once more at the new point, the first ones")
+
+
+def pools(settings: Settings) -> Sequence[OwnPool]:
+    """Return the pools that it trains: at most the run's own once more."""
+    return [OwnPool(None, "forget")]
 
 
 def trials(members: int) -> int:

@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from negmerge.checkpoints import hash_file
 from negmerge.errors import InputError
 from negmerge.merging.merger import Merger
 from negmerge.seeding import derive_seed
@@ -38,7 +39,7 @@ class Settings(BaseModel):
         default_factory=lambda: {"lr": [0.001, 0.01]}, description="settings that they differ in; every combination"
     )
     epochs: int = Field(10, ge=1, description="passes of each run over its rows")
-    seeds: int = Field(2, ge=1, le=20, description="runs of each combination, with batches and labels of their own")
+    repeats: int = Field(2, ge=1, le=20, description="runs of each combination, with batches and labels of their own")
     method: str = Field("consensus", description="the merge method")
     settings: dict[str, Any] = Field(default_factory=dict, description="its settings")
 
@@ -67,6 +68,12 @@ def needs(settings: Settings) -> tuple[str, ...]:
     return tuple(dict.fromkeys(need for one in settings.each() for need in method.needs(method.Settings(**one))))
 
 
+def passes(settings: Settings, rows: Mapping[str, int]) -> int:
+    """Return how many rows all runs pass through training."""
+    used = sum(rows[part] for part in needs(settings) if part in ("forget", "retain"))
+    return settings.repeats * sum(int(one["epochs"]) * used for one in settings.each())
+
+
 def trials(members: int) -> int:
     """Return for how many vectors α is chosen."""
     return 1
@@ -77,8 +84,8 @@ def unlearn(context: Context, settings: Settings) -> Outcome:
 
     Every run starts at the base; seed k draws batches and labels anew. The merge sees −uᵢ, so that what is negated, in
     search, table and checkpoint, is an addition; a projection and the policy for buffers are those of the row. Rows
-    with the same runs, policy and projection share them. Finished runs are read back, an interrupted one goes on as
-    the method does. The training of all runs counts as the pool's.
+    with the same runs share them, whatever they merge them by. Finished runs are read back, an interrupted one goes on
+    as the method does. The training of all runs counts as the pool's.
 
     Raises InputError where the task lacks what the runs require; NegmergeError where a run diverges.
 
@@ -87,12 +94,11 @@ def unlearn(context: Context, settings: Settings) -> Outcome:
     method = _method(settings.run)
     for capability in method.REQUIRES:
         need(context.data.task, capability, f"unlearning-pool with {settings.run}")
-    named = json.dumps([settings.run, list(settings.each())], sort_keys=True)
-    folder = context.shared / "unlearning-runs" / sha256(named.encode()).hexdigest()[:12]
+    folder = context.common / f"unlearning-runs-{_made_of(context, settings)[:16]}"
     mirrored: list[Path] = []
     spent = 0.0
     for number, one in enumerate(settings.each()):
-        for seed in range(settings.seeds):
+        for seed in range(settings.repeats):
             place = folder / f"run-{number:03d}-{seed}"
             data = replace(context.data, seed=derive_seed(context.data.seed, "run", seed))
             found = method.unlearn(replace(context, directory=place / "run", data=data), method.Settings(**one))
@@ -113,3 +119,14 @@ def _method(name: str) -> Method:
     if found.KIND != "train" or found.SCRATCH:
         raise InputError(f"{name} does not train on from the base; a pool is made of runs that do, such as salun")
     return found
+
+
+def _made_of(context: Context, settings: Settings) -> str:
+    """Return a hash of everything that the runs hang on: base, rows, settings and seeds."""
+    data = context.data
+    found = sha256(hash_file(context.base).encode())
+    asked = [settings.run, list(settings.each()), data.seed, data.augment, data.device, data.task.rows().fingerprint()]
+    found.update(json.dumps(asked, sort_keys=True).encode())
+    for rows in (data.forget, data.retain):
+        found.update(rows.numpy().tobytes())
+    return found.hexdigest()
