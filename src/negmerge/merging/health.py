@@ -29,8 +29,9 @@ class MemberHealth:
     """How a member stands to the others.
 
     `likeness` is the cosine of τᵢ with the others' mean direction, Σ τⱼ/‖τⱼ‖ over j ≠ i, NaN for τᵢ = 0; `usual` the
-    median of that of the other members among themselves, NaN where there is one; `size` is ‖τᵢ‖ over the median of the others' norms; `with_majority` the
-    share of the elements whose sign in τᵢ is that of the majority of the others, and `unanimous_without` the share on
+    median of that of the other members among themselves, NaN where there is one; `size` is ‖τᵢ‖ over the median of the
+    others' norms; `with_majority` the share of the elements whose sign in τᵢ is that of the majority of the others, and
+    `unanimous_without` the share on
     whose sign all others agree; both None where signs were not looked at. `bad` says whether it is to be left out.
     """
 
