@@ -80,7 +80,7 @@ def short_search(method):
     module = registry.load("methods", method["name"])
     most = 2 if method["name"] == "fine-tune" else 1
     ranges = {key: list(values) for key, values in getattr(module, "SEARCH", {}).items() if key not in method}
-    ranges |= {key: value for key, value in method.items() if isinstance(value, list)}
+    ranges |= {key: value for key, value in method.items() if isinstance(value, list) and value}
     fixed = {key: values[-most:] if most > 1 else values[-1] for key, values in ranges.items()}
     epochs = {"epochs": 1} if "epochs" in getattr(getattr(module, "Settings", None), "model_fields", {}) else {}
     return {**method, **fixed, **epochs}
