@@ -36,8 +36,8 @@ class Settings(BaseModel):
 
 
 def pools(settings: Settings) -> Sequence[OwnPool]:
-    """Return the pools that it trains: at most the run's own once more."""
-    return [OwnPool(None, "forget")]
+    """Return the pools that it trains: some of the run's own members once more, for a share of their epochs."""
+    return [OwnPool(None, "forget", settings.members, settings.share)]
 
 
 def trials(members: int) -> int:
