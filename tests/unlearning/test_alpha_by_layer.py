@@ -27,7 +27,7 @@ def search(tmp_path, settings, vector=1.0, calls=None):
         apart = [abs(float(torch.log2(found[name][0, 0] / BEST[name]))) for name in BEST]
         return {"gap": sum(apart)}
 
-    context = SimpleNamespace(base=base, directory=tmp_path, score=score, rank=_rank)
+    context = SimpleNamespace(base=base, chosen=tmp_path, score=score, rank=_rank)
     return _Search(context, file, 3.0, settings, {"gap": 3.0})
 
 

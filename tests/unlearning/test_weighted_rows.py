@@ -113,3 +113,20 @@ def test_the_work_of_own_pools_counts():
     config = check_config({**DIGITS, "methods": [{"name": "msa", "retain": 1.0}]})
     passes = sum(TrainSettings(epochs=e).epochs for e in (2, 4)) * 2 * 10  # two rates
     assert workload(config, 4, rows).trained == 2 * passes and workload(config, 4, rows).vectors == 1
+
+
+@pytest.mark.parametrize(
+    ("row", "trained"),
+    [
+        ({"name": "contrast"}, (2 + 4) * 2 * 10),  # a twin of each member, on as many rows
+        ({"name": "two-step", "members": 2, "share": 0.5}, (2 + 4) * 10 // 2),
+        ({"name": "unlearning-pool", "epochs": 3}, 2 * 2 * 3 * 10),  # two rates, twice, on forget rows alone
+    ],
+)
+def test_a_dry_run_counts_what_rows_train_themselves(row, trained):
+    assert workload(check_config({**DIGITS, "methods": [row]}), 4, {"forget": 10, "retain": 100}).trained == trained
+
+
+def test_a_pool_of_no_runs_is_refused():
+    with pytest.raises(InputError, match=r"grid.lr: give a list of at least one value"):
+        check_config({**DIGITS, "methods": [{"name": "unlearning-pool", "grid": {"lr": []}}]})

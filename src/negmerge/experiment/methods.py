@@ -143,7 +143,7 @@ def check_origin(name: str, settings: Mapping[str, Any], trained: bool, where: s
 
     `trained`: whether the run trains the base.
     """
-    lost = [path for path in files_of(name, settings) if not path.exists()]
+    lost = [path for path in files_of(name, settings) if not path.is_file()]
     if lost:
         raise InputError(f"{where}: {lost[0]}: no such file; give a checkpoint that exists")
     method = _select(name)

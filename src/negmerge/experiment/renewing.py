@@ -14,6 +14,7 @@ from negmerge.experiment.methods import describe, files_of
 from negmerge.experiment.rundir import RunDir
 from negmerge.parsing import dump_yaml
 from negmerge.plug_in import file_of
+from negmerge.unlearning.context import CHOSEN
 
 IDENTITY = "identity"
 OF_A_RUN = ("task", "data", "model", "inputs", "compute", "device", "seeds", "base", "reference")
@@ -137,7 +138,9 @@ def renew(place: RunDir, row: str, parts: Mapping[str, Any], folder: Path, resul
             place.emit("renewed", stage=name, because=changed)
         if changed == "made":
             shutil.rmtree(folder, ignore_errors=True)
-        elif changed == "judged":
+        else:
+            shutil.rmtree(folder / CHOSEN, ignore_errors=True)
+        if changed == "judged":
             for pattern in CURVES:
                 for file in folder.rglob(pattern):
                     file.unlink()

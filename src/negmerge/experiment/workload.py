@@ -68,7 +68,8 @@ def workload(config: RunConfig, members: int, rows: Mapping[str, int], seed: int
             for pool in own_pools(method.name, method.settings):
                 grid = config.pool.grid if pool.grid is None else pool.grid
                 count = min(rows[pool.part], rows["forget"])
-                trained += sum(one.settings.count_rows(count) for one in expand_grid(config.pool.train, grid))
+                own = expand_grid(config.pool.train, grid)[: pool.members]
+                trained += round(pool.share * sum(one.settings.count_rows(count) for one in own))
             trained += passes_of(method.name, method.settings, rows)
             continue
         found = method_of(method.name)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from negmerge.selection import Selection
+from negmerge.selection import Point, Selection
 from negmerge.tasks.task import Task
 from negmerge.training import TrainSettings
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Rank = tuple[float, ...]
 Grid = Mapping[str, Sequence[Any]]  # training setting → its values
+CHOSEN = "chosen"  # the folder of a row for what hangs on which α was chosen: it goes where that is chosen otherwise
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,11 @@ class Context:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
 
+    @property
+    def chosen(self) -> Path:
+        """The folder, below `directory`, for what is made after α was chosen and hangs on it."""
+        return self.directory / CHOSEN
+
 
 SHARED = "shared"  # the part of the seconds that all candidates of a search have in common: it counts once
 
@@ -131,6 +137,16 @@ class Outcome:
     facts: dict[str, Any] = field(default_factory=dict)
     search: dict[str, Any] | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+
+
+def with_own_point(selection: Selection, alpha: float, scores: Mapping[str, float]) -> Selection:
+    """Return a selection of what was made after α was chosen: its curve is the base, at 0, and the point itself.
+
+    The other points of the curve are of another vector, and would be read as this one's.
+    """
+    start, own = selection.curve[0], Point(alpha, dict(scores))
+    curve = (start, own) if alpha > start.alpha else (own,)
+    return replace(selection, alpha=alpha, scores=dict(scores), curve=curve, open_end=False)
 
 
 def lasting_json(chosen: Sequence[tuple[float | None, Selection]]) -> list[dict[str, Any]]:

@@ -28,10 +28,15 @@ def _not(settings: Any) -> bool:
 
 
 class OwnPool(NamedTuple):
-    """A pool that a method trains itself: its grid (None: that of the run's pool), and the rows."""
+    """A pool that a method trains itself: its grid (None: that of the run's pool), and the rows.
+
+    Of its members the first `members` (None: all) are trained, for `share` of their epochs.
+    """
 
     grid: Grid | None
     part: str
+    members: int | None = None
+    share: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from negmerge.checkpoints import open_checkpoint, read_state_dict, write_bytes_atomic
 from negmerge.errors import InputError
 from negmerge.merging.merger import Merger
-from negmerge.unlearning.context import Context, Outcome
+from negmerge.unlearning.context import Context, Outcome, with_own_point
 from negmerge.unlearning.displacing import write_scaled
 from negmerge.unlearning.layer_groups import layer_groups
 from negmerge.unlearning.negation import negate
@@ -48,8 +48,8 @@ def unlearn(context: Context, settings: Settings) -> Outcome:
 
     All s start at 1. A direction that helps is followed as long as it does. After a round over all groups f becomes
     √f; the search ends after `evaluations` models, or where f is below 1.1. Equals keep what is there. Groups of a
-    vector that are 0 throughout, such as norms that a projection leaves out, are passed over. Evaluated points are
-    kept, and read back after an interruption.
+    vector that are 0 throughout, such as norms that a projection leaves out, are passed over, and so are all where α
+    is 0. Evaluated points are kept, and read back after an interruption.
 
     Raises InputError for a name that is no merge method.
     """
@@ -57,8 +57,9 @@ def unlearn(context: Context, settings: Settings) -> Outcome:
     whole = negate(context, settings.method, settings.settings, context.members, "merged")
     assert whole.vector is not None and whole.selection is not None
     vector, alpha, first = whole.vector, whole.selection.alpha, dict(whole.selection.scores)
-    file, scaled = context.directory / "by-layer.json", context.directory / "by-layer.safetensors"
+    file, scaled = context.chosen / "by-layer.json", context.chosen / "by-layer.safetensors"
     if not file.exists():
+        context.chosen.mkdir(parents=True, exist_ok=True)
         started = time.perf_counter()
         search = _Search(context, vector, alpha, settings, first)
         scales, scores = search.run()
@@ -69,7 +70,7 @@ def unlearn(context: Context, settings: Settings) -> Outcome:
     return replace(
         whole,
         vector=scaled,
-        selection=replace(whole.selection, scores=facts["scores"]),
+        selection=with_own_point(whole.selection, alpha, facts["scores"]),
         facts={**whole.facts, "by_layer": {key: facts[key] for key in ("scales", "groups", "evaluations", "scores")}},
         seconds={**whole.seconds, "by layer": facts["seconds"]},
     )
@@ -89,7 +90,7 @@ class _Search:
             raise InputError("alpha-by-layer: the merged vector is 0 everywhere; nothing can be scaled")
         self.groups = layer_groups(shapes, settings.blocks)
         self.sizes = {group: sum(math.prod(shapes[name]) for name in names) for group, names in self.groups.items()}
-        self._file = context.directory / "by-layer.points.json"
+        self._file = context.chosen / "by-layer.points.json"
         self.known: dict[str, dict[str, float]] = json.loads(self._file.read_text()) if self._file.exists() else {}
 
     def factors(self, scales: dict[str, float]) -> dict[str, float]:
@@ -99,7 +100,7 @@ class _Search:
     def run(self) -> tuple[dict[str, float], dict[str, float]]:
         """Return the best scales, and what selection sees there."""
         best, scores, used, factor = dict.fromkeys(self.groups, 1.0), self.first, 0, self.settings.factor
-        while factor >= 1.1:
+        while factor >= 1.1 and self.alpha:
             for group in self.groups:
                 for direction in (factor, 1.0 / factor):
                     moved = False
@@ -124,7 +125,7 @@ class _Search:
     def _scores(self, scales: dict[str, float]) -> dict[str, float]:
         key = json.dumps({group: f"{value:.6g}" for group, value in scales.items()})
         if key not in self.known:
-            trial = self.context.directory / "by-layer.trial.safetensors"
+            trial = self.context.chosen / "by-layer.trial.safetensors"
             write_scaled(trial, self.vector, self.factors(scales))
             self.known[key] = self.context.score(trial, self.alpha)
             trial.unlink()

@@ -70,15 +70,16 @@ def unlearn(context: Context, settings: Settings) -> Outcome:
 
     Source: arXiv 2407.02880 for coefficients by block; the loss is this project's.
     """
-    vector, file = context.directory / "merged.safetensors", context.directory / "learned.json"
+    place = context.directory / ("batch-statistics" if context.recalibrates else "own-statistics")
+    vector, file = place / "merged.safetensors", place / "learned.json"
     if not file.exists():
-        context.directory.mkdir(parents=True, exist_ok=True)
+        place.mkdir(parents=True, exist_ok=True)
         started = time.perf_counter()
         facts = _learn(context, settings, vector)
         write_bytes_atomic(file, json.dumps({**facts, "seconds": time.perf_counter() - started}).encode())
     facts = json.loads(file.read_text())
     spent = {"pool": context.pool_seconds, "training": facts.pop("seconds")}
-    selection = context.choose(vector, context.directory / "merged.curve.json")
+    selection = context.choose(vector, place / "merged.curve.json")
     return Outcome(
         vector=vector, selection=selection, facts={"learned": facts}, seconds={**spent, "selection": selection.seconds}
     )

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from negmerge.checkpoints import write_bytes_atomic
 from negmerge.errors import InputError
 from negmerge.merging.merger import Merger
-from negmerge.unlearning.context import Context, Outcome
+from negmerge.unlearning.context import Context, Outcome, with_own_point
 from negmerge.unlearning.displacing import write_sum
 from negmerge.unlearning.method import OwnPool
 from negmerge.unlearning.negation import negate
@@ -36,8 +36,8 @@ class Settings(BaseModel):
 
 
 def pools(settings: Settings) -> Sequence[OwnPool]:
-    """Return the pools that it trains: at most the run's own once more."""
-    return [OwnPool(None, "forget")]
+    """Return the pools that it trains: some of the run's own members once more, for a share of their epochs."""
+    return [OwnPool(None, "forget", settings.members, settings.share)]
 
 
 def trials(members: int) -> int:
@@ -62,19 +62,21 @@ def unlearn(context: Context, settings: Settings) -> Outcome:
     whole = negate(context, settings.method, settings.settings, context.members, "merged")
     assert whole.vector is not None and whole.selection is not None
     first = settings.first * whole.selection.alpha
-    start = context.directory / "first-step.safetensors"
+    start = context.chosen / "first-step.safetensors"
     if not start.exists():
+        context.chosen.mkdir(parents=True, exist_ok=True)
         context.write(whole.vector, first, start)
     again, spent = [], 0.0
     for member in context.members[: settings.members]:
-        place = context.directory / "second-pool" / member.parent.name
+        place = context.chosen / "second-pool" / member.parent.name
         trained, seconds = train_like(context, member, place, context.data.forget, start=start, share=settings.share)
         again.append(trained)
         spent += seconds
-    there = replace(context, base=start, choose=partial(context.choose, start=start), pool_seconds=0.0)
+    choose = partial(context.choose, start=start)
+    there = replace(context, base=start, choose=choose, pool_seconds=0.0, directory=context.chosen)
     second = negate(there, settings.method, settings.settings, again, "second")
     assert second.vector is not None and second.selection is not None
-    total, file = context.directory / "both-steps.safetensors", context.directory / "both-steps.json"
+    total, file = context.chosen / "both-steps.safetensors", context.chosen / "both-steps.json"
     if not file.exists():
         write_sum(total, [(first, whole.vector), (second.selection.alpha, second.vector)])
         write_bytes_atomic(file, json.dumps(context.score(total, 1.0)).encode())
@@ -91,7 +93,10 @@ def unlearn(context: Context, settings: Settings) -> Outcome:
             facts={"two_step": {**facts, "taken": False, "scores": dict(whole.selection.scores)}},
             seconds=seconds_of,
         )
-    selection = replace(second.selection, alpha=1.0, lowest=1.0, scores=scores)
+    after = second.selection
+    selection = replace(
+        with_own_point(whole.selection, 1.0, scores), lowest=1.0, seconds=after.seconds, note=after.note
+    )
     merge = {**second.merge, "merged_elements": whole.merge["merged_elements"]}
     return Outcome(
         vector=total,

@@ -48,6 +48,9 @@ class Settings(BaseModel):
         try:
             method = _method(self.run)
             Merger(self.method, self.settings)
+            empty = [key for key, values in self.grid.items() if not values]
+            if empty:
+                raise InputError(f"grid.{empty[0]}: give a list of at least one value")
         except InputError as error:
             raise ValueError(str(error)) from None
         for one in self.each():
