@@ -152,3 +152,14 @@ def test_two_rows_of_twelve_are_no_forgetting():
     results["base"] |= {"forget": 100.0, "test": 100.0, "gap": None}
     verdict = judge(results)
     assert "like unseen ones before already: accuracy cannot tell" in verdict.headline and verdict.tone == "mixed"
+
+
+def test_rows_that_somebody_chose_may_be_unlike_the_unseen_ones():
+    found = random_results()
+    found["reference"] = None
+    for row in (found["base"], *found["methods"].values()):
+        row |= {"gap": None, "gap_parts": None}
+    drawn = " ".join(judge(found).sentences)
+    found["task"]["kind"] = "rows"
+    chosen = " ".join(judge(found).sentences)
+    assert "look whether they are" in chosen and "look whether they are" not in drawn

@@ -166,6 +166,11 @@ def _like_unseen(results: Json, row: Json, base: Json) -> tuple[str, Tone, str]:
         )
         before = "higher" if was >= 0 else "lower"
     said += f"; before {percent(abs(was))} points {before}. There is no retrained model in this run to compare with."
+    if results["task"].get("kind") == "rows":
+        said += (
+            f" So everything here supposes that the unseen {nouns(results)} are of the same kind as the chosen ones, "
+            "which were not drawn at random: look whether they are."
+        )
     n = (results["task"].get("rows") or {}).get("forget")
     chance = max(1.0, 200.0 / n if n else 0.0)  # points: what two rows make
     if abs(was) <= chance and abs(now) <= chance + 1e-9:
