@@ -44,7 +44,7 @@ def test_the_config_runs_scaled_down(tmp_path):
     raw["base"]["train"] |= {"epochs": 1, "warmup_steps": 2}
     raw["pool"]["grid"] = {"lr": [3e-4, 1e-3], "epochs": [1]}
     raw["selection"] |= {"search": "grid", "step": 1.0}
-    raw["evaluation"]["most"], raw["evidence"]["most"] = 40, 20
+    raw["evidence"]["most"] = 20
     raw["evidence"]["controls"] = 0
     raw["methods"] = [{k: v for k, v in method.items() if v is not None} for method in raw["methods"]]
     for method in raw["methods"]:
