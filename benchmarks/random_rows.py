@@ -119,6 +119,11 @@ def lines(pool: str, rows: list[Row], results: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def trimmed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the numbers of a row: its scores, α, and the curve that α was chosen on."""
+    return {key: values[key] for key in (*SCORES, "alpha", "curve", "seconds")}
+
+
 def bounds(results: Mapping[str, Any]) -> list[str]:
     """Return the lines of what is not merged: the base, and Retrain."""
     found = []
@@ -144,7 +149,7 @@ def main() -> None:
         for pool in options.pools:
             rows = [Row.of(word) for word in options.rows] if options.rows else list(all_rows(pool))
             results = run(config_of(pool, rows, options.words), options.folder / pool)
-            numbers[pool] = {"pool": results["pool"], "methods": results["methods"]}
+            numbers[pool] = {row.name: trimmed(results["methods"][row.name]) for row in rows}
             table += lines(pool, rows, results)
             print("\n".join(lines(pool, rows, results)), flush=True)
     except InputError as error:

@@ -150,7 +150,7 @@ def test_unlearn_ends_in_a_verdict(models):
     )
     evidence = done.results["evidence"]
     assert [one["name"] for one in evidence["tests"]] == ["own-rows", "quantisation", "pruning", "who-paid"]
-    assert evidence["method"] == "consensus" and evidence["controls"] == 0 and evidence["most"] == 200
+    assert evidence["method"] == "consensus projected" and evidence["controls"] == 0 and evidence["most"] == 200
     assert done.verdict == done.results["verdict"]["word"] != "forgotten"
     bare = negmerge.unlearn(models["base"], **SETS, pool=POOL, evidence=["pruning"])
     assert bare.verdict in ("not", "partly", "too far", "not refuted")
