@@ -35,7 +35,7 @@ from negmerge.experiment.unlearned import Unlearned, gather, write_page
 from negmerge.projection.collecting import survey
 from negmerge.requests.split_files import PARTS, save_split
 from negmerge.requests.splits import Split
-from negmerge.selection import OBJECTIVES
+from negmerge.selection import LASTING, OBJECTIVES
 from negmerge.tasks.compute import Compute
 from negmerge.tasks.user.batches import Loading, forward_batch, loss_of_batch
 from negmerge.tasks.user.checking import (
@@ -121,9 +121,8 @@ def unlearn(
     `{"rows": "retain", "samples": 600, "strength": [1, 10, 100]}` with what is left out as here. `rows` may also be
     "validation", or a data set of whatever rows are at hand, labels or none. The results then have a row of `method`
     without projection and one with it; the better by the objective is returned, the projected one where they are
-    equal, or the one that `evidence` judged. "auto", the default, projects on `retain` where the objective is
-    retain-floor and the model has layers whose inputs can be seen; rows that are to become like unseen ones are left as
-    the merge has them ("none").
+    equal, or the one that `evidence` judged. "auto", the default, projects on `retain` where the model has
+    layers whose inputs can be seen, unless the objective is lasting; "none" leaves the vector as the merge has it.
 
     `evidence` are tests of the claim that the new module forgot, named as in `negmerge list evidence`, or a mapping as
     in a config: `{"tests": ["quantisation", {"name": "relearning", "factors": [1.0]}], "most": 500}`. They read it
@@ -181,7 +180,7 @@ def unlearn(
     check_settings(method, settings or {})
     task = _task(bare, evaluate, rule.objective)
     _check_method(task, method, settings or {}, given)
-    if projection == "auto" and rule.objective == "retain-floor" and _can_project(task, given, method):
+    if projection == "auto" and rule.objective != LASTING and _can_project(task, given, method):
         protected = ProjectionConfig().model_dump(mode="json")
     inputs = {"model": fingerprint_module(model)}
     if reference is not None:
