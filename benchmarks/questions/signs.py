@@ -14,6 +14,7 @@ from questions.tables import Spread, markdown
 
 TITLE = "Why signs"
 FRESH = 3
+FEW = 9
 ROWS = 1000
 MERGES: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("uniform", "uniform", {}),
@@ -137,9 +138,12 @@ def ratio(layers: Sequence[tuple[float, float]]) -> float:
 
 
 def projected(draw: Draw) -> list[Row]:
-    """Return rows of mean and consensus, plain and projected."""
+    """Return rows of mean and consensus, plain and projected, of nine members and of all."""
+    names = draw.order(0)
     return [
-        {"merge": label, "strength": strength, **draw.row(draw.members, method, settings, strength)}
+        {"size": size, "merge": label, "strength": strength, **draw.row(members, method, settings, strength)}
+        for size in sorted({min(FEW, len(names)), len(names)})
+        for members in [draw.some(names[:size])]
         for label, method, settings in MERGES
         for strength in (None, *STRENGTHS)
     ]
@@ -165,8 +169,8 @@ def table(draws: Sequence[dict[str, Any]]) -> str:
     for i, row in enumerate(draws[0]["rows"]):
         rows = [draw["rows"][i] for draw in draws]
         scores = [Spread.of(one[key] for one in rows) for key in ("gap", "forget", "retain", "test")]
-        lines.append([row["merge"], "–" if row["strength"] is None else f"{row['strength']:g}", *scores])
-    return "\n".join([predicts, acts, markdown(["merge", "λ", "gap", "forget", "retain", "test"], lines)])
+        lines.append([row["merge"], row["size"], "–" if row["strength"] is None else f"{row['strength']:g}", *scores])
+    return "\n".join([predicts, acts, markdown(["merge", "N", "λ", "gap", "forget", "retain", "test"], lines)])
 
 
 def two(values: Iterable[float]) -> str:

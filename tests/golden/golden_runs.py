@@ -112,7 +112,15 @@ def measure_iris():
     for objective, reference in (("match-reference", twin), ("match-holdout", None)):
         selection = {"objective": objective, "step": 0.25, "max_alpha": 16.0}
         done = unlearn(
-            model, *sets[:2], validation=sets[2], reference=reference, pool=pool, selection=selection, seed=3
+            model,
+            *sets[:2],
+            validation=sets[2],
+            reference=reference,
+            method="consensus",
+            projection="none",
+            pool=pool,
+            selection=selection,
+            seed=3,
         )
         found |= numbers_of(done, objective)
     return found

@@ -95,7 +95,7 @@ class Request:
                 "what is to go as a whole" if objective == "retain-floor" else "rows that are to look like unseen ones"
             )
             self.assumed.append(f"merge: {method}, for {kind} (--method NAME asks for another)")
-        whole = objective == "retain-floor" and describe(method).kind != "train"
+        merges = describe(method).kind != "train"
         return {
             "name": "unlearn",
             "task": task,
@@ -104,7 +104,7 @@ class Request:
             "base": base,
             "pool": pool,
             "methods": [method],
-            "projection": {"rows": "retain"} if whole else "none",
+            "projection": {"rows": "retain"} if merges else "none",
             "selection": {"objective": objective},
         }
 
