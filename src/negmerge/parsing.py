@@ -7,6 +7,7 @@ dates.
 
 import re
 from collections.abc import Hashable
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -107,3 +108,16 @@ def parse_change(text: str, key: str, example: str) -> tuple[str, Any]:
         return found[1], parse_value(found[2])
     except InputError as error:
         raise InputError(f"--set {text}: {error}") from None
+
+
+def read_config(path: Path, keys: str) -> dict[str, Any]:
+    """Return the mapping of `keys` in a YAML file. Raises InputError for what is not there, or is none."""
+    try:
+        raw = parse_yaml(path.read_text())
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}; give the path of a YAML config") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise InputError(f"{path} must hold a mapping with {keys}")
+    return raw

@@ -1,5 +1,7 @@
 """Rows whose vector is weighted by importance, or taken at another model, against the same made by hand."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from pydantic import ValidationError
@@ -63,7 +65,8 @@ def test_a_row_is_the_merge_times_its_weights(method, make_context, tmp_path):
     weights = {n: f / (f + 2 * r + 1e-6 * mean) for n, f, r in zip(names, own, other, strict=True)}
     assert_vector(outcome.vector, {name: value * weights.get(name, 1.0) for name, value in plain.items()})
     assert outcome.seconds["importance"] > 0 and outcome.selection.alpha > 0
-    others = importance.unlearn(make_context("importance", "b"), settings)
+    beside = replace(make_context("importance", "b"), common=context.common)  # another row of the same run
+    others = importance.unlearn(beside, settings)
     assert others.seconds["importance"] == outcome.seconds["importance"]  # made once for all rows
 
 
@@ -81,7 +84,7 @@ def test_vectors_at_the_start_and_against_retain_rows(make_context):
     grid = {"lr": [1e-3, 3e-3], "epochs": [1]}
     outcome = msa.unlearn(context, msa.Settings(retain=0.5, grid=grid))
     origin = context.start()
-    twins = msa._as_many(context.data)
+    twins = context.data.twin_rows()
     assert len(twins) == len(context.data.forget) and set(twins.tolist()) <= set(context.data.retain.tolist())
     forget, _ = context.train_pool(origin, context.data.forget, grid)
     retain, _ = context.train_pool(origin, twins, grid)

@@ -3,14 +3,13 @@
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from negmerge.errors import InputError
 from negmerge.experiment.choices import ComputeConfig, Strict
 from negmerge.experiment.config import BaseConfig
 from negmerge.experiment.config_errors import explain
-from negmerge.parsing import parse_yaml
+from negmerge.parsing import read_config
 from negmerge.plug_in import PlugIn, beside
 from negmerge.tasks.opening import preparing_of
 from negmerge.tasks.settings import DataConfig, ModelConfig
@@ -71,14 +70,7 @@ class ExactConfig(Strict):
 
 def load_exact(path: Path) -> ExactConfig:
     """Read a service's YAML config. Raises InputError for what is not YAML, unknown keys and refused values."""
-    try:
-        raw = parse_yaml(path.read_text())
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}; give the path of a YAML config") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(raw, dict):
-        raise InputError(f"{path} must hold a mapping with name, model, data, base and clients")
+    raw = read_config(path, "name, model, data, base and clients")
     return check_exact({key: beside(value, path.parent) for key, value in raw.items()}, str(path))
 
 

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from negmerge.checking import MistakesError, mistakes_of
@@ -23,7 +22,7 @@ from negmerge.experiment.choices import (
 from negmerge.experiment.config_errors import explain
 from negmerge.experiment.projection_config import ProjectionConfig, checked_projection
 from negmerge.merging.pool.selecting import check_patterns
-from negmerge.parsing import parse_change, parse_yaml
+from negmerge.parsing import parse_change, read_config
 from negmerge.plug_in import PlugIn, beside, short_name
 from negmerge.requests.split_files import kind_in_file
 from negmerge.scores.plugged import score_file
@@ -355,14 +354,7 @@ def _augmentations(config: Config, members: Sequence[Member]) -> Iterator[tuple[
 
 
 def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
-    try:
-        raw = parse_yaml(path.read_text())
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}; give the path of a YAML config") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(raw, dict):
-        raise InputError(f"{path} must hold a mapping with name, model, data, base, pool and methods")
+    raw = read_config(path, "name, model, data, base, pool and methods")
     ground = raw.pop("extends", None)
     raw = {key: beside(value, path.parent) for key, value in raw.items()}
     if ground is None:

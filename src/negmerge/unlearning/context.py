@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from negmerge.seeding import derive_seed
 from negmerge.selection import Point, Selection
 from negmerge.tasks.task import Task
 from negmerge.training import TrainSettings
@@ -36,6 +37,13 @@ class TrainingData:
     seed: int
     augment: str = "none"
     whole: bool = False
+
+    def twin_rows(self) -> Tensor:
+        """Return as many retain rows as there are forget rows, a seeded sample; all, where there are fewer."""
+        import torch
+
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "twins"))
+        return self.retain[torch.randperm(len(self.retain), generator=generator)[: len(self.forget)].sort().values]
 
 
 @dataclass(frozen=True)

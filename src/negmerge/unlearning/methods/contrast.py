@@ -8,7 +8,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from negmerge.errors import InputError
 from negmerge.merging.merger import Merger
-from negmerge.seeding import derive_seed
 from negmerge.unlearning.context import Context, Outcome
 from negmerge.unlearning.displacing import write_displaced
 from negmerge.unlearning.method import OwnPool
@@ -49,13 +48,9 @@ def unlearn(context: Context, settings: Settings) -> Outcome:
 
     Raises InputError for a name that is no merge method, and for members that were not trained by this run.
     """
-    import torch
-
     Merger(settings.method, settings.settings)
-    data, folder = context.data, context.directory / "contrasts"
-    generator = torch.Generator().manual_seed(derive_seed(data.seed, "twins"))
-    rows = data.retain[torch.randperm(len(data.retain), generator=generator)[: len(data.forget)].sort().values]
-    twins, spent = context.train_pool(context.base, rows, None)
+    folder = context.directory / "contrasts"
+    twins, spent = context.train_pool(context.base, context.data.twin_rows(), None)
     twin_of = {twin.parent.name.rpartition("-")[0]: twin for twin in twins}
     contrasts = []
     for member in context.members:

@@ -7,21 +7,17 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from negmerge.checkpoints import open_checkpoint, read_state_dict, write_bytes_atomic, write_state_dict
 from negmerge.merging.merger import Merger
-from negmerge.seeding import derive_seed
 from negmerge.training.pool import expand_grid
 from negmerge.unlearning import negation
-from negmerge.unlearning.context import Context, Outcome, TrainingData
+from negmerge.unlearning.context import Context, Outcome
 from negmerge.unlearning.method import OwnPool
 from negmerge.unlearning.negation import MergedVector
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 KIND = "select"
 NEEDS = ("forget", "retain")
@@ -96,7 +92,7 @@ def unlearn(context: Context, settings: Settings) -> Outcome:
     named = None if origin == context.base else origin
     forget = negation.merge(context, settings.method, settings.settings, members, "forget", origin=named)
     if settings.retain:
-        twins, more = context.train_pool(origin, _as_many(context.data), settings.grid)
+        twins, more = context.train_pool(origin, context.data.twin_rows(), settings.grid)
         retain = negation.merge(context, settings.method, settings.settings, twins, "retain", origin=named)
         forget = _difference(context, forget, retain, settings.retain)
         seconds += more
@@ -111,14 +107,6 @@ def _origin(context: Context, settings: Settings) -> Path:
     assert isinstance(settings.origin, Path)
     context.data.task.open(settings.origin)
     return settings.origin
-
-
-def _as_many(data: TrainingData) -> Tensor:
-    """Return as many retain rows as there are forget rows, a seeded sample; all, where there are fewer."""
-    import torch
-
-    generator = torch.Generator().manual_seed(derive_seed(data.seed, "twins"))
-    return data.retain[torch.randperm(len(data.retain), generator=generator)[: len(data.forget)].sort().values]
 
 
 def _difference(context: Context, forget: MergedVector, retain: MergedVector, ratio: float) -> MergedVector:
