@@ -11,7 +11,6 @@ by one, their weights summed in float32. Seconds are wall-clock without imports;
 import argparse
 import json
 import os
-import resource
 import shutil
 import statistics
 import subprocess
@@ -109,10 +108,13 @@ def run_here(name: str, base: Path, adapters: list[Path], output: Path, threads:
         import negmerge.merging.engine  # noqa: F401
     started = time.perf_counter()
     CONTENDERS[name](base, adapters, output, threads)
-    return {
-        "seconds": time.perf_counter() - started,
-        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-    }
+    return {"seconds": time.perf_counter() - started, "peak": peak_memory()}
+
+
+def peak_memory() -> float:
+    """Return the most that was resident of this process, in MB; getrusage would count its parent as well."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def compare(first: Path, second: Path) -> float:
