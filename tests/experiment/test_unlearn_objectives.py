@@ -45,8 +45,8 @@ def test_match_reference_chooses_the_smallest_gap_to_the_twin(memorised):
     gaps = [point.scores["gap"] for point in done.selection.curve]
     assert done.selection.floor is None and done.selection.scores["gap"] == min(gaps) < gaps[0] / 2
     rows = done.results["methods"]
-    assert list(rows) == ["consensus", "consensus projected"]  # both, without being asked
-    assert [one["strength"] for one in rows["consensus projected"]["projection"]["strengths"]] == [1.0, 10.0]
+    assert list(rows) == ["uniform", "uniform projected"]  # both, without being asked
+    assert [one["strength"] for one in rows["uniform projected"]["projection"]["strengths"]] == [1.0, 10.0]
     assert min(gaps) == min(point["gap"] for row in rows.values() for point in row["curve"])
 
     def correct(module, data):
