@@ -239,3 +239,11 @@ def test_the_whole_curve_of_relearning_is_drawn_where_it_is_known(tmp_path):
     for broken in ({}, {**curves, "model": []}, {**curves, "base": "all"}):
         found["evidence"]["tests"][1]["facts"] = {"x": {"curves": broken}}
         assert "How fast it comes back" not in page_of(tmp_path, found)
+
+
+def test_own_rows_decide_by_chance_and_not_by_the_bar(tmp_path):
+    found = judged("partly", because=("the request's own rows",))
+    found["evidence"]["own"] = "partly"
+    page = page_of(tmp_path, found)
+    assert "What decided are the request’s own images, at" in page and "it passes where" not in page
+    assert "More of them are right than chance explains in a retrained model." in page

@@ -178,8 +178,11 @@ def _text(found: Found) -> str:
     if reading.model is None:
         return "Retrain knows these rows nearly as well as the base, so that nothing can be relearnt."
     facts = found.facts[reading.name]
+    curves = facts["curves"]
+    needed = f"for the {facts['steps']} steps that Retrain needs to get half of them right"
+    if curves["reference"][-1] < curves["base"][0] / 2:
+        needed = f"for {facts['steps']} steps, in which Retrain does not get half of them right"
     return (
-        f"Trained on a few forgotten rows for the {facts['steps']} steps that Retrain needs to get half of them right "
-        f"({reading.name}), it gets {reading.model:.0f} % of the others right on the way (Retrain "
-        f"{reading.reference:.0f} %, the base {reading.base:.0f} %)."
+        f"Trained on a few forgotten rows {needed} ({reading.name}), it gets {reading.model:.0f} % of the others right "
+        f"on the way (Retrain {reading.reference:.0f} %, the base {reading.base:.0f} %)."
     )

@@ -162,5 +162,6 @@ def _text(
         elif near[0]["group"] == worst["group"]:
             found += f"; it is {nearest}."
         else:
-            found += f"; {near[0]['group']}, {nearest}, {near[0]['lost']:.1f}."
+            gained = near[0]["lost"] < 0.0
+            found += f"; {near[0]['group']}, {nearest}, {'gained ' if gained else ''}{abs(near[0]['lost']):.1f}."
     return found
