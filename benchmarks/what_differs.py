@@ -84,6 +84,7 @@ class Study:
                 found = self._alone(group, draw)
         else:
             found = self._rows(draw, self._methods(group, draw))
+            found |= {"chosen": chosen_row(self.done)} if group == CONFIRMING else {}
         found |= {
             "stage": stage,
             "seconds": time.perf_counter() - started,
