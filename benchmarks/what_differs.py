@@ -49,13 +49,11 @@ class Study:
         last = [draw for draw in self.setting.draws if draw.confirms]
         names = [f"originals-{draw.name}" for draw in self.setting.draws]
         names += [f"pool-{draw.name}" for draw in self.setting.draws]
-        names += [
-            f"{group}-{draw.name}" for group in self.setting.groups for draw in choosing if self._can(group, draw)
-        ]
+        names += [f"{group}-{draw.name}" for group in self.setting.groups for draw in choosing if self.can(group, draw)]
         names += [f"bound-{by}-{draw.name}" for draw in choosing for by in UNITS]
         return names + [f"{CONFIRMING}-{draw.name}" for draw in last]
 
-    def _can(self, group: str, draw: Draw) -> bool:
+    def can(self, group: str, draw: Draw) -> bool:
         """Whether a group's rows can be made: a second Retrain only where the first one was trained."""
         return group != "noise" or not any(change.startswith("reference=") for change in draw.changes)
 
@@ -86,6 +84,7 @@ class Study:
                 found = self._alone(group, draw)
         else:
             found = self._rows(draw, self._methods(group, draw))
+            found |= {"chosen": chosen_row(self.done)} if group == CONFIRMING else {}
         found |= {
             "stage": stage,
             "seconds": time.perf_counter() - started,

@@ -42,7 +42,7 @@ def tables(setting: Setting, done: Done) -> str:
     parts = [_rows_table(draws, done)]
     confirmed = {stage.rpartition("-")[2]: what for stage, what in done.items() if stage.startswith(CONFIRMING)}
     for name, what in confirmed.items():
-        heading = f"### Confirmed on {name}, which nothing was chosen on (chosen: {chosen_row(done)})"
+        heading = f"### Confirmed on {name}, which nothing was chosen on (chosen: {what['chosen']})"
         parts += [heading, _confirmed_table(what)]
     parts += ["### The bound", _bound_table(done)]
     return "\n\n".join(parts) + "\n"

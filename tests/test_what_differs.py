@@ -110,8 +110,9 @@ def test_every_row_of_a_setting_is_one_that_a_run_takes(monkeypatch, tmp_path, n
     monkeypatch.setattr("negmerge.experiment.config.Path.exists", lambda path: True)
     setting = rows.SETTINGS[name]
     study = what_differs.Study(tmp_path, setting, places)
-    for group in setting.groups:
-        config = study.config(setting.draws[0], rows.GROUPS[group])
+    draw = setting.draws[-1]
+    for group in (group for group in setting.groups if study.can(group, draw)):
+        config = study.config(draw, rows.GROUPS[group])
         assert [method.row for method in config.methods] == [rows.label_of(row) for row in rows.GROUPS[group]]
 
 

@@ -26,7 +26,7 @@ def work(method):
         ("alpha-by-layer", 0, 1),
         ({"name": "learned-coefficients", "steps": 10, "batch_size": 80}, 10 * (50 + 80 + 80), 1),
         ("contrast", 50 * 6, 1),
-        ("two-step", 50 * 6, 2),
+        ("two-step", 75, 2),  # two members for a quarter of their epochs
         ({"name": "unlearning-pool", "epochs": 3, "repeats": 2}, 2 * 2 * 3 * 50, 1),
         ({"name": "unlearning-pool", "run_settings": {}, "grid": {"lr": [0.1]}, "repeats": 1}, 10 * 450, 1),
     ],

@@ -192,6 +192,27 @@ def quantiles(values: Tensor, count: int) -> Tensor:
     return torch.quantile(values, (torch.arange(count, device=values.device) + 0.5) / count)
 
 
+def likeness_loss(
+    logits: Tensor, labels: Tensor, sizes: tuple[int, int, int], goal: Tensor | None, aim: Tensor, weight: float
+) -> Tensor:
+    """Return w · W₁(m(forget), goal) + CE(retain) + KL(aim ‖ p)(validation) of a batch with a graph.
+
+    The batch has forget, retain and validation rows, `sizes` of each in this order: logits [b, labels], labels [b].
+    W₁ is the mean distance of the sorted `margins` to as many `quantiles` of the margins `goal`, [n]; where that is
+    None, the mean of log(1 + exp m) stands in its place. `aim` are log-probabilities on the validation rows.
+    """
+    from torch.nn import functional
+
+    gone, kept, unseen = logits.split(list(sizes))
+    own, right = margins(gone, labels[: sizes[0]]), labels[sizes[0] : sizes[0] + sizes[1]]
+    if goal is None:
+        known = functional.softplus(own).mean()
+    else:
+        known = (own.sort().values - quantiles(goal, len(own))).abs().mean()
+    apart = functional.kl_div(unseen.log_softmax(1), aim, log_target=True, reduction="batchmean")
+    return weight * known + functional.cross_entropy(kept, right) + apart
+
+
 def sample(rows: Tensor, most: int, generator: torch.Generator) -> Tensor:
     """Return `most` of the rows in a drawn order, all of them where there are fewer."""
     import torch

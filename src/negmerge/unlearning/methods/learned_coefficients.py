@@ -15,7 +15,7 @@ from negmerge.errors import InputError
 from negmerge.seeding import derive_seed
 from negmerge.tasks.task import RowOutputs
 from negmerge.unlearning.context import Context, Outcome
-from negmerge.unlearning.span import Span, margins, mean_coefficients, quantiles, sample
+from negmerge.unlearning.span import Span, likeness_loss, margins, mean_coefficients, sample
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -88,7 +88,6 @@ def unlearn(context: Context, settings: Settings) -> Outcome:
 def _learn(context: Context, settings: Settings, target: Path) -> dict[str, Any]:
     """Train the coefficients, write the vector, and return what is told of it."""
     import torch
-    from torch.nn import functional
 
     data = context.data
     if context.projecting is not None:
@@ -117,17 +116,8 @@ def _learn(context: Context, settings: Settings, target: Path) -> dict[str, Any]
         stays = sample(kept, settings.batch_size, generator)
         at = torch.randperm(len(unseen), generator=generator)[: settings.batch_size]
         logits, right = span.outputs(coefficients, torch.cat([gone, stays, unseen[at]]))
-        of_gone, of_kept, of_unseen = logits.split([len(gone), len(stays), len(at)])
-        own = margins(of_gone, right[: len(gone)]).sort().values
-        known = functional.softplus(own) if data.whole else (own - quantiles(goal, len(own))).abs()
-        retained = functional.cross_entropy(of_kept, right[len(gone) : len(gone) + len(stays)])
-        apart = functional.kl_div(
-            of_unseen.log_softmax(1),
-            before[at.to(before.device)].log_softmax(1),
-            log_target=True,
-            reduction="batchmean",
-        )
-        return settings.distance * known.mean() + retained + apart
+        sizes, aim = (len(gone), len(stays), len(at)), before[at.to(before.device)].log_softmax(1)
+        return likeness_loss(logits, right, sizes, None if data.whole else goal, aim, settings.distance)
 
     losses = span.minimise(
         loss, start=settings.start / len(context.members), steps=settings.steps, lr=settings.lr, tell=_tell(context)
