@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from questions import addition, forget_size, hostile, pool_size, signs, threshold
+from questions import addition, confirmed, forget_size, hostile, pool_size, signs, threshold
 from questions.draws import Draw
 
 from negmerge.errors import InputError
@@ -29,6 +29,7 @@ QUESTIONS: dict[str, Any] = {
     "size": forget_size,
     "addition": addition,
     "signs": signs,
+    "confirmed": confirmed,
 }
 
 

@@ -47,7 +47,7 @@ def test_spread_and_tables(folder):
 @pytest.mark.heavy(60)
 def test_every_question_is_answered_once(folder, monkeypatch, capsys):
     import open_questions
-    from questions import addition, forget_size, hostile, pool_size, signs, threshold
+    from questions import addition, confirmed, forget_size, hostile, pool_size, signs, threshold
 
     monkeypatch.setattr(pool_size, "SIZES", (2, 8))
     monkeypatch.setattr(pool_size, "ORDERS", 2)
@@ -60,6 +60,7 @@ def test_every_question_is_answered_once(folder, monkeypatch, capsys):
     monkeypatch.setattr(addition, "RATES", (0.05,))
     monkeypatch.setattr(addition, "ALPHAS", (0.5, 1.0))
     monkeypatch.setattr(signs, "FRESH", 1)
+    monkeypatch.setattr(confirmed, "MERGES", {name: confirmed.MERGES[name] for name in (confirmed.CHOSEN, "consensus")})
     page, numbers = folder / "page.md", folder / "numbers.json"
     page.write_text("before\n<!-- tables -->\n<!-- end -->\nafter\n")
     words = [str(folder / "small.yaml"), str(folder / "runs"), "--draws", "1", "2"]
@@ -79,6 +80,8 @@ def test_every_question_is_answered_once(folder, monkeypatch, capsys):
     bins, effects = found["signs"][0]["bins"], found["signs"][0]["effects"]
     assert bins["unanimous"]["fresh"] > bins["all"]["fresh"] > 50
     assert effects["mean, λ = 10"] < effects["mean, λ = 1"] < effects["mean"]
+    nothing, chosen, consensus, again = found["confirmed"][0]
+    assert chosen["alpha"] > 0 and again["gap"] < nothing["gap"] and consensus["merge"] == "consensus"
     trained = sorted((folder / "runs").rglob("training.json"))
     stamps = [path.stat().st_mtime_ns for path in trained]
     open_questions.main([*words, "--write", str(page)])  # what is done is read back

@@ -62,7 +62,11 @@ class Draw:
     @cached_property
     def base(self) -> Row:
         """The reported scores of the base: what doing nothing comes to."""
-        return self._with_gap(self._scores(self.run.base))
+        return self.scored(self.run.base)
+
+    def scored(self, path: Path) -> Row:
+        """Return the reported scores of a model, and its gap to Retrain."""
+        return self._with_gap(self._scores(path))
 
     def _scores(self, path: Path) -> Row:
         return self.kept("scores", hash_file(path), lambda: self.run.bench.full_scores(path))
