@@ -54,12 +54,11 @@ Contents = TypeVar("Contents")
 def _locations(kind: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for package in PACKAGES[kind]:
-        spec = importlib.util.find_spec(package)
-        assert spec is not None and spec.submodule_search_locations is not None
-        for module in pkgutil.iter_modules(list(spec.submodule_search_locations)):
-            place = _place(module, INSIDE.get(kind))
-            if place is not None and not module.name.startswith("_"):
-                found[module.name.replace("_", "-")] = f"{package}.{place}"
+        folder = Path(__file__).parent.joinpath(*package.split(".")[1:])  # to ask for it would import those above it
+        for module in pkgutil.iter_modules([str(folder)]):
+            file = _place(module, INSIDE.get(kind))
+            if file is not None and not module.name.startswith("_"):
+                found[module.name.replace("_", "-")] = f"{package}.{file}"
     for entry in metadata.entry_points(group=f"negmerge.{kind.replace('-', '_')}"):
         found.setdefault(entry.name, entry.value)
     return dict(sorted(found.items()))
@@ -90,12 +89,25 @@ def load(kind: str, name: str) -> ModuleType:
     """
     if name.endswith(FILE):
         return _from_file(str(Path(name).resolve()))
+    return importlib.import_module(place(kind, name))
+
+
+def place(kind: str, name: str) -> str:
+    """Return the module that is registered as `name`.
+
+    Raises InputError, with the nearest known name, where there is none.
+    """
     places = _locations(kind)
     if name not in places:
         raise InputError(
             f"unknown {SINGULAR[kind]} {name!r}{nearest(name, places)}; `negmerge list {kind}` shows them all"
         )
-    return importlib.import_module(places[name])
+    return places[name]
+
+
+def is_ours(kind: str, name: str) -> bool:
+    """Return whether what is registered as `name` is a file of the package, and no plug-in."""
+    return place(kind, name).startswith(tuple(f"{package}." for package in PACKAGES[kind]))
 
 
 @functools.cache

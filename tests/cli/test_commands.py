@@ -253,14 +253,6 @@ def test_list(negmerge, kind):
         assert any(line.startswith(name) for line in out.splitlines())
 
 
-def test_methods_are_listed_without_torch_and_numba():
-    script = (
-        "import sys; from negmerge.cli.listing import Kind, list_names; list_names(Kind.methods); "
-        "sys.exit(any(m in sys.modules for m in ('torch', 'numba')))"
-    )
-    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
-
-
 def test_list_says_what_a_named_data_set_is_made_of(negmerge):
     _, out, _ = negmerge("list", "sources")
     lines = [line.strip() for line in out.splitlines()]

@@ -3,12 +3,23 @@
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from functools import partial
-from types import ModuleType
 from typing import Annotated, Any
 
 import typer
 
 INDENT = " " * 8  # below the summary, after the kind
+IMAGES, TEXTS = "negmerge.tasks.image_classification", "negmerge.tasks.text_classification"
+# The dataclass that says what the file of a kind holds.
+CONTENTS = {
+    "sources": f"{IMAGES}.source_file:SourceFile",
+    "families": f"{IMAGES}.family:Family",
+    "text-sources": f"{TEXTS}.source_file:SourceFile",
+    "text-families": f"{TEXTS}.family:TextFamily",
+    "question-sources": "negmerge.tasks.causal_lm.source_file:SourceFile",
+    "tasks": "negmerge.tasks.preparing:Preparing",
+    "scores": "negmerge.scores.plugged:ScoreFile",
+    "evidence": "negmerge.evidence.protocol:EvidenceTest",
+}
 
 
 class Kind(StrEnum):
@@ -31,8 +42,9 @@ def list_names(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> N
 
     names = registry.names(kind.value)
     width = max(len(name) for name in names)
-    own = {Kind.methods: _methods, Kind.scores: _scores, Kind.evidence: _evidence, Kind.tasks: _tasks}
-    listed = own.get(kind, partial(_places, kind.value))
+    own = {Kind.methods: _methods, Kind.evidence: _evidence}
+    several = _summaries if kind in (Kind.scores, Kind.tasks) else _places
+    listed = own.get(kind, partial(several, kind.value))
     for first, details in listed(names):
         print(f"{first[0]:<{width}}  {first[1]}", flush=True)
         for line in details:
@@ -40,7 +52,7 @@ def list_names(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> N
 
 
 def _methods(names: Iterable[str]) -> Iterator[tuple[tuple[str, str], list[str]]]:
-    """Yield name and summary of each method, those that merge first, and the lines below them; without torch."""
+    """Yield name and summary of each method, those that merge first, and the lines below them."""
     from negmerge import registry
     from negmerge.merging.method import MERGE_NEEDS, load_method
 
@@ -49,12 +61,12 @@ def _methods(names: Iterable[str]) -> Iterator[tuple[tuple[str, str], list[str]]
         method = load_method(name)
         lines = [f"needs {', '.join(MERGE_NEEDS)}; settings: {_pairs(method.defaults)}", method.reference]
         yield (name, f"{'merge':<6}  {method.summary}"), [INDENT + line for line in lines]
-    from negmerge.experiment.methods import describe
+    from negmerge.experiment.methods import listed
 
     for name in names:
         if name in merging:
             continue
-        info = describe(name)
+        info = listed(name)
         lines = [f"needs {', '.join(info.needs)}; settings: {_pairs(info.settings)}"]
         for key, values in info.search.items():
             lines.append(f"{key} is searched unless given: {', '.join(f'{value:g}' for value in values)}")
@@ -63,15 +75,10 @@ def _methods(names: Iterable[str]) -> Iterator[tuple[tuple[str, str], list[str]]
 
 def _places(kind: str, names: Iterable[str]) -> Iterator[tuple[tuple[str, str], Iterable[str]]]:
     """Yield name and summary of each source or family, and the lines below them: what is known, and its settings."""
-    from negmerge.tasks.causal_lm import preparing as questions
-    from negmerge.tasks.image_classification import preparing as images
-    from negmerge.tasks.image_classification.source_file import SourceFile
-    from negmerge.tasks.text_classification import preparing as texts
-
-    preparing: ModuleType = {"text": texts, "question": questions}.get(kind.partition("-")[0], images)
+    wanted = ("SUMMARY", "Settings", "FACTS") if kind == Kind.sources else ("SUMMARY", "Settings")
     for name in names:
-        found = preparing.source_file(name) if kind.endswith("sources") else preparing.family_of(name)
-        known = found.FACTS.details if isinstance(found, SourceFile) and found.FACTS else ()
+        found = _read(kind, name, *wanted)
+        known = found.FACTS.details if kind == Kind.sources and found.FACTS else ()
         yield (name, found.SUMMARY), (*known, *_settings(found.Settings))
 
 
@@ -83,30 +90,25 @@ def _settings(schema: Any) -> Iterator[str]:
         yield f"{name} ({default}){about}"
 
 
-def _scores(names: Iterable[str]) -> Iterator[tuple[tuple[str, str], Iterable[str]]]:
-    """Yield name and summary of each score."""
-    from negmerge.scores.plugged import score_file
-
-    yield from (((name, score_file(name).SUMMARY), ()) for name in names)
-
-
-def _tasks(names: Iterable[str]) -> Iterator[tuple[tuple[str, str], Iterable[str]]]:
-    """Yield name and summary of each task."""
-    from negmerge import registry
-    from negmerge.tasks.preparing import Preparing
-
-    yield from (((name, registry.read("tasks", name, Preparing).SUMMARY), ()) for name in names)
+def _summaries(kind: str, names: Iterable[str]) -> Iterator[tuple[tuple[str, str], Iterable[str]]]:
+    """Yield name and summary of each score or task."""
+    yield from (((name, _read(kind, name, "SUMMARY").SUMMARY), ()) for name in names)
 
 
 def _evidence(names: Iterable[str]) -> Iterator[tuple[tuple[str, str], Iterable[str]]]:
     """Yield name and summary of each test, and the lines below them."""
-    from negmerge.evidence.protocol import read_test
-
     for name in names:
-        test = read_test(name)
+        test = _read("evidence", name, "SUMMARY", "Settings", "WEIGHT", "REFERENCE")
         settings = {key: field.default for key, field in test.Settings.model_fields.items()}
         lines = (f"{test.WEIGHT}; settings: {_pairs(settings)}", test.REFERENCE)
         yield (name, test.SUMMARY), [INDENT + line for line in lines if line]
+
+
+def _read(kind: str, name: str, *wanted: str) -> Any:
+    """Return an object with the names of a registered file that are wanted; a file of ours is not imported for it."""
+    from negmerge.declared import declared
+
+    return declared(kind, name, wanted, CONTENTS[kind])
 
 
 def _pairs(settings: dict[str, object]) -> str:

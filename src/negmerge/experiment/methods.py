@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from negmerge import registry
 from negmerge.checking import MistakesError, unknown
+from negmerge.declared import declared
 from negmerge.errors import InputError, NegmergeError
 from negmerge.merging.merger import Merger
 from negmerge.merging.method import MERGE_NEEDS, load_method, merges
@@ -35,11 +36,8 @@ def chosen_method(name: str, objective: str, settings: Mapping[str, Any] | None 
 
 
 @dataclass(frozen=True)
-class MethodInfo:
-    """A method as the tables show it; `search` maps settings to the values that are tried where none is given.
-
-    `requires` are the capabilities that a task must have; for the rest see `negmerge.unlearning.method.Method`.
-    """
+class ListedMethod:
+    """A method as a list shows it; `search` maps settings to the values that are tried where none is given."""
 
     name: str
     kind: str
@@ -48,6 +46,15 @@ class MethodInfo:
     reference: str
     settings: dict[str, Any]
     search: dict[str, list[Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class MethodInfo(ListedMethod):
+    """A method as the tables show it.
+
+    `requires` are the capabilities that a task must have; for the rest see `negmerge.unlearning.method.Method`.
+    """
+
     requires: tuple[type, ...] = ()
     scratch: bool = False
     exact: bool = False
@@ -63,17 +70,32 @@ def describe(name: str) -> MethodInfo:
     method = method_of(name)
     return MethodInfo(
         name,
-        method.KIND,
-        method.NEEDS,
-        method.SUMMARY,
-        method.REFERENCE,
-        settings={k: f.get_default(call_default_factory=True) for k, f in method.Settings.model_fields.items()},
-        search=search_ranges(method, {}),
+        **_listed(method),
         requires=method.REQUIRES,
         scratch=method.SCRATCH,
         exact=method.EXACT,
         each_member=method.EACH_MEMBER,
     )
+
+
+def listed(name: str) -> ListedMethod:
+    """Return what a list shows of a registered method, as `describe` does; a file of ours is not imported for it."""
+    wanted = ("KIND", "NEEDS", "SUMMARY", "REFERENCE", "Settings", "SEARCH")
+    if not registry.is_ours("methods", name):
+        return describe(name)
+    return ListedMethod(name, **_listed(declared("methods", name, wanted, "negmerge.unlearning.method:Method")))
+
+
+def _listed(method: Any) -> dict[str, Any]:
+    """Return the fields of `ListedMethod` but the name, of a method that does not merge."""
+    return {
+        "kind": method.KIND,
+        "needs": method.NEEDS,
+        "summary": method.SUMMARY,
+        "reference": method.REFERENCE,
+        "settings": {k: f.get_default(call_default_factory=True) for k, f in method.Settings.model_fields.items()},
+        "search": search_ranges(method, {}),
+    }
 
 
 def trials_of(name: str, members: int) -> int:
