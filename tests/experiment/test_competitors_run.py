@@ -43,6 +43,15 @@ ROWS = [
     "random-mask",
     "shuffled-signs",
 ]
+BEYOND = [  # rows beyond one merge
+    {"name": "alpha-by-layer", "evaluations": 6},
+    {"name": "learned-coefficients", "steps": 5},
+    "importance",
+    "msa",
+    "contrast",
+    {"name": "two-step", "members": 1},
+    {"name": "unlearning-pool", "epochs": 1, "repeats": 1},
+]
 ALL = {
     "name": "all",
     "workers": 1,
@@ -69,7 +78,19 @@ def finished(tmp_path_factory):
 def test_the_config_has_every_method():
     # Merge methods that take part in no run of their own are left to the contract of merging.
     # Those made for language models learn and forget facts in tests/language/test_facts.py.
-    assert set(UNLEARNING) - set(LANGUAGE) <= {row.name for row in config().methods}
+    assert set(UNLEARNING) - set(LANGUAGE) <= {row.name for row in config(methods=[*ROWS, *BEYOND]).methods}
+
+
+@pytest.mark.heavy(20)
+def test_rows_beyond_one_merge_have_their_numbers(tmp_path):
+    raw = config(methods=["original", *BEYOND])
+    rows = run(raw, tmp_path / "run")["methods"]
+    assert list(rows) == [row.row for row in raw.methods]
+    for name in list(rows)[1:]:
+        assert 0 <= rows[name]["gap"] <= 100 and min(rows[name][part] for part in ("forget", "retain", "test")) >= 0
+        assert read_state_dict(tmp_path / "run" / "methods" / name / "model.safetensors").keys()
+    again = run(raw, tmp_path / "run")["methods"]
+    assert {name: row["gap"] for name, row in again.items()} == {name: row["gap"] for name, row in rows.items()}
 
 
 @pytest.mark.heavy(13)
