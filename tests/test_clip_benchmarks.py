@@ -36,6 +36,7 @@ def here(tmp_path, monkeypatch):
         sys.modules.pop(name, None)
 
 
+@pytest.mark.heavy(3)
 def test_both_choose_the_same_alpha(here, capsys):
     import clip_selection
 

@@ -66,6 +66,7 @@ def trained(tmp_path_factory):
     return folder, known
 
 
+@pytest.mark.heavy(14)
 def test_one_label_is_forgotten_without_yaml_and_a_second_request_goes_on(trained, tmp_path, call):
     folder, known = trained
     food = write(tmp_path / "food.csv", [row for row in known if row["label"] == "food"])

@@ -140,6 +140,7 @@ def test_a_probe_finds_what_only_the_head_lost(corners):
 POOL = {"train": {"optimizer": "adamw", "batch_size": 20}, "grid": {"lr": [1e-3, 3e-3], "epochs": [2]}}
 
 
+@pytest.mark.heavy(5)
 def test_unlearn_ends_in_a_verdict(models):
     done = negmerge.unlearn(
         models["base"],

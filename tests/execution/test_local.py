@@ -20,6 +20,7 @@ def job(spec):
     return float(torch.randn(64, 64, generator=generator).matmul(torch.ones(64, 8)).sum()), torch.get_num_threads()
 
 
+@pytest.mark.heavy(4)
 def test_workers_do_not_change_results():
     alone = run_jobs(job, [3, 1, 2], workers=1, threads=1)
     assert alone == run_jobs(job, [3, 1, 2], workers=2, threads=1)

@@ -261,6 +261,7 @@ def test_workers_change_nothing(finished, tmp_path):
     assert without_times(results["methods"]) == without_times(finished[1]["methods"])
 
 
+@pytest.mark.heavy(3)
 def test_several_seeds_are_averaged(tmp_path):
     results = run(config(seeds=[0, 1], methods=["consensus"], reference="none"), tmp_path / "seeds", purge=True)
     row = results["methods"]["consensus"]
@@ -312,6 +313,7 @@ def test_forgetting_another_source(tmp_path):
     assert results["methods"]["retrain"]["forget"] < 60 and results["methods"]["retrain"]["retain"] > 85
 
 
+@pytest.mark.heavy(3)
 def test_leaving_one_member_out(finished, tmp_path):
     base = str(finished[0] / "base" / "model.safetensors")
     pool = {**TINY["pool"], "leave_one_out": True}

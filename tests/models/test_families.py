@@ -191,6 +191,7 @@ def test_real_models_have_their_stated_accuracy(shared, cifar_test, name, expect
     )
 
 
+@pytest.mark.heavy(7)
 def test_a_real_model_on_the_first_thousand_images(shared, cifar_test):
     classifier = Classifier("cifar-resnet", {}, 10, (3, 32, 32))
     model = classifier.load(shared / "models" / "resnet20-cifar10-original.safetensors")

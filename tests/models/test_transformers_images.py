@@ -104,6 +104,7 @@ def test_build_weights_and_logits(tmp_path, kind):
     assert (gradient > 0).all()
 
 
+@pytest.mark.heavy(8)
 def test_a_run_forgets_a_class_of_a_model_with_labels_in_another_order(tmp_path):
     folder = save(tmp_path / "model", "resnet", labels=DIGITS[::-1])
     config = {

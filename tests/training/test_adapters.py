@@ -108,6 +108,7 @@ def test_tied_weights_change_once(tmp_path):
     assert member.lm_head.weight.data_ptr() == member.transformer.wte.weight.data_ptr()
 
 
+@pytest.mark.heavy(5)
 def test_a_run_with_a_pool_of_adapters(tmp_path):
     config = {
         "name": "adapters",
