@@ -81,7 +81,8 @@ def test_every_question_is_answered_once(folder, monkeypatch, capsys):
     assert bins["unanimous"]["fresh"] > bins["all"]["fresh"] > 50
     assert effects["mean, λ = 10"] < effects["mean, λ = 1"] < effects["mean"]
     nothing, chosen, consensus, again = found["confirmed"][0]
-    assert chosen["alpha"] > 0 and again["gap"] < nothing["gap"] and consensus["merge"] == "consensus"
+    assert chosen["kept"] == 1.0 > consensus["kept"] and nothing["merge"] == "doing nothing"
+    assert again["gap"] > 0 and again["forget"] != found["confirmed"][1][-1]["forget"]
     trained = sorted((folder / "runs").rglob("training.json"))
     stamps = [path.stat().st_mtime_ns for path in trained]
     open_questions.main([*words, "--write", str(page)])  # what is done is read back
