@@ -15,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 help:
 	@echo "make demo      watch a small model forget a digit, in a minute"
-	@echo "make test      the tests, about four minutes"
+	@echo "make test      the tests, about three minutes"
 	@echo "make test-all  the tests, the long ones included"
 	@echo "make heavy     the long ones alone, the shortest first, as many as fit into DEADLINE seconds (3600)"
 	@echo "make check     format, lint, types, import contract, tests"
