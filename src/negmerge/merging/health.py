@@ -166,8 +166,12 @@ def count_signs(pool: Pool) -> SignCounts:
     sizes = {name: elements(pool.base.shape(name)) for name in names}
     every = BLOCK * max(1, -(-sum(sizes.values()) // LOOKED_AT))
     same, decided, without, seen = (np.zeros(members, np.int64) for _ in range(4))
+    first = 0  # of the blocks of a sample, where the next one begins in the tensor: they lie evenly over all tensors
     for name in names:
-        for start in range(0, sizes[name], every):
+        starts = range(first, sizes[name], every)
+        if every > BLOCK:
+            first += len(starts) * every - sizes[name]
+        for start in starts:
             signs = np.sign(read_deltas(pool, name, start, min(sizes[name], start + BLOCK))[1]).astype(np.int8)
             balance, voters = signs.sum(0, dtype=np.int64), np.abs(signs).sum(0, dtype=np.int64)
             others = balance - signs
