@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from negmerge.report.evidence import evidence_lines
-from training import END, START, write
+from training import write
 
 Json = dict[str, Any]
 SHOWN = ("retain", "retain_extraction", "forget_extraction")
@@ -114,9 +114,9 @@ def consensus(results: Json, aim: float) -> list[str]:
     said = []
     for kind in ("", " projected"):
         rows = [results["methods"].get(f"{name}{kind}") or {} for name in ("consensus", "uniform")]
-        found = [at_target(row.get("curve") or [], aim) for row in rows]
-        if all(found):
-            more = found[0]["retain_extraction"] - found[1]["retain_extraction"]  # type: ignore[index]
+        own, mean = (at_target(row.get("curve") or [], aim) for row in rows)
+        if own and mean:
+            more = own["retain_extraction"] - mean["retain_extraction"]
             said.append(f"Consensus{kind} keeps {more:+.1f} points of the others' extraction against the mean{kind}.")
     return said
 
@@ -130,8 +130,6 @@ def main(words: list[str] | None = None) -> None:
     text = "\n".join(table(read(run), options.target) for run in options.runs)
     print(text)
     if options.write:
-        if not options.write.exists():
-            options.write.write_text(START + END)
         write(options.write, text)
 
 

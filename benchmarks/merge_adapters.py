@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from training import END, START, write
+from training import write
 
 ALPHA, RANK = 0.5, 16
 SIZES = {
@@ -174,8 +174,6 @@ def main(words: list[str] | None = None) -> None:
     text = "\n".join([*lines, "", said, ""])
     print(text)
     if options.write:
-        if not options.write.exists():
-            options.write.write_text(START + END)
         write(options.write, text)
 
 

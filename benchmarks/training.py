@@ -192,8 +192,8 @@ def machine(device: str) -> str:
 
 
 def write(page: Path, text: str) -> None:
-    """Put the tables between the marks of a page."""
-    before, start, rest = page.read_text().partition(START)
+    """Put the tables between the marks of a page; one that is not there is begun with the marks alone."""
+    before, start, rest = (page.read_text() if page.exists() else START + END).partition(START)
     _, end, after = rest.partition(END)
     if not (start and end):
         raise SystemExit(f"{page} has no lines {START.strip()} and {END.strip()}; add them where the tables belong")
