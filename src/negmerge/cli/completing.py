@@ -15,7 +15,8 @@ PARTS = {  # of a config: a test holds that its schema has them
     "pool": "train grid adapter leave_one_out",
     "buffers": "recalibrate rows",
     "projection": "rows samples strength",
-    "selection": "objective floor search step max_alpha margin candidates relearning floor_on retain_rows forget_rows",
+    "selection": "objective floor search step max_alpha margin candidates relearning floor_on retain_rows "
+    "forget_rows match",
     "evaluation": "membership scores most",
     "evidence": "tests method controls most",
     "model": "family",

@@ -4,7 +4,15 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from negmerge.errors import InputError
 from negmerge.plug_in import PlugIn, short_name
@@ -125,9 +133,22 @@ class SelectionConfig(Strict):
     )
     retain_rows: int = Field(2000, ge=1, description="size of the fixed sample of them that selection sees")
     forget_rows: int = Field(5000, ge=1, description="the same of the forget rows")
+    match: list[str] | None = Field(
+        None,
+        min_length=1,
+        description="of match-reference: the parts of the average gap that are compared, as [forget]; all unless given",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave `match` out where it is not given: results and keys are then those of runs that did not know it."""
+        found: dict[str, Any] = serialize(self)
+        return found if self.match is not None else {key: value for key, value in found.items() if key != "match"}
 
     @model_validator(mode="after")
     def _floor(self) -> "SelectionConfig":
+        if self.match is not None and self.objective != "match-reference":
+            raise ValueError("match names what match-reference compares: choose that objective, or leave match out")
         if self.objective == "match-reference":
             if self.floor is not None or self.floor_on not in (None, "retain"):
                 raise ValueError("match-reference knows no floor: leave floor and floor_on out")

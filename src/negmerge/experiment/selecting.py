@@ -39,8 +39,9 @@ class Selector:
     treats the forget rows like that. (Compared with validation under θ(α) itself, damage to both would count as
     likeness.)
 
-    In the average gap of match-reference retain accuracy is that of the fixed sample, validation stands in the place of
-    test, also as the non-members of the attack, and the attack is fitted on at most 2,000 rows of either kind.
+    In the average gap of match-reference, or those parts of it that the rule's `match` names, retain accuracy is that of
+    the fixed sample, validation stands in the place of test, also as the non-members of the attack, and the attack is
+    fitted on at most 2,000 rows of either kind.
     """
 
     task: Task
@@ -56,6 +57,10 @@ class Selector:
     def __post_init__(self) -> None:
         if self.rule.objective == "match-reference" and self.reference is None:
             raise InputError("selection: match-reference needs a reference: {train: base}, or {checkpoint: FILE}")
+        parts = [score.name for score in self.task.scores if score.in_gap]
+        unknown = [name for name in self.rule.match or () if name not in parts]
+        if unknown:
+            raise InputError(f"selection: match: {unknown[0]} is no part of the average gap; choose among {parts}")
         if self.rule.objective == LASTING and self.reference is None:
             raise InputError("selection: lasting needs a reference: {train: base}, or {checkpoint: FILE}")
         if self.rule.objective == "match-holdout" and len(self.rows["validation_forget"]):
@@ -118,15 +123,16 @@ class Selector:
         return {name: value for name, value in found.items() if value is not None}
 
     def candidate_scores(self, model: nn.Module, objective: str, base: Path) -> dict[str, float]:
-        """Return what `scores` returns and, for match-reference, the average `gap` to the reference."""
+        """Return what `scores` returns and, for match-reference, the `gap` to the reference in the parts that count."""
         scores = self.scores(model, objective, base)
         if objective == "match-reference":
-            scores["gap"] = average_gap(scores, self.reference_scores, self._in_gap).total
+            scores["gap"] = average_gap(scores, self.reference_scores, self._matched).total
         return scores
 
     @property
-    def _in_gap(self) -> list[str]:
-        return [_called(score) for score in self.task.scores if score.in_gap]
+    def _matched(self) -> list[str]:
+        wanted = self.rule.match
+        return [_called(s) for s in self.task.scores if s.in_gap and (wanted is None or s.name in wanted)]
 
     @cached_property
     def reference_scores(self) -> dict[str, float]:

@@ -58,6 +58,9 @@ def measured(results: Json) -> list[str]:
     said = []
     if chosen.get("objective"):
         aim = OBJECTIVES.get(chosen["objective"], f"the objective {chosen['objective']}")
+        if chosen.get("match"):
+            compared = [score.title for score in scores_of(results) if score.name in chosen["match"]]
+            aim = f"the smallest distance to the retrained model in {numbers.listed(compared)} alone"
         if not sees_own_rows(results):
             aim = aim.replace(WORSE, "")
         how = {"bracket": BRACKETS.get(chosen["objective"], ""), "grid": GRID, "paper": GRID}.get(

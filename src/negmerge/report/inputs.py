@@ -137,6 +137,7 @@ _RESULTS: Json = {
         "retain_rows": float,
         "forget_rows": float,
         "held_out_rows": float,
+        "match": [str],
         "forget_is": str,  # of results before 0.2: whose rows `forget_rows` counts
     },
     "base": _ROW,
