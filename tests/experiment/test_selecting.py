@@ -85,6 +85,23 @@ def test_match_reference_is_the_smallest_gap_of_its_curve(originals, tmp_path):
     assert chosen["gap"] == pytest.approx(sum(abs(ours[key] - target[key]) for key in ours) / 4)
 
 
+def test_matching_the_forget_rows_alone_compares_nothing_else(originals, tmp_path):
+    rule = {"objective": "match-reference", "match": ["forget"], "search": "grid", "max_alpha": 3.0, "step": 0.5}
+    results = run(config(selection=rule, **originals), tmp_path / "run")
+    row = results["methods"]["consensus"]
+    target = measured(tmp_path / "run", "reference")[0]["forget"]
+    assert results["selection"]["match"] == ["forget"]
+    assert [point["gap"] for point in row["curve"]] == pytest.approx(
+        [abs(point["forget"] - target) for point in row["curve"]]
+    )
+    assert row["alpha"] == min(row["curve"], key=lambda point: (point["gap"], point["alpha"]))["alpha"]
+    assert row["gap"] == pytest.approx(  # the table's own gap stays the mean of all four
+        sum(abs(row[key] - results["reference"][key]) for key in ("forget", "retain", "test", "membership")) / 4
+    )
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "the smallest distance to the retrained model in forget alone" in page
+
+
 def test_a_candidate_that_answers_with_nan_is_the_worst(originals, tmp_path):
     rule = {"objective": "match-reference", "search": "grid", "max_alpha": 1e38, "step": 1e38}
     row = run(config(selection=rule, **originals), tmp_path / "run")["methods"]["consensus"]
@@ -162,6 +179,11 @@ def test_recalibrated_buffers_are_those_of_the_retain_rows(holdout):
             {"selection": {"objective": "match-holdout"}, "data": {"source": "digits", "forget": {"classes": ["3"]}}},
             "match-holdout needs unseen rows that look like the forget rows",
         ),
+        (
+            {"selection": {"objective": "retain-floor", "match": ["forget"]}},
+            "match names what match-reference compares",
+        ),
+        ({"selection": {"objective": "match-reference", "match": []}}, "selection.match"),
         ({"selection": {"objective": "match-reference", "floor": 0.9}}, "match-reference knows no floor"),
         ({"buffers": "melt"}, "buffers: write keep, negate, or {recalibrate: retain, rows: 2000}"),
         ({"buffers": {"recalibrate": "test"}}, "buffers.*recalibrate: Input should be 'retain' or 'forget'"),
@@ -172,6 +194,12 @@ def test_mistakes_are_named(changes, message):
     with pytest.raises(InputError, match=message) as caught:
         config(**changes)
     assert "\n" not in str(caught.value)
+
+
+def test_a_part_that_no_gap_has_is_named_before_anything_is_trained(originals, tmp_path):
+    rule = {"objective": "match-reference", "match": ["forgotten"]}
+    with pytest.raises(InputError, match="match: forgotten is no part of the average gap; choose among "):
+        run(config(selection=rule, **originals), tmp_path / "run")
 
 
 def test_the_split_of_a_file_is_checked_too(holdout, tmp_path):

@@ -39,7 +39,7 @@ class Selector:
     treats the forget rows like that. (Compared with validation under θ(α) itself, damage to both would count as
     likeness.)
 
-    In the average gap of match-reference, or those parts of it that the rule's `match` names, retain accuracy is that of
+    In the average gap of match-reference, or those parts that the rule's `match` names, retain accuracy is that of
     the fixed sample, validation stands in the place of test, also as the non-members of the attack, and the attack is
     fitted on at most 2,000 rows of either kind.
     """
