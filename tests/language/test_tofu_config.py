@@ -13,7 +13,7 @@ CONFIG = Path(__file__).resolve().parents[2] / "configs" / "tofu-smollm2.yaml"
 
 
 @pytest.mark.heavy(60)
-def test_the_config_runs_scaled_down(tmp_path):
+def test_the_config_runs_scaled_down(tmp_path, monkeypatch, capsys):
     raw = load_config(CONFIG).resolved()
     save(tmp_path / "model", chat=True, longest=256)
     raw["model"]["path"], raw["data"]["path"] = str(tmp_path / "model"), str(write(tmp_path / "tofu"))
@@ -24,13 +24,26 @@ def test_the_config_runs_scaled_down(tmp_path):
     for method in raw["methods"]:
         if isinstance(method.get("lr"), list):
             method |= {"lr": method["lr"][:1], "epochs": 1}
-    raw["selection"] = {"objective": "match-reference", "search": "grid", "step": 0.5}
+    raw["selection"] |= {"search": "grid", "step": 0.5}
+    raw["evaluation"]["most"] = 1000
     results = run(check_config(raw), tmp_path / "run")
     rows = ("best-single", "uniform", "ties", "consensus", "random-mask", "msa")
     trained = ("grad-diff", "npo", "simnpo", "rmu")
     assert set(results["methods"]) == {*rows, *(f"{row} projected" for row in rows), *trained}
     base = results["base"]
     assert 0 <= base["forget_quality"] <= 1 and base["privleak"] is not None and base["forget_truth"] is not None
-    assert base["retain_truth"] is None and base["model_utility"] is None  # no retain row has other answers here
-    assert len(results["said"]["rows"]) == 10 and results["verdict"]["word"]
-    assert results["task"]["rows"]["validation"] == 40 and results["task"]["rows"]["test"] == 80
+    assert base["retain_truth"] is None  # no retain row has other answers here
+    assert len(results["said"]["rows"]) == 6 and results["verdict"]["word"]
+    assert results["task"]["rows"]["validation"] == 20 and results["task"]["rows"]["test"] == 40
+    assert results["selection"]["match"] == ["forget"]
+
+    monkeypatch.syspath_prepend(CONFIG.parents[1] / "benchmarks")
+    from language_held_out import main
+
+    main([str(tmp_path / "run"), "--write", str(tmp_path / "page.md")])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "### tofu-smollm2: 120 read and 60 not read by the projection"
+    cells = {line.split(" | ")[0].strip("| "): line for line in lines if line.startswith("| ")}
+    assert set(cells) == {"row", "---", "base", "Retrain", *results["methods"]}
+    read, rest = (float(one) for one in cells["base"].strip("| ").split(" | ")[1:3])
+    assert (120 * read + 60 * rest) / 180 == pytest.approx(base["retain"], abs=0.1)
