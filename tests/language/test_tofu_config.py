@@ -32,5 +32,5 @@ def test_the_config_runs_scaled_down(tmp_path):
     base = results["base"]
     assert 0 <= base["forget_quality"] <= 1 and base["privleak"] is not None and base["forget_truth"] is not None
     assert base["retain_truth"] is None and base["model_utility"] is None  # no retain row has other answers here
-    assert len(results["said"]["rows"]) == 10 and results["verdict"]["word"]
-    assert results["task"]["rows"]["validation"] == 40 and results["task"]["rows"]["test"] == 80
+    assert len(results["said"]["rows"]) == 6 and results["verdict"]["word"]
+    assert results["task"]["rows"]["validation"] == 20 and results["task"]["rows"]["test"] == 40
