@@ -12,6 +12,7 @@ from negmerge.experiment.rundir import RunDir
 from negmerge.experiment.trainer import Trainer, count_cards, on_cards
 from negmerge.training import TrainSettings
 from negmerge.training.job import TrainingJob
+from negmerge.training.pool import Member
 
 DIGITS = {
     "name": "digits",
@@ -71,7 +72,7 @@ def test_the_weights_do_not_hang_on_how_many_are_trained_at_a_time(tmp_path):
         made = Trainer(place, config, prepare(place, config), 0)
         made.make_originals()
         settings = [TrainSettings(lr=lr, epochs=1, batch_size=32) for lr in (1e-3, 3e-3)]
-        jobs = [made.member_job(str(s.lr), place.private / "pool" / str(s.lr), s) for s in settings]
+        jobs = [made.member_job(Member(str(s.lr), s), place.private / "pool" / str(s.lr)) for s in settings]
         made.train(jobs, workers=made.workers_for(len(jobs)), threads=1)
         found.append([read_state_dict(job.checkpoint) for job in jobs])
     for one, other in zip(*found, strict=True):

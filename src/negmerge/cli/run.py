@@ -44,13 +44,23 @@ def run(
         raise InputError(f"--executor {executor}: there is only local")
     checked = load_config(config, changes or [])
     if dry_run:
-        from negmerge.experiment.plan import plan
-
-        made = plan(checked).as_json()
-        print_json(made) if as_json else print(plan_text(checked.name, made))
+        print_plan(checked, as_json)
         return
     results, place = run_shown(checked, output, fresh=fresh, purge=purge, purge_base=purge_base)
     print_json(results) if as_json else print(result_text(results, place))
+
+
+def print_plan(config: Any, as_json: bool) -> None:
+    """Print what a run will take; meanwhile, on stderr, what is being done."""
+    from negmerge.cli.logs import is_quiet
+    from negmerge.experiment.plan import plan
+
+    def tell(line: str) -> None:
+        if not is_quiet():
+            print(f"  {line}", file=sys.stderr, flush=True)
+
+    made = plan(config, tell).as_json()
+    print_json(made) if as_json else print(plan_text(config.name, made))
 
 
 def run_shown(config: Any, output: Path | None, **options: bool) -> tuple[dict[str, Any], Path]:

@@ -47,7 +47,7 @@ def unlearn(
     The same command again resumes. A second request goes on from the first: give its run directory as MODEL.
     """
     from negmerge.cli.logs import is_quiet
-    from negmerge.cli.run import plan_text, result_text, run_shown
+    from negmerge.cli.run import print_plan, result_text, run_shown
     from negmerge.experiment.config import apply_change, check_config
     from negmerge.experiment.direct import Request, describe_choices
     from negmerge.experiment.exporting.export import SameAsBaseError, export
@@ -65,10 +65,7 @@ def unlearn(
     for line in () if is_quiet() else (*request.assumed, *describe_choices(config)):
         print(f"assumed: {line}", file=sys.stderr)
     if dry_run:
-        from negmerge.experiment.plan import plan
-
-        made = plan(config).as_json()
-        print_json(made) if as_json else print(plan_text(config.name, made))
+        print_plan(config, as_json)
         return
     results, place = run_shown(config, output, fresh=fresh)
     row = shipped_row(config.resolved(), results)

@@ -7,11 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from negmerge.errors import InputError
 from negmerge.exact.config import ExactConfig
 from negmerge.experiment.prepare import choose_device
 from negmerge.requests.rows import Hashed, Rows
 from negmerge.tasks.opening import preparing_of
 from negmerge.tasks.task import Pretrained, Task, need
+from negmerge.tasks.user.fingerprint import fingerprint_row
 
 
 @dataclass(frozen=True)
@@ -29,10 +31,21 @@ class Population:
         return sorted(self.rows)
 
     def hashes(self, name: str) -> list[str]:
-        """Return what stands for the content of a client's rows: their hashes, where the rows have them."""
-        known = [self.table.row_hash(row) if isinstance(self.table, Hashed) else None for row in self.rows[name]]
-        table = self.table.fingerprint() if None in known else ""
-        return [f"{table} {row}" if one is None else one for row, one in zip(self.rows[name], known, strict=True)]
+        """Return what stands for the content of each of a client's rows, whatever other rows there are.
+
+        The row's own hash, else that of the batch that it makes alone. Raises InputError where that has no bytes.
+        """
+        return [self._hash(name, row) for row in self.rows[name]]
+
+    def _hash(self, name: str, row: int) -> str:
+        known = self.table.row_hash(row) if isinstance(self.table, Hashed) else None
+        found = known or fingerprint_row(self.task.batch(torch.tensor([row]), "cpu"))
+        if found is None:
+            raise InputError(
+                f"client {name}: row {row} has no hash, and its batch is of a kind that has none, so it can't be told "
+                "whether it changed; give the task's rows a row_hash"
+            )
+        return found
 
     def base(self, config: ExactConfig) -> dict[str, Tensor]:
         """Return the tensors of θ₀. Raises InputError for a checkpoint that does not fit."""

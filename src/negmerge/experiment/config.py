@@ -30,7 +30,7 @@ from negmerge.tasks.opening import preparing_of
 from negmerge.tasks.settings import DataConfig, ModelConfig
 from negmerge.training import TrainSettings
 from negmerge.training.adapters import AdapterSettings
-from negmerge.training.pool import Member, expand_grid
+from negmerge.training.pool import RANK, Member, expand_grid
 
 __all__ = ["Buffers", "Config", "Recalibrate", "SelectionConfig", "check_config", "load_config"]
 
@@ -73,6 +73,18 @@ class PoolConfig(Strict):
         None, description="members are LoRA adapters from one draw of A: {r, alpha, targets}; whole models if unset"
     )
     leave_one_out: bool = Field(False, description="choose α again without each member, for the consensus row")
+
+    def members(self) -> list[Member]:
+        """Return the members. Raises InputError as `expand_grid` does, and for ranks where none is an adapter."""
+        found = expand_grid(self.train, self.grid)
+        self.adapter_of(found[0])
+        return found
+
+    def adapter_of(self, member: Member) -> AdapterSettings | None:
+        """Return what a member's adapter is made of, None for a whole model. Raises InputError for a rank of one."""
+        if member.rank is not None and self.adapter is None:
+            raise InputError(f"grid: {RANK} is the rank of adapters; give pool.adapter, or leave it out of the grid")
+        return self.adapter and self.adapter.model_copy(update={"r": member.rank or self.adapter.r})
 
 
 class MethodConfig(BaseModel):
@@ -289,10 +301,9 @@ def check_config(raw: Mapping[str, Any], where: str = "config") -> Config:
     for name in config.evaluation.scores:
         score_file(name)
     check_evidence(config.evidence, [method.row for method in config.methods], where)
-    members = expand_grid(config.pool.train, config.pool.grid)
-    check_training = preparing.check_training
+    members = config.pool.members()
     for place, augment in _augmentations(config, members):
-        check_training(augment, f"{where}: {place}")
+        preparing.check_training(augment, f"{where}: {place}")
     everywhere = [m.name for m in config.methods if m.seeds is None]
     if config.pool.leave_one_out and (len(members) < 3 or "consensus" not in everywhere):
         raise InputError(

@@ -150,7 +150,7 @@ class Contexts:
         trainer, pool = self.trainer, self.trainer.config.pool
         folder, jobs = trainer.place.private / "common" / "members", []
         for member in expand_grid(pool.train, pool.grid if grid is None else grid):
-            job = trainer.member_job(member.name, folder, member.settings, start, rows)
+            job = trainer.member_job(member, folder, start, rows)
             jobs.append(replace(job, directory=folder / f"{member.name}-{job.key[:8]}"))
         trained = trainer.train_members(jobs)
         return tuple(job.checkpoint for job in trained.standing), trained.seconds

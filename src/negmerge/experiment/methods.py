@@ -148,12 +148,6 @@ def own_pools(name: str, settings: Mapping[str, Any]) -> Sequence[OwnPool]:
     return () if method is None else method.pools(method.Settings(**settings))
 
 
-def passes_of(name: str, settings: Mapping[str, Any], rows: Mapping[str, int]) -> int:
-    """Return how many rows a method of kind select passes through training, its own pools aside."""
-    method = _select(name)
-    return 0 if method is None else method.passes(method.Settings(**settings), rows)
-
-
 def files_of(name: str, settings: Mapping[str, Any]) -> Sequence[Path]:
     """Return the files that a method reads with these settings."""
     method = _select(name)

@@ -62,7 +62,9 @@ def run(
             material = prepare(place, config, name_hardest if asks_for_hardest(config) else None)
         for note in material.notes:
             place.emit("note", text=note)
-        place.emit("estimate", **estimate(config, material).as_json())
+        with place.stage("estimate"):
+            estimated = estimate(config, material).as_json()
+        place.emit("estimate", **estimated)
         return material
 
     with place.lock():

@@ -4,9 +4,11 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from negmerge.evidence.subject import MOST
 from negmerge.execution import torch_threads
@@ -24,7 +26,8 @@ from negmerge.training.fitting import fit_rows
 from negmerge.training.pool import expand_grid
 
 EVALUATIONS = 8, 13  # of α, for one vector, by the bracket search: up to α = 1; where the bracket is open
-STEP_ROWS = {"cpu": 32, "mps": 128, "cuda": 256}  # rows in a timed step: enough to keep the device busy
+STEP_ROWS = {"cpu": 32, "mps": 128, "cuda": 256}  # rows that are timed: enough to keep the device busy
+QUICK, SLOW = 1.0, 6.0  # seconds: what takes longer is timed once; fewer rows are, where all would take longer
 
 
 @dataclass(frozen=True)
@@ -55,19 +58,25 @@ class Plan:
         return asdict(self)
 
 
-def plan(config: Config) -> Plan:
+def plan(config: Config, tell: Callable[[str], object] | None = None) -> Plan:
     """Load the data, open every checkpoint, time a few steps, and return what the run will take.
 
-    Nothing is written. The estimate supposes that nothing of the run is there yet, that every worker is as fast as this
+    Nothing is written. `tell` is called with a line for people: what is done next, and what should be known of the
+    rows. The estimate supposes that nothing of the run is there yet, that every worker is as fast as this
     process is on one thread, and that the machine does nothing else, now and then. Raises InputError as loading the
     data does, and for a checkpoint that does not fit.
     """
+    say = tell or (lambda line: None)
+    say("reading the data and the models")
     material = load_unwritten(config)
+    for note in material.notes:
+        say(note)
     for given in (config.base.checkpoint, config.reference.checkpoint if config.reference else None):
         if given is not None:
             material.task.open(given)
     if config.base.pretrained:
         need(material.task, Pretrained, "base.pretrained").pretrained()
+    say("timing a few steps of training and of inference")
     return estimate(config, material)
 
 
@@ -98,13 +107,14 @@ def estimate(config: RunConfig, material: Material) -> Plan:
     seeds = len(config.seeds)
     models = (len(config.methods) + 1 + (config.reference is not None)) * seeds
     evaluated = (vectors * points + judged) * samples + models * sum(rows.values())
+    evaluated += sum(work.passed for work in works)
     cores = (os.cpu_count() or 1) if device == "cpu" else 1
     threads = min(config.threads or cores, cores)
     workers = min(config.workers or cores, len(members)) if device != "mps" else 1
+    model = material.task.template()
+    model_bytes = sum(t.numel() * t.element_size() for t in material.task.trained(model).values())
     with material.compute.float_products():
-        train_speed, predict_speed = _speeds(material, threads)
-    state = material.task.trained(material.task.template())
-    model_bytes = sum(t.numel() * t.element_size() for t in state.values())
+        train_speed, predict_speed = _speeds(material, model, members[0].settings, threads)
     kept = len(members) * seeds + vectors + judged + models
     ranked = rows_trained(config, len(split.retain) + len(split.forget)) if isinstance(config, Config) else 0
     trained = ranked + training * seeds + sum(work.trained for work in works)
@@ -172,17 +182,48 @@ def _evaluations(selection: SelectionConfig) -> int:
     return EVALUATIONS[selection.max_alpha is None or selection.max_alpha > 1.0]
 
 
-def _speeds(material: Material, threads: int) -> tuple[float, float]:
-    """Return rows per second of training on one thread and of inference on `threads`, both warmed up."""
-    task = material.task.uncompiled()
-    rows = torch.arange(min(STEP_ROWS[material.device], len(task.rows())))
-    model = task.place(task.template(), material.device)
-    settings = TrainSettings(lr=1e-5, epochs=1, batch_size=max(2, len(rows)))
+def _speeds(material: Material, model: nn.Module, like: TrainSettings, threads: int) -> tuple[float, float]:
+    """Return rows per second of training on one thread, as members are but of the whole model, and of inference."""
+    task, split = material.task.uncompiled(), material.split
+    known = torch.cat([split.retain, split.forget])
+    rows = _spread(known, STEP_ROWS[material.device])
+    model = task.place(model, material.device)
+    changed = {"lr": 1e-5, "epochs": 1, "steps": None, "batch_size": max(2, min(like.batch_size, len(rows)))}
+    settings = like.model_copy(update=changed)
+
+    def train(some: Tensor) -> None:
+        fit_rows(task, model, some, settings, seed=0)
+
+    def predict(some: Tensor) -> None:
+        task.observe(model, {"some": some}, {"some": ("correct",)})
+
     with torch_threads(1):
-        training = _seconds(lambda: fit_rows(task, model, rows, settings, seed=0))
+        training = _rows_per_second(train, rows)
     with torch_threads(threads):
-        inference = _seconds(lambda: task.observe(model, {"some": rows}, {"some": ("correct",)}))
-    return len(rows) / training, len(rows) / inference
+        inference = _rows_per_second(predict, rows)
+    return training, inference
+
+
+def _spread(rows: Tensor, most: int) -> Tensor:
+    """Return `most` of the rows at equal distances, all where there are no more."""
+    return rows[torch.linspace(0, len(rows) - 1, most).long()] if len(rows) > most else rows
+
+
+def _rows_per_second(step: Callable[[Tensor], object], rows: Tensor) -> float:
+    """Return how many rows pass in a second, once warmed up on two; of a slow model, fewer rows are timed."""
+    few = _spread(rows, 2)
+    step(few)
+    each = _once(partial(step, few)) / len(few)
+    if each * len(rows) <= QUICK:
+        return len(rows) / _seconds(partial(step, rows))
+    some = _spread(rows, int(SLOW / each))
+    return len(some) / _once(partial(step, some)) if len(some) > len(few) else 1 / each
+
+
+def _once(step: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    step()
+    return time.perf_counter() - started
 
 
 def _seconds(step: Callable[[], object]) -> float:

@@ -22,6 +22,7 @@ from negmerge.experiment.warnings import (
 )
 from negmerge.scores import Score, average_gap
 from negmerge.tasks.task import ACCURACY
+from negmerge.training.pool import RANK
 from negmerge.version import __version__
 
 
@@ -76,7 +77,7 @@ def collect(config: RunConfig, material: Material, finished: Finished) -> dict[s
         "methods": methods,
         "pool": {
             **{key: value for key, value in finished.pool.items() if key not in ("statistics_moved", "standing")},
-            **({"adapter": config.pool.adapter.model_dump(mode="json")} if config.pool.adapter else {}),
+            **({"adapter": _adapter(config)} if config.pool.adapter else {}),
             "leave_one_out": finished.leave_one_out,
             "members": [_member(m, finished.pool) for m in finished.members],
         },
@@ -89,6 +90,13 @@ def collect(config: RunConfig, material: Material, finished: Finished) -> dict[s
         **finished.evidence,
         "shown": finished.shown,
     }
+
+
+def _adapter(config: RunConfig) -> dict[str, Any]:
+    """Return what the members' adapters are made of; `r` is the list of ranks where the grid varies them."""
+    assert config.pool.adapter is not None
+    ranks = config.pool.grid.get(RANK)
+    return {**config.pool.adapter.model_dump(mode="json"), **({"r": ranks} if ranks else {})}
 
 
 def _evaluated(rows: dict[str, int], most: int | None) -> dict[str, int]:

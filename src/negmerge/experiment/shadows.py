@@ -107,7 +107,7 @@ class Shadow:
         """The jobs of its pool; its base is there."""
         config, folder = self.trainer.config, self.trainer.place.private / "pool"
         grid = expand_grid(config.pool.train, config.pool.grid)
-        jobs = [self.trainer.member_job(one.name, folder / one.name, one.settings) for one in grid]
+        jobs = [self.trainer.member_job(one, folder / one.name) for one in grid]
         return [replace(job, spare=True) for job in jobs]
 
     @property

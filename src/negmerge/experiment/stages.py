@@ -236,7 +236,7 @@ class SeedRun:
     def _make_pool(self) -> tuple[list[TrainingJob], dict[str, Any]]:
         folder = self.place.private / "pool"
         members = expand_grid(self.config.pool.train, self.config.pool.grid)
-        wanted = [self.trainer.member_job(m.name, folder / m.name, m.settings) for m in members]
+        wanted = [self.trainer.member_job(m, folder / m.name) for m in members]
         begun = {place: begun_with(place) for place in sorted(folder.glob("*/"))}
         trained = self.trainer.train_members([_taken_over(job, begun) for job in wanted])
         standing, diverged = trained.standing, trained.diverged

@@ -24,6 +24,7 @@ from negmerge.tasks.task import Pretrained, Starts, need
 from negmerge.training import TrainSettings
 from negmerge.training.job import TrainingJob
 from negmerge.training.job import train as train_job
+from negmerge.training.pool import Member
 
 FROM_SCRATCH = "from scratch"
 HOW = ("task", "model", "inputs", "compute", "device")  # of a config: how models are computed
@@ -158,24 +159,20 @@ class Trainer:
         )
 
     def member_job(
-        self,
-        name: str,
-        directory: Path,
-        settings: TrainSettings,
-        start: Path | None = None,
-        rows: torch.Tensor | None = None,
+        self, member: Member, directory: Path, start: Path | None = None, rows: torch.Tensor | None = None
     ) -> TrainingJob:
         """Return the job of a member: the base fine-tuned on the forget rows; adapters share one draw of A.
 
-        `start` and `rows` stand in for these.
+        `start` and `rows` stand in for these. Raises InputError for a rank where members are no adapters.
         """
         rows = self.material.parts["forget"] if rows is None else rows
-        job = self.job(name, directory, rows, settings, start=self.base if start is None else start)
-        adapter, seed = self.config.pool.adapter, derive_seed(self.seed, "adapter")
+        job = self.job(member.name, directory, rows, member.settings, start=self.base if start is None else start)
+        adapter, seed = self.config.pool.adapter_of(member), derive_seed(self.seed, "adapter")
         if adapter is None:
             return job
-        key = digest([job.key, adapter.model_dump(mode="json"), seed])
-        return replace(job, adapter=adapter, adapter_seed=seed, key=key)
+        drawn = [member.drawn] if member.drawn else []
+        key = digest([job.key, adapter.model_dump(mode="json"), seed, *drawn])
+        return replace(job, adapter=adapter, adapter_seed=seed, adapter_drawn=member.drawn, key=key)
 
     def train_members(self, jobs: Sequence[TrainingJob]) -> "TrainedMembers":
         """Train members, several at a time where that is possible; one that diverges is left out.

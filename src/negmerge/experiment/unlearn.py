@@ -51,7 +51,6 @@ from negmerge.tasks.user.checking import (
 from negmerge.tasks.user.fingerprint import fingerprint_data, fingerprint_function, fingerprint_module
 from negmerge.tasks.user.task import UserClassifier, UserTask
 from negmerge.training.adapters import AdapterSettings, plain_module
-from negmerge.training.pool import expand_grid
 
 DEFAULT_POOL: dict[str, Any] = {
     "train": {"optimizer": "adamw", "batch_size": 32},
@@ -238,10 +237,12 @@ def unlearn(
 def _checked_pool(pool: Mapping[str, Any], wrapped: AdapterSettings | None) -> PoolConfig:
     """Return the pool, its members adapters like that of the module where PEFT wrapped it and nothing else is asked."""
     made: PoolConfig = _checked(PoolConfig, pool, "pool")
-    for member in expand_grid(made.train, made.grid):
+    if wrapped is not None and made.adapter is None:
+        made = made.model_copy(update={"adapter": wrapped})
+    for member in made.members():
         if member.settings.augment != "none" or member.settings.label_smoothing:
             raise InputError("unlearn: augment and label_smoothing belong into your data set and loss; leave them out")
-    return made if wrapped is None or made.adapter is not None else made.model_copy(update={"adapter": wrapped})
+    return made
 
 
 def _objective(

@@ -1,17 +1,18 @@
 """What the methods of a run add to its work: rows trained on, vectors to choose α for, models to judge."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from negmerge.experiment.choices import describe_buffers
 from negmerge.experiment.config import MethodConfig, RunConfig
-from negmerge.experiment.methods import describe, needs_of, own_pools, passes_of, trials_of
+from negmerge.experiment.methods import describe, own_pools, trials_of
 from negmerge.selection import LASTING
 from negmerge.selection.lasting import FIRST
 from negmerge.training import TrainSettings
 from negmerge.training.pool import expand_grid
-from negmerge.unlearning.method import method_of
+from negmerge.unlearning.method import OwnPool, Passes, method_of, passes_of
 from negmerge.unlearning.search import candidates, search_ranges
 
 
@@ -19,14 +20,16 @@ from negmerge.unlearning.search import candidates, search_ranges
 class Workload:
     """The work of all methods on one seed. Searches are made on the first seed only.
 
-    `trained` counts rows passed through training; `vectors` those for which α is chosen; `judged` the candidates of
-    searches, each a model that is kept. `tested` are the models that lasting looks at for what comes back, as many as
-    where no α reaches Retrain; `tested_at_most` where one does.
+    `trained` counts rows passed through training, `passed` those that methods pass through a frozen model beside it;
+    `vectors` those for which α is chosen; `judged` the candidates of searches, each a model that is kept. `tested` are
+    the models that lasting looks at for what comes back, as many as where no α reaches Retrain; `tested_at_most` where
+    one does.
     """
 
     trained: int
     vectors: int
     judged: int
+    passed: int = 0
     tested: int = 0
     tested_at_most: int = 0
 
@@ -54,42 +57,49 @@ def workload(config: RunConfig, members: int, rows: Mapping[str, int], seed: int
     Single members are counted once for all methods that try them with the same buffers; of a search on another seed,
     its longest candidate.
     """
-    trained = vectors = judged = tested = most = 0
+    trained = passed = vectors = judged = tested = most = 0
     methods = [method for method in config.methods if method.seeds is None or seed < method.seeds]
     trying = [config.buffers_of(method) for method in methods if describe(method.name).each_member]
     vectors += members * len({describe_buffers(buffers) for buffers in trying})
+    together: dict[str, int] = {}  # rows passed through training once for several rows of the table
     for method in methods:
-        if describe(method.name).kind != "train":
+        kind = describe(method.name).kind
+        if kind != "train":
             vectors += trials_of(method.name, members) * _strengths(method)
             found_tested = vectors_tested(config, method)
             if found_tested is not None:
                 tested += found_tested[0] * min(FIRST, found_tested[1])
                 most += found_tested[0] * found_tested[1]
-            for pool in own_pools(method.name, method.settings):
-                grid = config.pool.grid if pool.grid is None else pool.grid
-                count = min(rows[pool.part], rows["forget"])
-                own = expand_grid(config.pool.train, grid)[: pool.members]
-                trained += round(pool.share * sum(one.settings.count_rows(count) for one in own))
-            trained += passes_of(method.name, method.settings, rows)
+        for place, pool in enumerate(own_pools(method.name, method.settings)):
+            key = json.dumps([pool.start, pool.part, pool.grid] if pool.start else [method.row, place])
+            together[key] = _members(config, pool, rows)
+        if kind == "merge":
             continue
         found = method_of(method.name)
-        passed = [
-            _rows(config, method.name, found.Settings(**settings), settings, rows)
-            for settings in candidates(found, method.settings)
-        ]
+        each = [_passes(config, method.name, one, rows) for one in candidates(found, method.settings)]
         searched = seed == 0 and bool(search_ranges(found, method.settings))
-        trained += sum(passed) if searched else max(passed)
-        judged += len(passed) if searched else 0
-    return Workload(trained, vectors, judged, tested, most)
+        counted = each if searched else [max(each)]
+        trained += sum(one.trained for one in counted)
+        passed += sum(one.evaluated for one in counted)
+        together[json.dumps([method.name, method.settings], default=str)] = max(one.shared for one in each)
+        judged += len(each) if searched else 0
+    return Workload(trained + sum(together.values()), vectors, judged, passed, tested, most)
 
 
-def _rows(config: RunConfig, name: str, settings: Any, given: Mapping[str, Any], rows: Mapping[str, int]) -> int:
-    """Return the rows that one training of a method passes through the model."""
-    used = sum(rows[part] for part in needs_of(name, given) if part in ("forget", "retain"))
-    info = describe(name)
-    if info.scratch:
-        own = settings.train or config.scratch_settings()
-        reference = config.reference and config.reference.train
-        shared = info.exact and own == (config.base.train if reference == "base" else reference)
-        return 0 if shared or not isinstance(own, TrainSettings) else own.epochs * rows["retain"]
-    return int(getattr(settings, "epochs", 1) * used)
+def _members(config: RunConfig, pool: OwnPool, rows: Mapping[str, int]) -> int:
+    """Return the rows that a pool of a method's own passes through training."""
+    count = min(rows[pool.part], rows["forget"])
+    members = expand_grid(config.pool.train, config.pool.grid if pool.grid is None else pool.grid)[: pool.members]
+    return round(pool.share * sum(one.settings.count_rows(count) for one in members))
+
+
+def _passes(config: RunConfig, name: str, given: Mapping[str, Any], rows: Mapping[str, int]) -> Passes:
+    """Return the rows that one training of a method passes through the model; none of one that a run has anyway."""
+    info, method = describe(name), method_of(name)
+    settings: Any = method.Settings(**given)
+    if not info.scratch:
+        return passes_of(method, settings, rows)
+    own = settings.train or config.scratch_settings()
+    reference = config.reference and config.reference.train
+    shared = info.exact and own == (config.base.train if reference == "base" else reference)
+    return Passes(0 if shared or not isinstance(own, TrainSettings) else own.epochs * rows["retain"])

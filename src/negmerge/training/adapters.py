@@ -41,11 +41,12 @@ class AdapterSettings(BaseModel):
         return float(self.r) if self.alpha is None else self.alpha
 
 
-def attach(model: nn.Module, settings: AdapterSettings, seed: int) -> list[str]:
+def attach(model: nn.Module, settings: AdapterSettings, seed: int, drawn: int | None = None) -> list[str]:
     """Put an adapter beside every target, in place; only its factors can be trained then. Returns the targets.
 
-    A is drawn from the seed, so that members with the same seed share it. Needs the package peft. Raises InputError for
-    targets that the model does not have.
+    A is drawn from the seed, so that members with the same seed share it; with `drawn` for so many ranks, of which the
+    first `settings.r` are kept, so that members of different ranks share what they have in common. Needs the package
+    peft. Raises InputError for targets that the model does not have.
 
     Source: Hu et al., LoRA, 2021 (arXiv 2106.09685).
     """
@@ -54,7 +55,7 @@ def attach(model: nn.Module, settings: AdapterSettings, seed: int) -> list[str]:
     targets = find_targets(model, settings.targets)
     turned = any(_is_turned(model.get_submodule(name)) for name in targets)
     config = LoraConfig(
-        r=settings.r,
+        r=drawn or settings.r,
         lora_alpha=settings.scale_alpha,  # type: ignore[arg-type]  # any number will do
         target_modules=targets,
         fan_in_fan_out=turned,
@@ -69,7 +70,24 @@ def attach(model: nn.Module, settings: AdapterSettings, seed: int) -> list[str]:
         seeded(make, seed)
     except ValueError as error:  # what PEFT says of a module that it has no adapter for
         raise InputError(f"pool.adapter.targets: {' '.join(str(error).split())[:200]}") from None
+    if drawn is not None:
+        for name in targets:
+            _narrow(model.get_submodule(name), settings)
     return targets
+
+
+def _narrow(layer: Any, settings: AdapterSettings) -> None:
+    """Keep the first r ranks of a layer's adapter, at its own scale."""
+    layer.r[NAME], layer.scaling[NAME] = settings.r, settings.scale_alpha / settings.r
+    for factors, axis in (("lora_A", 0), ("lora_B", 1), ("lora_embedding_A", 0), ("lora_embedding_B", 1)):
+        if NAME not in getattr(layer, factors, {}):
+            continue
+        found = getattr(layer, factors)[NAME]
+        kept = getattr(found, "weight", found).detach().narrow(axis, 0, settings.r).clone()
+        if isinstance(found, nn.Module):
+            found.weight = nn.Parameter(kept)
+        else:
+            getattr(layer, factors)[NAME] = nn.Parameter(kept)
 
 
 def find_targets(model: nn.Module, wanted: str | list[str]) -> list[str]:

@@ -28,10 +28,11 @@ class TrainingJob:
 
     The results are `directory/model.safetensors` and, written last, `directory/training.json` (settings, loss of
     each epoch, seconds). With `resumable`, the state after each epoch is kept until then. With `adapter` the weights
-    of `start` stay, and a LoRA adapter whose A is drawn from `adapter_seed` is trained and stored, alone; batch
-    normalisation keeps its running statistics then, since no adapter holds them. `key` stands for everything
-    that decides the weights, the seed aside: what lies in the folder from another key or seed is not taken over. With
-    `spare`, divergence is a result too: `training.json` says it under `diverged`, and there are no weights.
+    of `start` stay, and a LoRA adapter whose A is drawn from `adapter_seed` (for `adapter_drawn` ranks, of which the
+    first are kept) is trained and stored, alone; batch normalisation keeps its running statistics then, since no
+    adapter holds them. `key` stands for everything that decides the weights, the seed aside: what lies in the folder
+    from another key or seed is not taken over. With `spare`, divergence is a result too: `training.json` says it under
+    `diverged`, and there are no weights.
     """
 
     name: str
@@ -45,6 +46,7 @@ class TrainingJob:
     resumable: bool = False
     adapter: AdapterSettings | None = None
     adapter_seed: int = 0
+    adapter_drawn: int | None = None
     key: str = ""
     spare: bool = False
 
@@ -109,7 +111,7 @@ def train(job: TrainingJob) -> dict[str, Any]:
     settings = TrainSettings(**job.settings)
     task = job.task
     model = task.open(job.start) if job.start else need(task, Starts, job.name).start(derive_seed(job.seed, "init"))
-    targets = attach(model, job.adapter, job.adapter_seed) if job.adapter else []
+    targets = attach(model, job.adapter, job.adapter_seed, job.adapter_drawn) if job.adapter else []
     if job.adapter and statistics_layers(model):
         settings = settings.model_copy(update={"freeze_statistics": True})
     start = progress.restore(model)

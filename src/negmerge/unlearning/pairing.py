@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from negmerge.seeding import derive_seed
 from negmerge.unlearning.context import Context, Outcome, TrainingData
 from negmerge.unlearning.fitting import AdamSettings, Fitting, batches_of, fit_base
+from negmerge.unlearning.method import Passes
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +38,23 @@ def paired_batches(data: TrainingData, settings: AdamSettings) -> tuple[Callable
         return ((gone, stays, generator) for gone, stays in zip(forget(epoch), kept, strict=False))
 
     return batches, forget.steps
+
+
+def paired_passes(settings: AdamSettings, rows: Mapping[str, int], *, of_forget: int = 1, frozen: str = "") -> Passes:
+    """Return the rows that a training on pairs passes through the model.
+
+    In every epoch the forget rows `of_forget` times, and the retain rows of as many batches, none with λ = 0.
+    `frozen` says which of them, "forget" or "both", pass through a frozen model as well.
+
+    >>> paired_passes(AdamSettings(epochs=2, batch_size=4), {"forget": 10, "retain": 100}, frozen="forget")
+    Passes(trained=44, evaluated=20, shared=0)
+    """
+    gone, stays, size = rows["forget"], rows["retain"], settings.batch_size
+    whole, rest = divmod(-(-gone // size), -(-stays // size))
+    kept = whole * stays + min(rest * size, stays) if settings.retain_weight else 0
+    own = of_forget * gone
+    beside = {"": 0, "forget": own, "both": own + kept}[frozen]
+    return Passes(settings.epochs * (own + kept), settings.epochs * beside)
 
 
 def fit_paired(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -9,6 +10,7 @@ from pydantic import Field
 from negmerge.tasks.task import Classifies, Pixels, need
 from negmerge.unlearning.context import Context, Outcome
 from negmerge.unlearning.fitting import Fitting, SgdSettings, batches_of, fit_base
+from negmerge.unlearning.method import Passes
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -26,6 +28,12 @@ class Settings(SgdSettings):
 
     lr: float = Field(1e-4, gt=0, description="learning rate, the same in every step")
     bound: float = Field(0.1, gt=0, le=1, description="the step in every pixel, as a share of black to white")
+
+
+def passes(settings: Settings, rows: Mapping[str, int]) -> Passes:
+    """Return the rows that pass through the model and, twice, through the base: for its gradient, and a step away."""
+    passed = settings.epochs * rows["forget"]
+    return Passes(2 * passed, evaluated=passed)
 
 
 def unlearn(context: Context, settings: Settings) -> Outcome:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from negmerge.unlearning.context import Context, Outcome, TrainingData
 from negmerge.unlearning.fitting import AdamSettings
-from negmerge.unlearning.pairing import fit_paired
+from negmerge.unlearning.method import Passes
+from negmerge.unlearning.pairing import fit_paired, paired_passes
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -20,6 +22,11 @@ SEARCH = {"lr": (1e-5, 3e-5, 1e-4)}
 
 class Settings(AdamSettings):
     """How to train; the learning rate is searched unless given."""
+
+
+def passes(settings: Settings, rows: Mapping[str, int]) -> Passes:
+    """Return the rows that pass through the model."""
+    return paired_passes(settings, rows)
 
 
 def unlearn(context: Context, settings: Settings) -> Outcome:

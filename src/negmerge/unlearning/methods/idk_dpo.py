@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -9,7 +10,8 @@ from pydantic import Field
 from negmerge.tasks.task import Likelihood, Refuses, need
 from negmerge.unlearning.context import Context, Outcome, TrainingData
 from negmerge.unlearning.fitting import AdamSettings
-from negmerge.unlearning.pairing import fit_paired
+from negmerge.unlearning.method import Passes
+from negmerge.unlearning.pairing import fit_paired, paired_passes
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +29,11 @@ class Settings(AdamSettings):
     """How to train; the learning rate is searched unless given."""
 
     beta: float = Field(0.1, gt=0, description="β: how far the preference may lead from the base")
+
+
+def passes(settings: Settings, rows: Mapping[str, int]) -> Passes:
+    """Return the rows that pass through the model: forget prompts with both answers, through the base as well."""
+    return paired_passes(settings, rows, of_forget=2, frozen="forget")
 
 
 def unlearn(context: Context, settings: Settings) -> Outcome:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,6 +18,7 @@ from negmerge.tasks.task import RowLosses
 from negmerge.unlearning import negation
 from negmerge.unlearning.context import Context, Outcome, TrainingData
 from negmerge.unlearning.gradients import fisher_diagonal, trained_parameters
+from negmerge.unlearning.method import Passes
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -56,6 +58,12 @@ def needs(settings: Settings) -> tuple[str, ...]:
 def trials(members: int) -> int:
     """Return for how many vectors α is chosen."""
     return 1
+
+
+def passes(settings: Settings, rows: Mapping[str, int]) -> Passes:
+    """Return the rows whose gradients are taken, once for all rows of the table."""
+    parts = [part for part in needs(settings) if part != "pool"]
+    return Passes(0, shared=sum(min(settings.samples, rows[part]) for part in parts))
 
 
 def unlearn(context: Context, settings: Settings) -> Outcome:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from negmerge.tasks.task import RowLosses
 from negmerge.unlearning.context import SHARED, Context, Outcome
 from negmerge.unlearning.fitting import write_weights
 from negmerge.unlearning.gradients import mean_gradient, row_losses, trained_parameters
+from negmerge.unlearning.method import Passes
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -39,6 +40,11 @@ class Settings(BaseModel):
     scale: float = Field(1.0, gt=0, description="factor of the step; 1 is Newton's, 5 and more diverge")
     samples: int = Field(1000, ge=1, description="retain rows whose gradients make the Hessian")
     damping: float = Field(1.0, gt=0, description="added to the diagonal of the Hessian")
+
+
+def passes(settings: Settings, rows: Mapping[str, int]) -> Passes:
+    """Return the rows whose gradients are taken, once for all scales: twice in each of about three iterations."""
+    return Passes(0, shared=rows["forget"] + rows["retain"] + 2 * 4 * min(settings.samples, rows["retain"]))
 
 
 def unlearn(context: Context, settings: Settings) -> Outcome:

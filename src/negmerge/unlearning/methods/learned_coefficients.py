@@ -15,6 +15,7 @@ from negmerge.errors import InputError
 from negmerge.seeding import derive_seed
 from negmerge.tasks.task import RowOutputs
 from negmerge.unlearning.context import Context, Outcome
+from negmerge.unlearning.method import Passes
 from negmerge.unlearning.span import Span, likeness_loss, margins, mean_coefficients, sample
 
 if TYPE_CHECKING:
@@ -43,9 +44,10 @@ class Settings(BaseModel):
     distance: float = Field(0.5, ge=0, description="w: weight of what is still known of the forget rows")
 
 
-def passes(settings: Settings, rows: Mapping[str, int]) -> int:
-    """Return how many rows pass through training."""
-    return settings.steps * sum(min(settings.batch_size, rows[part]) for part in ("forget", "retain", "validation"))
+def passes(settings: Settings, rows: Mapping[str, int]) -> Passes:
+    """Return the rows that pass through the model."""
+    parts = ("forget", "retain", "validation")
+    return Passes(settings.steps * sum(min(settings.batch_size, rows[part]) for part in parts))
 
 
 def trials(members: int) -> int:

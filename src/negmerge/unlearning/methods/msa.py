@@ -62,7 +62,7 @@ def trials(members: int) -> int:
 
 def pools(settings: Settings) -> Sequence[OwnPool]:
     """Return the pools that it trains."""
-    return [OwnPool(settings.grid, part) for part in needs(settings)]
+    return [OwnPool(settings.grid, part, str(settings.origin)) for part in needs(settings)]
 
 
 def files(settings: Settings) -> Sequence[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -9,7 +10,8 @@ from pydantic import Field
 from negmerge.tasks.task import Likelihood, need
 from negmerge.unlearning.context import Context, Outcome, TrainingData
 from negmerge.unlearning.fitting import AdamSettings
-from negmerge.unlearning.pairing import fit_paired
+from negmerge.unlearning.method import Passes
+from negmerge.unlearning.pairing import fit_paired, paired_passes
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -26,6 +28,11 @@ class Settings(AdamSettings):
     """How to train; the learning rate is searched unless given."""
 
     beta: float = Field(0.1, gt=0, description="β: how fast the push fades; towards 0 it is gradient ascent")
+
+
+def passes(settings: Settings, rows: Mapping[str, int]) -> Passes:
+    """Return the rows that pass through the model; forget rows pass through the base as well."""
+    return paired_passes(settings, rows, frozen="forget")
 
 
 def unlearn(context: Context, settings: Settings) -> Outcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -11,7 +12,8 @@ from negmerge.seeding import derive_seed
 from negmerge.tasks.task import Layers, Task, need
 from negmerge.unlearning.context import Context, Outcome, TrainingData
 from negmerge.unlearning.fitting import AdamSettings
-from negmerge.unlearning.pairing import fit_paired
+from negmerge.unlearning.method import Passes
+from negmerge.unlearning.pairing import fit_paired, paired_passes
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -34,6 +36,11 @@ class Settings(AdamSettings):
     steering: float = Field(
         2.0, gt=0, description="c: the length of the vector, as a multiple of the base's mean length on the batch"
     )
+
+
+def passes(settings: Settings, rows: Mapping[str, int]) -> Passes:
+    """Return the rows that pass through model and base, counted as if they did not end at the steered block."""
+    return paired_passes(settings, rows, frozen="both")
 
 
 def unlearn(context: Context, settings: Settings) -> Outcome:

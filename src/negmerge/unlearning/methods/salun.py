@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from negmerge.tasks.task import Classifies, RowLosses
 from negmerge.unlearning.context import Context, Outcome
 from negmerge.unlearning.fitting import Fitting, SgdSettings, fit_base
 from negmerge.unlearning.gradients import mean_gradient, row_losses, trained_parameters
+from negmerge.unlearning.method import Passes
 from negmerge.unlearning.relabelling import random_label_batches
 
 if TYPE_CHECKING:
@@ -37,6 +38,12 @@ class Settings(SgdSettings):
 def needs(settings: Settings) -> tuple[str, ...]:
     """Return the data that the method uses with these settings."""
     return NEEDS if settings.retain else ("forget",)
+
+
+def passes(settings: Settings, rows: Mapping[str, int]) -> Passes:
+    """Return the rows that pass through training, and the forget rows whose gradients make the mask."""
+    used = sum(rows[part] for part in needs(settings))
+    return Passes(settings.epochs * used + rows["forget"])
 
 
 def unlearn(context: Context, settings: Settings) -> Outcome:

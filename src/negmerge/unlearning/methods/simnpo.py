@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -9,7 +10,8 @@ from pydantic import Field
 from negmerge.tasks.task import Likelihood, need
 from negmerge.unlearning.context import Context, Outcome, TrainingData
 from negmerge.unlearning.fitting import AdamSettings
-from negmerge.unlearning.pairing import fit_paired
+from negmerge.unlearning.method import Passes
+from negmerge.unlearning.pairing import fit_paired, paired_passes
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -27,6 +29,11 @@ class Settings(AdamSettings):
 
     beta: float = Field(4.5, gt=0, description="β: how fast the push fades")
     delta: float = Field(0.0, ge=0, description="δ: the loss per token, in nats, beyond which the push fades")
+
+
+def passes(settings: Settings, rows: Mapping[str, int]) -> Passes:
+    """Return the rows that pass through the model."""
+    return paired_passes(settings, rows)
 
 
 def unlearn(context: Context, settings: Settings) -> Outcome:

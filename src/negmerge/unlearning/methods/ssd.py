@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from negmerge.checkpoints import write_bytes_atomic
+from negmerge.checkpoints import read_state_dict, write_bytes_atomic, write_state_dict
 from negmerge.seeding import derive_seed
 from negmerge.tasks.task import RowLosses
-from negmerge.unlearning.context import Context, Outcome, TrainingData
+from negmerge.unlearning.context import SHARED, Context, Outcome, TrainingData
 from negmerge.unlearning.fitting import write_weights
 from negmerge.unlearning.gradients import fisher_diagonal, trained_parameters
+from negmerge.unlearning.method import Passes
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 KIND = "train"
 NEEDS = ("forget", "retain")
@@ -37,29 +38,52 @@ class Settings(BaseModel):
     samples: int = Field(500, ge=1, description="forget rows, and as many of all rows, whose gradients are taken")
 
 
+def passes(settings: Settings, rows: Mapping[str, int]) -> Passes:
+    """Return the rows whose gradients are taken, once for all thresholds."""
+    gone = rows["forget"]
+    return Passes(0, shared=min(settings.samples, gone) + min(settings.samples, gone + rows["retain"]))
+
+
 def unlearn(context: Context, settings: Settings) -> Outcome:
     """Set θⱼ ← min(λ · F_D(j) / F_f(j), 1) · θⱼ where F_f(j) > α · F_D(j); other weights stay.
 
     F are the diagonals of the empirical Fisher information, the mean over rows of the squared gradient of each row's
-    loss, on forget rows and on a seeded sample of all rows, forget and retain, the model in evaluation mode. An
-    interrupted computation starts anew. Raises NegmergeError where a weight is not finite.
+    loss, on forget rows and on a seeded sample of all rows, forget and retain, the model in evaluation mode. They are
+    taken once for all thresholds of a search, and kept. An interrupted computation starts anew. Raises NegmergeError
+    where a weight is not finite.
 
     Source: arXiv 2308.07707, equations 5 and 6.
     """
     checkpoint, facts_file = context.directory / "model.safetensors", context.directory / "dampening.json"
     if not facts_file.exists():
         context.directory.mkdir(parents=True, exist_ok=True)
-        started = time.perf_counter()
-        data = context.data
-        model = data.task.open(context.base, data.device)
+        model = context.data.task.open(context.base, context.data.device)
         parameters = trained_parameters(model)
-        own, every = (fisher_diagonal(data, model, rows) for rows in _samples(data, settings.samples))
+        own, every, spent = _fishers(context, settings.samples, model)
+        started = time.perf_counter()
         chosen = dampen(parameters, own, every, settings.threshold, settings.strength)
         write_weights(checkpoint, model)
-        facts = {"seconds": time.perf_counter() - started, "dampened": chosen / sum(p.numel() for p in parameters)}
+        seconds = {"training": time.perf_counter() - started, SHARED: spent}
+        facts = {"seconds": seconds, "dampened": chosen / sum(p.numel() for p in parameters)}
         write_bytes_atomic(facts_file, json.dumps(facts).encode())
     facts = json.loads(facts_file.read_text())
-    return Outcome(checkpoint=checkpoint, facts={"dampened": facts["dampened"]}, seconds={"training": facts["seconds"]})
+    return Outcome(checkpoint=checkpoint, facts={"dampened": facts["dampened"]}, seconds=facts["seconds"])
+
+
+def _fishers(context: Context, samples: int, model: nn.Module) -> tuple[list[Tensor], list[Tensor], float]:
+    """Return both diagonals at the base, from the shared folder where they are there, and the seconds they took."""
+    data, folder = context.data, context.shared / f"ssd-{samples}"
+    file, facts_file = folder / "fisher.safetensors", folder / "fisher.json"
+    if not facts_file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        started = time.perf_counter()
+        found = [fisher_diagonal(data, model, rows) for rows in _samples(data, samples)]
+        state = {f"{k} {i}": value.cpu().contiguous() for k in (0, 1) for i, value in enumerate(found[k])}
+        write_state_dict(file, state)
+        write_bytes_atomic(facts_file, json.dumps({"seconds": time.perf_counter() - started}).encode())
+    state, parameters = read_state_dict(file), trained_parameters(model)
+    own, every = ([state[f"{k} {i}"].to(p.device) for i, p in enumerate(parameters)] for k in (0, 1))
+    return own, every, json.loads(facts_file.read_text())["seconds"]
 
 
 def _samples(data: TrainingData, most: int) -> tuple[Tensor, Tensor]:

@@ -37,7 +37,7 @@ class Settings(BaseModel):
 
 def pools(settings: Settings) -> Sequence[OwnPool]:
     """Return the pools that it trains: some of the run's own members once more, for a share of their epochs."""
-    return [OwnPool(None, "forget", settings.members, settings.share)]
+    return [OwnPool(None, "forget", None, settings.members, settings.share)]
 
 
 def trials(members: int) -> int:

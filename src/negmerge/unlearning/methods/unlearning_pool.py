@@ -17,7 +17,7 @@ from negmerge.seeding import derive_seed
 from negmerge.tasks.task import need
 from negmerge.unlearning.context import Context, Outcome
 from negmerge.unlearning.displacing import write_displaced
-from negmerge.unlearning.method import Method, method_of
+from negmerge.unlearning.method import Method, Passes, method_of, passes_of
 from negmerge.unlearning.negation import negate
 
 KIND = "select"
@@ -71,10 +71,12 @@ def needs(settings: Settings) -> tuple[str, ...]:
     return tuple(dict.fromkeys(need for one in settings.each() for need in method.needs(method.Settings(**one))))
 
 
-def passes(settings: Settings, rows: Mapping[str, int]) -> int:
-    """Return how many rows all runs pass through training."""
-    used = sum(rows[part] for part in needs(settings) if part in ("forget", "retain"))
-    return settings.repeats * sum(int(one["epochs"]) * used for one in settings.each())
+def passes(settings: Settings, rows: Mapping[str, int]) -> Passes:
+    """Return the rows that all runs pass through the model, which rows of the table with the same runs share."""
+    method = _method(settings.run)
+    each = [passes_of(method, method.Settings(**one), rows) for one in settings.each()]
+    trained, evaluated = (sum(numbers) for numbers in zip(*((p.trained, p.evaluated) for p in each), strict=True))
+    return Passes(0, evaluated=settings.repeats * evaluated, shared=settings.repeats * trained)
 
 
 def trials(members: int) -> int:
