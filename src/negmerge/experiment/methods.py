@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from negmerge import registry
-from negmerge.checking import MistakesError, unknown
+from negmerge.checking import MistakesError, mistakes_of, unknown
 from negmerge.declared import declared
 from negmerge.errors import InputError, NegmergeError
 from negmerge.merging.merger import Merger
@@ -121,6 +121,8 @@ def check_settings(name: str, settings: Mapping[str, Any]) -> None:
     try:
         for candidate in candidates(method, settings):
             method.Settings(**candidate)
+    except InputError as error:  # of a merge that the method's settings name
+        raise MistakesError(f"method {name}", mistakes_of(error)) from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
