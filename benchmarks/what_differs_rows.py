@@ -113,9 +113,11 @@ SMALL: Groups = {
     "statistics": GROUPS["statistics"],
     "learned": [*GROUPS["learned"], *GROUPS["learned-by-layer"]],
     "singles": GROUPS["singles"],
+    "trained": ["random-labels", "salun", "fine-tune"],
     "noise": GROUPS["noise"],
 }
-TRAINED_ON_RETAIN = ("learned-coefficients", "learned by layer")  # rows of their own kind: never the winner
+# Rows of a kind of their own, never the winner: they train on retain rows.
+TRAINED_ON_RETAIN = ("learned-coefficients", "learned by layer", "contrast", f"contrast projected, λ = {STRONG:g}")
 PUBLISHED = ("uniform", "consensus", "ties", "random-mask")
 
 
