@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from questions import addition, confirmed, forget_size, hostile, pool_size, signs, threshold
+from questions import addition, confirmed, few, forget_size, hostile, pool_size, signs, threshold
 from questions.draws import Draw
 
 from negmerge.errors import InputError
@@ -24,6 +24,7 @@ from training import write
 
 QUESTIONS: dict[str, Any] = {
     "N": pool_size,
+    "few": few,
     "threshold": threshold,
     "pool": hostile,
     "size": forget_size,

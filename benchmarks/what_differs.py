@@ -1,6 +1,7 @@
 """What differs between merges, one thing at a time: every row on the same pool, three draws of the forget set.
 
     python benchmarks/what_differs.py FOLDER --setting resnet20 --data DIR --models DIR [--next | --stage NAME…]
+    python benchmarks/what_differs.py FOLDER --setting small --data DIR     # FOLDER of open_questions.py: its pools
 
 Works through the stages of a setting (see what_differs_rows.py), each in FOLDER/DRAW, and writes
 FOLDER/stages/NAME.json when one is done; `--list` shows which are. The same command goes on where it was stopped: no
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from what_differs_bound import bound
-from what_differs_rows import CONFIRMING, GROUPS, SETTINGS, Draw, Setting, confirmed_rows
+from what_differs_rows import CONFIRMING, SETTINGS, Draw, Setting, confirmed_rows
 from what_differs_tables import chosen_row, tables
 
 from negmerge.checkpoints import write_bytes_atomic
@@ -61,15 +62,22 @@ class Study:
         """Return the file that says that a stage is done."""
         return self.folder / "stages" / f"{stage}.json"
 
+    def place(self, draw: Draw) -> Path:
+        """Return the run directory of a draw."""
+        return self.folder / (draw.folder or draw.name)
+
     def config(self, draw: Draw, methods: Sequence[Any]) -> Config:
         """Return the config of some rows on a draw."""
-        given = [word.format(**self.places) for word in (*self.setting.changes, *draw.changes)]
+        try:
+            given = [word.format(**self.places) for word in (*self.setting.changes, *draw.changes)]
+        except KeyError as error:
+            raise InputError(f"this setting begins from given models: say --{error.args[0]} DIR") from None
         rows = f"methods={json.dumps(list(methods))}"
         return load_config(CONFIGS / self.setting.config, [*given, *self.words, rows])
 
     def seed_run(self, draw: Draw) -> SeedRun:
         """Return the stages of a draw's run, ready to be done one by one; its folder is locked by the caller."""
-        config, place = self.config(draw, ["original"]), RunDir(self.folder / draw.name)
+        config, place = self.config(draw, ["original"]), RunDir(self.place(draw))
         check_identity(place, config)
         seed = config.seeds[0]
         return SeedRun(seed_place(place, config, seed), config, prepare(place, config), seed)
@@ -80,7 +88,7 @@ class Study:
         draw = next(draw for draw in self.setting.draws if draw.name == name)
         started = time.perf_counter()
         if group in ("originals", "pool") or group.startswith("bound-"):
-            with RunDir(self.folder / draw.name).lock(), torch_threads(self.config(draw, ["original"]).threads or 1):
+            with RunDir(self.place(draw)).lock(), torch_threads(self.config(draw, ["original"]).threads or 1):
                 found = self._alone(group, draw)
         else:
             found = self._rows(draw, self._methods(group, draw))
@@ -112,12 +120,12 @@ class Study:
     def _methods(self, group: str, draw: Draw) -> list[Any]:
         if group == CONFIRMING:
             return confirmed_rows(self.setting, chosen_row(self.done))
-        return list(GROUPS[group])
+        return list(self.setting.groups[group])
 
     def _rows(self, draw: Draw, methods: list[Any]) -> dict[str, Any]:
         config = self.config(draw, methods)
-        results = run(config, self.folder / draw.name)
-        (self.folder / draw.name / "report.html").unlink(missing_ok=True)  # of these rows alone
+        results = run(config, self.place(draw))
+        (self.place(draw) / "report.html").unlink(missing_ok=True)  # of these rows alone
         return {
             "rows": {label: row_of(row) for label, row in results["methods"].items()},
             "reference": {key: results["reference"][key] for key in ("forget", "retain", "test", "membership")},
@@ -158,7 +166,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--setting", choices=list(SETTINGS), default="resnet20")
     parser.add_argument("--data", type=Path, required=True, help="folder that has cifar10")
-    parser.add_argument("--models", type=Path, required=True, help="folder of the given models")
+    parser.add_argument("--models", type=Path, help="folder of the given models, for a setting that begins from some")
     parser.add_argument("--set", action="append", default=[], dest="words", metavar="KEY=VALUE")
     parser.add_argument("--list", action="store_true", help="show the stages, done or open, and end")
     parser.add_argument("--next", action="store_true", help="do the first open stage, and end")
@@ -166,7 +174,7 @@ def main() -> None:
     parser.add_argument("--write", type=Path, metavar="FILE", help="put the tables between the marks of this page")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
     options = parser.parse_args()
-    places = {"data": options.data.resolve(), "models": options.models.resolve()}
+    places = {name: path.resolve() for name in ("data", "models") if (path := getattr(options, name)) is not None}
     study = Study(options.folder, SETTINGS[options.setting], places, options.words)
     unknown = [stage for stage in options.stage or () if stage not in study.stages]
     if unknown:

@@ -1,60 +1,64 @@
 """The settings, draws and rows of benchmarks/what_differs.py."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 CONFIRMING = "confirmed"
 RETAIN = {"recalibrate": "retain", "rows": 500}
+TIES = {"name": "ties", "density": 0.2, "scope": "model"}
+THREE_QUARTERS = {"name": "consensus", "label": "consensus of 75 %", "threshold": 0.75}
+MAGNITUDE = {"name": "breadcrumbs", "label": "magnitude alone", "density": 0.5, "gamma": 0.0}
+BOTH = {"name": "magnitude-consensus", "label": "magnitude × agreement", "density": 0.5}
+
+Groups = Mapping[str, Sequence[Any]]  # group → rows
 
 
-def projected(*strengths: float) -> dict[str, Any]:
-    """Return the projection on retain inputs at these strengths."""
-    return {"rows": "retain", "samples": 600, "strength": list(strengths)}
+def label_of(row: Any) -> str:
+    """Return the name of a row in the tables."""
+    return row if isinstance(row, str) else row.get("label", row["name"])
 
 
-# group → rows; every row is on one pool, negated at an α from one search, with the config's policy for statistics.
-GROUPS: dict[str, list[Any]] = {
+def projected(row: Any, strength: float) -> dict[str, Any]:
+    """Return a row with its vector projected on retain inputs."""
+    whole = {"name": row} if isinstance(row, str) else row
+    label = f"{label_of(row)} projected, λ = {strength:g}"
+    return {**whole, "label": label, "projection": {"rows": "retain", "samples": 600, "strength": [strength]}}
+
+
+def runs(merge: str, run: str, name: str, **more: Any) -> dict[str, Any]:
+    """Return the row of a pool of unlearning runs."""
+    return {"name": "unlearning-pool", "label": f"{name} runs, {merge}", "run": run, "method": merge, **more}
+
+
+def elements(convolutions: str, norms: str, head: str) -> list[dict[str, Any]]:
+    """Return rows of the mean of some tensors alone, by patterns of their names."""
+    return [
+        {"name": "uniform", "label": "convolutions alone", "include": [convolutions]},
+        {"name": "uniform", "label": "all but normalisation", "exclude": [norms]},
+        {"name": "uniform", "label": "normalisation alone", "include": [norms]},
+        {"name": "uniform", "label": "head alone", "include": [head]},
+    ]
+
+
+# Every row is on one pool, negated at an α from one search, with the config's policy for statistics unless it says so.
+GROUPS: Groups = {
     "merges": ["uniform", "consensus"],
-    "ties": [{"name": "ties", "density": 0.2, "scope": "model"}],
-    "filters": ["magmax", {"name": "consensus", "label": "consensus of 75 %", "threshold": 0.75}, "soft-consensus"],
+    "ties": [TIES],
+    "filters": ["magmax", THREE_QUARTERS, "soft-consensus"],
     "singles": ["best-single"],
-    "controls": [
-        "random-mask",
-        "shuffled-signs",
-        {"name": "breadcrumbs", "label": "magnitude alone", "density": 0.5, "gamma": 0.0},
-        {"name": "magnitude-consensus", "label": "magnitude × agreement", "density": 0.5},
-    ],
+    "controls": ["random-mask", "shuffled-signs", MAGNITUDE, BOTH],
     "statistics": [
         {"name": "uniform", "label": "uniform, keep", "buffers": "keep"},
         {"name": "uniform", "label": "uniform, negate", "buffers": "negate"},
         {"name": "uniform", "label": "uniform, recalibrated on retain rows", "buffers": RETAIN},
     ],
-    "projection": [{"name": "uniform", "label": "uniform projected, λ = 0.3", "projection": projected(0.3)}],
-    "stronger-projection": [
-        {"name": "uniform", "label": f"uniform projected, λ = {strength:g}", "projection": projected(strength)}
-        for strength in (1.0, 3.0)
-    ],
-    "projected-merges": [
-        {"name": "consensus", "label": "consensus projected, λ = 0.3", "projection": projected(0.3)},
-        {
-            "name": "ties",
-            "label": "ties projected, λ = 0.3",
-            "density": 0.2,
-            "scope": "model",
-            "projection": projected(0.3),
-        },
-    ],
+    "projection": [projected("uniform", 0.3)],
+    "stronger-projection": [projected("uniform", strength) for strength in (1.0, 3.0)],
+    "projected-merges": [projected("consensus", 0.3), projected(TIES, 0.3)],
     "layers": ["alpha-by-layer"],
-    "projected-layers": [
-        {"name": "alpha-by-layer", "label": "alpha-by-layer projected, λ = 0.3", "projection": projected(0.3)},
-    ],
-    "elements": [
-        {"name": "uniform", "label": "convolutions alone", "include": [r"conv\d?\.weight$"]},
-        {"name": "uniform", "label": "all but normalisation", "exclude": [r"bn\d?\."]},
-        {"name": "uniform", "label": "normalisation alone", "include": [r"bn\d?\."]},
-        {"name": "uniform", "label": "head alone", "include": [r"^linear\."]},
-    ],
+    "projected-layers": [projected("alpha-by-layer", 0.3)],
+    "elements": elements(r"conv\d?\.weight$", r"bn\d?\.", r"^linear\."),
     "learned": [{"name": "learned-coefficients", "batch_size": 64, "start": 8.0}],
     "learned-by-layer": [
         {"name": "learned-coefficients", "label": "learned by layer", "by": "layer", "batch_size": 64, "start": 8.0}
@@ -62,22 +66,12 @@ GROUPS: dict[str, list[Any]] = {
     "contrast": ["contrast"],
     "two-step": ["two-step"],
     "unlearning-runs": [
-        {"name": "unlearning-pool", "label": "random-label runs, uniform", "method": "uniform"},
-        {"name": "unlearning-pool", "label": "random-label runs, consensus", "method": "consensus"},
-        {
-            "name": "unlearning-pool",
-            "label": "random-label runs, uniform projected, λ = 0.3",
-            "method": "uniform",
-            "projection": projected(0.3),
-        },
+        *(runs(merge, "random-labels", "random-label") for merge in ("uniform", "consensus")),
+        projected(runs("uniform", "random-labels", "random-label"), 0.3),
     ],
     "salun-runs": [
-        {"name": "unlearning-pool", "label": f"SalUn runs, {merge}", "run": "salun", "method": merge, **more}
-        for merge, more in (
-            ("uniform", {}),
-            ("consensus", {}),
-            ("ties", {"settings": {"density": 0.2, "scope": "model"}}),
-        )
+        *(runs(merge, "salun", "SalUn") for merge in ("uniform", "consensus")),
+        runs("ties", "salun", "SalUn", settings={"density": 0.2, "scope": "model"}),
     ],
     "importance": [
         "importance",
@@ -86,17 +80,55 @@ GROUPS: dict[str, list[Any]] = {
     ],
     "noise": [{"name": "retrain", "label": "a second Retrain", "seed": 1}],
 }
-TRAINED_ON_RETAIN = ("learned-coefficients", "learned by layer")  # rows of their own kind: never the winner
-PUBLISHED = ("uniform", "consensus", "ties", "random-mask")  # rows that are confirmed beside the chosen one
+# The network of 34 thousand parameters: few stages, as opening its run takes as long as a row; λ = 10 was the best.
+STRONG = 10.0
+SMALL: Groups = {
+    "merges": ["uniform", "consensus", projected("uniform", STRONG)],
+    "filters": ["magmax", THREE_QUARTERS, "soft-consensus", "trimmed-mean", BOTH, TIES],
+    "projected-filters": [
+        projected(row, STRONG) for row in ("magmax", THREE_QUARTERS, "soft-consensus", "trimmed-mean", BOTH, TIES)
+    ],
+    "controls": ["random-mask", "shuffled-signs", MAGNITUDE],
+    "projected-controls": [projected(row, STRONG) for row in ("consensus", "random-mask", MAGNITUDE)],
+    "importance": [
+        *GROUPS["importance"],
+        {"name": "importance", "label": "importance against unseen rows", "against": "validation"},
+        projected("importance", STRONG),
+    ],
+    "elements": [
+        *elements(r"^[036]\.", r"^[147]\.", r"^11\."),
+        projected({"name": "uniform", "label": "convolutions alone", "include": [r"^[036]\."]}, STRONG),
+        {"name": "breadcrumbs", "label": "the largest tenth", "density": 0.1, "gamma": 0.0},
+    ],
+    "strengths": [projected("uniform", strength) for strength in (1.0, 100.0)],
+    "contrast": ["contrast", projected("contrast", STRONG)],
+    "msa": ["msa", projected("msa", STRONG)],
+    "two-step": ["two-step"],
+    "runs": [
+        *GROUPS["unlearning-runs"][:2],
+        projected(GROUPS["unlearning-runs"][0], STRONG),
+        *GROUPS["salun-runs"],
+    ],
+    "layers": ["alpha-by-layer", projected("alpha-by-layer", STRONG)],
+    "statistics": GROUPS["statistics"],
+    "learned": [*GROUPS["learned"], *GROUPS["learned-by-layer"]],
+    "singles": GROUPS["singles"],
+    "trained": ["random-labels", "salun", "fine-tune"],
+    "noise": GROUPS["noise"],
+}
+# Rows of a kind of their own, never the winner: they train on retain rows.
+TRAINED_ON_RETAIN = ("learned-coefficients", "learned by layer", "contrast", f"contrast projected, λ = {STRONG:g}")
+PUBLISHED = ("uniform", "consensus", "ties", "random-mask")
 
 
 @dataclass(frozen=True)
 class Draw:
-    """A forget set with its base and Retrain: what it changes in the setting's config."""
+    """A forget set with its base and Retrain: what it changes in the setting's config, and its folder if not `name`."""
 
     name: str
     changes: tuple[str, ...]
     confirms: bool = False
+    folder: str | None = None
 
 
 @dataclass(frozen=True)
@@ -106,8 +138,9 @@ class Setting:
     config: str
     draws: tuple[Draw, ...]
     changes: tuple[str, ...] = ()
-    groups: Sequence[str] = field(default_factory=lambda: list(GROUPS))
+    groups: Groups = field(default_factory=lambda: GROUPS)
     bound_steps: int = 100
+    beside: tuple[str, ...] = PUBLISHED  # rows that are confirmed beside the chosen one
 
 
 def _given(stem: str) -> tuple[str, ...]:
@@ -117,6 +150,11 @@ def _given(stem: str) -> tuple[str, ...]:
         f"reference={{{{checkpoint: {{models}}/{stem}-retrain.safetensors}}}}",
         "seeds=[0]",
     )
+
+
+def _shared(seed: int, **how: bool) -> Draw:
+    """Return a draw of benchmarks/open_questions.py: its base, its Retrain and its pool are taken over where it ran."""
+    return Draw(f"draw{seed}", (f"data.seed={seed}", f"seeds=[{seed}]"), folder=f"draw-{seed}", **how)
 
 
 def _own(seed: int, first: int, **how: bool) -> Draw:
@@ -146,15 +184,17 @@ SETTINGS = {
         (Draw("given", (*_given("resnet18-cifar10"), "data.train_rows=[0, 45000]")),),
         PARQUET,
     ),
+    "small": Setting(
+        "studies/small-random.yaml",
+        (_shared(0), _shared(1), _shared(2), _shared(3, confirms=True)),
+        (*PARQUET, "workers=1"),
+        SMALL,
+        beside=(*PUBLISHED, f"uniform projected, λ = {STRONG:g}", "a second Retrain"),
+    ),
 }
 
 
 def confirmed_rows(setting: Setting, chosen: str) -> list[Any]:
-    """Return the rows of the confirming draw: the chosen one, the published ones, and the control of a mask."""
-    rows = {label_of(row): row for group in setting.groups for row in GROUPS[group]}
-    return [rows[name] for name in dict.fromkeys([chosen, *PUBLISHED])]
-
-
-def label_of(row: Any) -> str:
-    """Return the name of a row in the tables."""
-    return row if isinstance(row, str) else row.get("label", row["name"])
+    """Return the rows of the confirming draw: the chosen one, and those that stand beside it."""
+    rows = {label_of(row): row for group in setting.groups.values() for row in group}
+    return [rows[name] for name in dict.fromkeys([chosen, *setting.beside])]

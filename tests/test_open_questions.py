@@ -47,10 +47,11 @@ def test_spread_and_tables(folder):
 @pytest.mark.heavy(60)
 def test_every_question_is_answered_once(folder, monkeypatch, capsys):
     import open_questions
-    from questions import addition, confirmed, forget_size, hostile, pool_size, signs, threshold
+    from questions import addition, confirmed, few, forget_size, hostile, pool_size, signs, threshold
 
     monkeypatch.setattr(pool_size, "SIZES", (2, 8))
     monkeypatch.setattr(pool_size, "ORDERS", 2)
+    monkeypatch.setattr(few, "SIZES", (2, 8))
     monkeypatch.setattr(threshold, "THRESHOLDS", (0.5, 1.0))
     monkeypatch.setattr(threshold, "ROUNDED", (0.75,))
     monkeypatch.setattr(hostile, "SIZE", 4)
@@ -72,6 +73,12 @@ def test_every_question_is_answered_once(folder, monkeypatch, capsys):
     assert kept[8] < kept[2] < 1.0
     assert all(row["kept"] == 1.0 for row in found["N"][0] if row["merge"] == "uniform")
     assert [row["order"] for row in found["N"][0] if row["size"] == 8] == [0, 0, 0]
+    gaps = {(row["size"], row["order"], row["merge"]): row["gap"] for row in found["N"][0]}
+    few_rows = [row for row in found["few"][0] if row["strength"] is None]
+    assert {row["kept"] for row in few_rows if row["merge"] == few.MEAN} == {1.0}
+    assert kept[8] < min(row["kept"] for row in few_rows if row["size"] == 8) < 1.0  # three quarters of them, not all
+    for row in (row for row in few_rows if row["size"] == 2):  # of two members three quarters are both
+        assert row["gap"] == gaps[2, row["order"], {few.MEAN: "uniform", few.SIGNS: "consensus"}[row["merge"]]]
     flipped = [row for row in found["pool"][0] if row["bad"] == "sign-flipped" and row["merge"] == "consensus"]
     honest = [row for row in found["pool"][0] if row["pool"] == "grid" and row["merge"] == "consensus"]
     assert flipped[0]["kept"] < 0.5 * honest[0]["kept"] and "sign-flipped" in flipped[0]["named"]

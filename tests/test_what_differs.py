@@ -1,6 +1,7 @@
 """The study of what differs between merges, on small networks and digits."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,25 +34,32 @@ def study(monkeypatch, tmp_path):
 
     (tmp_path / "small.yaml").write_text(SMALL)
     draws = [rows.Draw(f"d{i}", (f"data.seed={i}", f"seeds=[{i}]"), confirms=i == 2) for i in range(3)]
+    draws[0] = replace(draws[0], folder="draw-0")
     monkeypatch.setattr(what_differs, "CONFIGS", tmp_path)
-    for name, own in ROWS.items():
-        monkeypatch.setitem(rows.GROUPS, name, own)
-    setting = rows.Setting("small.yaml", tuple(draws), groups=list(ROWS), bound_steps=3)
+    setting = rows.Setting("small.yaml", tuple(draws), groups=ROWS, bound_steps=3, beside=("uniform", "consensus"))
     monkeypatch.setitem(rows.SETTINGS, "resnet20", setting)
-    monkeypatch.setattr(rows, "PUBLISHED", ("uniform", "consensus"))
     return what_differs
 
 
 def call(study, monkeypatch, folder, *words):
-    arguments = [str(folder), "--data", str(folder), "--models", str(folder), *map(str, words)]
+    arguments = [str(folder), "--data", str(folder), *map(str, words)]
     monkeypatch.setattr("sys.argv", ["what_differs.py", *arguments])
     study.main()
+
+
+def open_questions_pool(folder):
+    """Train the pool of the first draw as the open questions do, and return when each member was written."""
+    from questions.draws import Draw
+
+    draw = Draw(folder.parent / "small.yaml", [], folder, 0)
+    return {path: path.stat().st_mtime_ns for path in draw.members.values()}
 
 
 @pytest.mark.heavy(60)
 def test_stages_are_done_once_and_the_winner_is_confirmed_on_the_last_draw(study, monkeypatch, tmp_path, capsys):
     folder, page = tmp_path / "study", tmp_path / "page.md"
     page.write_text("before\n<!-- tables -->\n<!-- end -->\nafter\n")
+    shared = open_questions_pool(folder)
     call(study, monkeypatch, folder, "--next")
     call(study, monkeypatch, folder, "--list")
     listed = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith(("done", "open"))]
@@ -61,7 +69,7 @@ def test_stages_are_done_once_and_the_winner_is_confirmed_on_the_last_draw(study
     files = {file: file.read_bytes() for file in (folder / "stages").iterdir()}
     assert {file.stem for file in files} == {name for _, name in listed}
     members = {file: file.stat().st_mtime_ns for file in folder.glob("*/private/pool/*/model.safetensors")}
-    assert len(members) == 6
+    assert len(members) == 6 and shared.items() <= members.items()
     call(study, monkeypatch, folder)
     assert {file: file.read_bytes() for file in files} == files
     assert {file: file.stat().st_mtime_ns for file in members} == members
@@ -100,7 +108,17 @@ def test_the_winner_trains_on_no_retain_row_and_is_there_on_all_draws(study):
         chosen_row({"merges-a": rows(uniform=None)})
 
 
-@pytest.mark.parametrize("name", ["resnet20", "resnet18"])
+def test_a_setting_that_begins_from_given_models_asks_for_them(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[1] / "benchmarks")
+    import what_differs
+
+    words = ["what_differs.py", str(tmp_path), "--data", str(tmp_path), "--setting", "resnet18", "--next"]
+    monkeypatch.setattr("sys.argv", words)
+    with pytest.raises(SystemExit, match="this setting begins from given models: say --models DIR"):
+        what_differs.main()
+
+
+@pytest.mark.parametrize("name", ["resnet20", "resnet18", "small"])
 def test_every_row_of_a_setting_is_one_that_a_run_takes(monkeypatch, tmp_path, name):
     monkeypatch.syspath_prepend(Path(__file__).resolve().parents[1] / "benchmarks")
     import what_differs
@@ -112,8 +130,10 @@ def test_every_row_of_a_setting_is_one_that_a_run_takes(monkeypatch, tmp_path, n
     study = what_differs.Study(tmp_path, setting, places)
     draw = setting.draws[-1]
     for group in (group for group in setting.groups if study.can(group, draw)):
-        config = study.config(draw, rows.GROUPS[group])
-        assert [method.row for method in config.methods] == [rows.label_of(row) for row in rows.GROUPS[group]]
+        config = study.config(draw, setting.groups[group])
+        assert [method.row for method in config.methods] == [rows.label_of(row) for row in setting.groups[group]]
+    known = [rows.label_of(row) for group in setting.groups.values() for row in group]
+    assert len(set(known)) == len(known) and set(setting.beside) <= set(known)
 
 
 @pytest.mark.heavy(30)

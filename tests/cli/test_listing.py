@@ -1,4 +1,4 @@
-"""`negmerge list` reads what files declare: as importing them would have it, and without torch."""
+"""`negmerge list`: read as importing the files would have it, without torch; and what it shows."""
 
 import subprocess
 import sys
@@ -147,3 +147,34 @@ def test_what_cannot_be_read_is_imported(monkeypatch):
     monkeypatch.setattr(declared, "declarations", refuse)
     found = declared.declared("evidence", "probe", ["SUMMARY"], "negmerge.evidence.protocol:EvidenceTest")
     assert found.SUMMARY == registry.load("evidence", "probe").SUMMARY and callable(found.run)
+
+
+@pytest.mark.parametrize("kind", ["methods", "sources", "families"])
+def test_list(negmerge, kind):
+    from negmerge import registry
+
+    code, out, _ = negmerge("list", kind)
+    assert code == 0
+    for name in registry.names(kind):
+        assert any(line.startswith(name) for line in out.splitlines())
+
+
+def test_list_says_what_a_named_data_set_is_made_of(negmerge):
+    _, out, _ = negmerge("list", "sources")
+    lines = [line.strip() for line in out.splitlines()]
+    start = next(i for i, line in enumerate(lines) if line.startswith("svhn "))
+    assert lines[start + 1 : start + 5] == [
+        "splits train=train, test=test; columns image=image, label=label; configuration cropped_digits",
+        "classes: 0 | 1 | 2 | 3 | …",
+        'templates: a photo of the number: "{}".',
+        "validation: a seeded 10 % of the train rows, at most 5,000, unless data.validation says otherwise",
+    ]
+    assert "splits train=train, test=validation; columns image=image, label=label" in lines
+    assert "classes: worded from the data set's own names" in lines and any("image=img" in line for line in lines)
+
+
+def test_list_shows_settings(negmerge):
+    code, out, _ = negmerge("list", "sources")
+    assert code == 0 and "path (needed): folder with train/ and test/" in out and "test_fraction (0.2)" in out
+    code, out, _ = negmerge("list", "families")
+    assert "width (32): channels of the first layer" in out

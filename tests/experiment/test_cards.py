@@ -63,12 +63,22 @@ def test_two_cards_are_used_in_turn(monkeypatch, tmp_path):
     assert [job.key for job in on_cards(jobs, 2)] == ["k"] * 3 and on_cards(jobs, 1) == jobs
 
 
+CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
 @pytest.mark.heavy
-def test_the_weights_do_not_hang_on_how_many_are_trained_at_a_time(tmp_path):
+@pytest.mark.parametrize(
+    ("device", "model"),
+    [
+        ("cpu", {"family": "small-cnn", "width": 8}),
+        pytest.param("cuda", {"family": "cifar-resnet"}, marks=CUDA),
+    ],
+)
+def test_the_weights_do_not_hang_on_how_many_are_trained_at_a_time(tmp_path, device, model):
     found = []
     for workers in (1, 2):
         place = RunDir(tmp_path / str(workers))
-        config = check_config({**DIGITS, "workers": workers})
+        config = check_config({**DIGITS, "workers": workers, "device": device, "model": model})
         made = Trainer(place, config, prepare(place, config), 0)
         made.make_originals()
         settings = [TrainSettings(lr=lr, epochs=1, batch_size=32) for lr in (1e-3, 3e-3)]

@@ -155,12 +155,13 @@ def test_compiled_training_ends_close_to_the_plain_one(source, plain):
 
 def test_products_on_cuda_follow_the_precision_and_are_put_back():
     def flags():
-        return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+        cudnn = torch.backends.cudnn
+        return torch.backends.cuda.matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic
 
     before = flags()
-    for precision, expected in (("float32", (False, False)), ("tf32", (True, True)), ("bf16", (True, True))):
+    for precision, reduced in (("float32", False), ("tf32", True), ("bf16", True)):
         with pytest.raises(KeyboardInterrupt), Compute(precision=precision).float_products():
-            assert flags() == expected
+            assert flags() == (reduced, reduced, True)
             raise KeyboardInterrupt
         assert flags() == before
 

@@ -111,6 +111,21 @@ def test_what_rows_need_and_refuse(tmp_path):
         check_config(given)
 
 
+@pytest.mark.parametrize("name", ["alpha-by-layer", "contrast", "importance", "msa", "two-step", "unlearning-pool"])
+@pytest.mark.parametrize(
+    ("merge", "message"),
+    [
+        ({"method": "uniforn"}, "unknown method 'uniforn'"),
+        ({"method": "salun"}, "'salun' does not merge checkpoints"),
+        ({"method": "ties", "settings": {"density": 7}}, "method ties: density must be a number above 0"),
+        ({"method": "uniform", "settings": {"density": 0.2}}, "method uniform: it does not take 'density'"),
+    ],
+)
+def test_a_row_refuses_a_wrong_merge_before_anything_is_trained(name, merge, message):
+    with pytest.raises(InputError, match=rf"^config: method {name}: .*{message}"):
+        check_config({**DIGITS, "methods": [{"name": name, **merge}]})
+
+
 def test_the_work_of_own_pools_counts():
     rows = {"forget": 10, "retain": 100}
     config = check_config({**DIGITS, "methods": [{"name": "msa", "retain": 1.0}]})

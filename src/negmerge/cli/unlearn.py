@@ -48,8 +48,9 @@ def unlearn(
     """
     from negmerge.cli.logs import is_quiet
     from negmerge.cli.run import print_plan, result_text, run_shown
-    from negmerge.experiment.config import apply_change, check_config
-    from negmerge.experiment.direct import Request, describe_choices
+    from negmerge.experiment.config import apply_change
+    from negmerge.experiment.direct import Request
+    from negmerge.experiment.direct_choices import checked_request, describe_choices
     from negmerge.experiment.exporting.export import SameAsBaseError, export
     from negmerge.experiment.exporting.row import shipped_row
 
@@ -58,10 +59,7 @@ def unlearn(
         apply_change(given, change)
     columns = given.get("data", {}).get("columns") or {}
     request = Request(Path(model), forget, retain, unseen, family, method, columns)
-    raw = request.config()
-    for change in changes or []:
-        apply_change(raw, change)
-    config = check_config(raw, "unlearn")
+    config = checked_request(request, changes or [])
     for line in () if is_quiet() else (*request.assumed, *describe_choices(config)):
         print(f"assumed: {line}", file=sys.stderr)
     if dry_run:

@@ -11,9 +11,8 @@ from negmerge.checkpoints import open_checkpoint
 from negmerge.checkpoints.base import elements
 from negmerge.errors import InputError, shortened
 from negmerge.experiment import direct_language
-from negmerge.experiment.config import Config
 from negmerge.experiment.exporting.row import shipped_row
-from negmerge.experiment.methods import AUTO, chosen_method, describe
+from negmerge.experiment.methods import AUTO, describe
 from negmerge.experiment.rundir import read_json
 from negmerge.parsing import parse_yaml
 from negmerge.registry import FILE, names
@@ -30,7 +29,6 @@ from negmerge.tasks.text_classification.tables import (
     source_of,
 )
 from negmerge.tasks.transformers_model import CLASSIFIERS, LANGUAGE, TransformersModel
-from negmerge.training.pool import expand_grid
 
 LIST = ".txt"  # of a file that names rows, one a line
 SMALL = 5_000_000  # parameters below which members learn at the rates of small networks
@@ -59,7 +57,7 @@ class Request:
     assumed: list[str] = field(default_factory=list)
 
     def config(self) -> dict[str, Any]:
-        """Return the config of the run, as plain values.
+        """Return the config of the run, as plain values; `checked_request` chooses the merge where that is "auto".
 
         Raises InputError where the model or the rows are not understood, or nothing says what is to be kept.
         """
@@ -89,12 +87,7 @@ class Request:
         elif statistics:
             pool["train"]["freeze_statistics"] = True
             self.assumed.append("running statistics stay as they are: those of the rows to forget are no others'")
-        method = chosen_method(self.method, objective)
-        if self.method == AUTO:
-            kind = (
-                "what is to go as a whole" if objective == "retain-floor" else "rows that are to look like unseen ones"
-            )
-            self.assumed.append(f"merge: {method}, for {kind} (--method NAME asks for another)")
+        method = self.method if self.method != AUTO else "uniform"  # until `checked_request` chooses
         merges = describe(method).kind != "train"
         return {
             "name": "unlearn",
@@ -338,26 +331,6 @@ class Request:
             return sum(elements(checkpoint.shape(name)) for name in names), any(map(STATISTICS.search, names))
         finally:
             checkpoint.close()
-
-
-def describe_choices(config: Config) -> list[str]:
-    """Return what a config says of the pool and of α, a line each."""
-    pool, rule = config.pool, config.selection
-    grid = "; ".join(f"{key} {', '.join(_short(value) for value in values)}" for key, values in pool.grid.items())
-    lines = [f"pool: {len(expand_grid(pool.train, pool.grid))} members, {grid}"]
-    if config.projection is not None and config.projection != "none":
-        lines.append(
-            "projection: what the merge would do to rows that are kept is taken out of it; the better of the two "
-            "models is handed over (--set projection=none leaves it out)"
-        )
-    if rule.objective == "retain-floor":
-        kept = f"{100 * rule.floor_share:g} % of how well the others are known"
-        lines.append(f"α: the deepest forgetting that keeps {kept}; --set selection.floor=SHARE asks for another")
-    return lines
-
-
-def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def find_run(model: Path) -> Path | None:

@@ -15,7 +15,6 @@ from negmerge.plug_in import short_name
 from negmerge.requests.hardest import deal_halves
 from negmerge.seeding import derive_seed
 from negmerge.training import TrainSettings
-from negmerge.training.pool import expand_grid
 
 
 def asks_for_shadows(config: RunConfig) -> bool:
@@ -52,7 +51,7 @@ def rows_of_shadow(config: RunConfig, material: Material) -> int:
     assert config.base.train is not None
     forget, companions = len(material.split.forget), count_companions(material)
     asked = (forget + companions) // 2
-    members = expand_grid(config.pool.train, config.pool.grid)
+    members = config.pool.members()
     pool = sum(member.settings.count_rows(asked) for member in members)
     return config.base.train.count_rows(len(material.split.retain) - companions + asked) + pool
 

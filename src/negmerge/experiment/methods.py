@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from negmerge import registry
-from negmerge.checking import MistakesError, unknown
+from negmerge.checking import MistakesError, mistakes_of, unknown
 from negmerge.declared import declared
 from negmerge.errors import InputError, NegmergeError
 from negmerge.merging.merger import Merger
@@ -20,19 +20,25 @@ from negmerge.unlearning.negation import negate
 from negmerge.unlearning.search import candidates, search_ranges, unlearn_searched
 
 AUTO = "auto"
-# Of rows that are to become like unseen ones; of what is to go as a whole it is consensus: docs/choosing.md.
-BY_OBJECTIVE = {"match-holdout": "uniform", "match-reference": "uniform"}
+LIKE_UNSEEN = ("match-holdout", "match-reference")  # of rows that are to become like unseen ones: docs/choosing.md
+FEW = 3  # members up to which their consensus is nearer to Retrain than their mean: docs/results/few-members.md
 
 
-def chosen_method(name: str, objective: str, settings: Mapping[str, Any] | None = None) -> str:
-    """Return the name of a method; for "auto" that of the merge for an objective, of settings given that of consensus.
+def chosen_method(name: str, objective: str, members: int, settings: Mapping[str, Any] | None = None) -> str:
+    """Return the name of a method; for "auto" that of the merge for an objective and so many members.
 
-    >>> chosen_method("auto", "match-holdout"), chosen_method("auto", "retain-floor"), chosen_method("ties", "lasting")
-    ('uniform', 'consensus', 'ties')
+    Rows that are to become like unseen ones take the mean, and of 2 or 3 members their consensus; what goes as a whole
+    takes the consensus. Settings without a method are those of consensus.
+
+    >>> chosen_method("auto", "match-holdout", 9), chosen_method("auto", "match-holdout", 3)
+    ('uniform', 'consensus')
+    >>> chosen_method("auto", "retain-floor", 9), chosen_method("ties", "match-holdout", 9)
+    ('consensus', 'ties')
     """
     if name != AUTO:
         return name
-    return "consensus" if settings else BY_OBJECTIVE.get(objective, "consensus")
+    few = 1 < members <= FEW
+    return "uniform" if objective in LIKE_UNSEEN and not few and not settings else "consensus"
 
 
 @dataclass(frozen=True)
@@ -121,6 +127,8 @@ def check_settings(name: str, settings: Mapping[str, Any]) -> None:
     try:
         for candidate in candidates(method, settings):
             method.Settings(**candidate)
+    except InputError as error:  # of a merge that the method's settings name
+        raise MistakesError(f"method {name}", mistakes_of(error)) from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

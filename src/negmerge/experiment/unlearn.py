@@ -94,9 +94,10 @@ def unlearn(
     A pool is fine-tuned from the model on `forget` alone, one member for each combination of `pool["grid"]` over
     `pool["train"]` (settings as in a config; augmentation and label smoothing are the data set's and the loss's own
     affair and are refused). The members are merged by `method` ("auto": uniform for rows that are to become like unseen
-    ones, else consensus: docs/choosing.md), α is chosen with `selection` (objective, floor, search, step, max_alpha),
-    and θ₀ − α·τ is returned in a new module on the device of `model`; `model` keeps its weights. A
-    method that trains (`salun`, `fine-tune`, …) works as in a config, as far as the model and data have what it needs.
+    ones, but consensus of 2 or 3 members and for what goes as a whole: docs/choosing.md), α is chosen with `selection`
+    (objective, floor, search, step, max_alpha), and θ₀ − α·τ is returned in a new module on the device of `model`;
+    `model` keeps its weights. A method that trains (`salun`, `fine-tune`, …) works as in a config, as far as the model
+    and data have what it needs.
 
     With `pool["adapter"]` (r, alpha, targets) members are LoRA adapters that share one draw of A, and only these are
     stored. A module that PEFT wrapped is taken with its adapter merged, and its members are adapters of the same rank,
@@ -182,7 +183,7 @@ def unlearn(
             f"unlearn: selection.floor_on: {asked} needs validation (a data set), and no evaluate; leave floor_on out"
         )
     made = _checked_pool(pool or DEFAULT_POOL, wrapped)
-    method = chosen_method(method, rule.objective, settings)
+    method = chosen_method(method, rule.objective, len(made.members()), settings)
     check_settings(method, settings or {})
     task = _task(bare, evaluate, rule.objective)
     _check_method(task, method, settings or {}, given)

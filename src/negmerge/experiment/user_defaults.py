@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 
 from negmerge.experiment.config import PoolConfig
-from negmerge.experiment.methods import describe
+from negmerge.experiment.methods import LIKE_UNSEEN, describe
 from negmerge.experiment.projection_config import ProjectionConfig
 from negmerge.projection.collecting import survey
 from negmerge.selection.buffers import has_statistics
@@ -45,7 +45,7 @@ def default_buffers(
     at least 100 and drawn among others of their classes, and members of whole tensors have moved their statistics.
     Those of the base are kept everywhere else.
     """
-    if objective not in ("match-holdout", "match-reference") or describe(method).kind == "train":
+    if objective not in LIKE_UNSEEN or describe(method).kind == "train":
         return "keep"
     if pool.adapter is not None or all(m.settings.freeze_statistics for m in expand_grid(pool.train, pool.grid)):
         return "keep"

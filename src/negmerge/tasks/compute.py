@@ -43,17 +43,19 @@ class Compute:
     def float_products(self) -> Iterator[None]:
         """Inside the block products of float32 tensors on CUDA are computed as `precision` says, and then as before.
 
-        torch's own defaults are mixed, TF32 in convolutions only, so they are set in any case.
+        torch's own defaults are mixed, TF32 in convolutions only, so they are set in any case. Convolutions sum in one
+        order (`cudnn.deterministic`), whatever else the card does, so that a model is the same however many are
+        trained at a time.
         """
-        places: tuple[Any, Any] = (torch.backends.cuda.matmul, torch.backends.cudnn)
-        before = [place.allow_tf32 for place in places]
+        reduced = self.precision != "float32"
+        matmul: Any = torch.backends.cuda.matmul
+        convolution: Any = torch.backends.cudnn
+        before = matmul.allow_tf32, convolution.allow_tf32, convolution.deterministic
         try:
-            for place in places:
-                place.allow_tf32 = self.precision != "float32"
+            matmul.allow_tf32, convolution.allow_tf32, convolution.deterministic = reduced, reduced, True
             yield
         finally:
-            for place, value in zip(places, before, strict=True):
-                place.allow_tf32 = value
+            matmul.allow_tf32, convolution.allow_tf32, convolution.deterministic = before
 
 
 @cache

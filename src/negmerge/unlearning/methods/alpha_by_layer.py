@@ -6,16 +6,15 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from negmerge.checkpoints import open_checkpoint, read_state_dict, write_bytes_atomic
 from negmerge.errors import InputError
-from negmerge.merging.merger import Merger
 from negmerge.unlearning.context import Context, Outcome, with_own_point
 from negmerge.unlearning.displacing import write_scaled
 from negmerge.unlearning.layer_groups import layer_groups
+from negmerge.unlearning.merge_choice import MergeChoice
 from negmerge.unlearning.negation import negate
 
 KIND = "select"
@@ -24,13 +23,9 @@ SUMMARY = "a merge whose groups of layers get an α each, searched coordinate by
 REFERENCE = "layer-wise coefficients as in Yang et al., AdaMerging, ICLR 2024 (arXiv 2310.02575), searched not trained"
 
 
-class Settings(BaseModel):
+class Settings(MergeChoice):
     """Which merge is scaled, and how long the search may take."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-    method: str = Field("uniform", description="the merge method whose vector is scaled")
-    settings: dict[str, Any] = Field(default_factory=dict, description="its settings")
     evaluations: int = Field(30, ge=1, description="models that are evaluated at most, beyond the search for one α")
     blocks: int = Field(4, ge=1, description="runs of blocks that get an α of their own, at most")
     factor: float = Field(2.0, gt=1, le=10, description="by which an α is first raised or lowered")
@@ -51,9 +46,8 @@ def unlearn(context: Context, settings: Settings) -> Outcome:
     vector that are 0 throughout, such as norms that a projection leaves out, are passed over, and so are all where α
     is 0. Evaluated points are kept, and read back after an interruption.
 
-    Raises InputError for a name that is no merge method.
+    Raises InputError for a merged vector that is 0 everywhere.
     """
-    Merger(settings.method, settings.settings)
     whole = negate(context, settings.method, settings.settings, context.members, "merged")
     assert whole.vector is not None and whole.selection is not None
     vector, alpha, first = whole.vector, whole.selection.alpha, dict(whole.selection.scores)

@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from negmerge.errors import InputError
-from negmerge.merging.merger import Merger
 from negmerge.unlearning.context import Context, Outcome
 from negmerge.unlearning.displacing import write_displaced
+from negmerge.unlearning.merge_choice import MergeChoice
 from negmerge.unlearning.method import OwnPool
 from negmerge.unlearning.negation import negate
 
@@ -19,13 +18,9 @@ SUMMARY = "a merge of each member less its twin, which was trained alike on as m
 REFERENCE = "the difference of two task vectors, Ilharco et al., ICLR 2023 (arXiv 2212.04089), member by member"
 
 
-class Settings(BaseModel):
+class Settings(MergeChoice):
     """How the contrast vectors are merged."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-    method: str = Field("uniform", description="the merge method")
-    settings: dict[str, Any] = Field(default_factory=dict, description="its settings")
     weight: float = Field(1.0, gt=0, description="how much of the twin's change is taken off")
 
 
@@ -46,9 +41,8 @@ def unlearn(context: Context, settings: Settings) -> Outcome:
     own settings and batch order. Their training counts in the row's time. Finished twins are read back; a member whose
     twin diverged is left out.
 
-    Raises InputError for a name that is no merge method, and for members that were not trained by this run.
+    Raises InputError for members that were not trained by this run.
     """
-    Merger(settings.method, settings.settings)
     folder = context.directory / "contrasts"
     twins, spent = context.train_pool(context.base, context.data.twin_rows(), None)
     twin_of = {twin.parent.name.rpartition("-")[0]: twin for twin in twins}

@@ -7,17 +7,17 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field
 
 from negmerge.checkpoints import hash_file, write_bytes_atomic, write_state_dict
-from negmerge.merging.merger import Merger
 from negmerge.seeding import derive_seed
 from negmerge.tasks.task import RowLosses
 from negmerge.unlearning import negation
 from negmerge.unlearning.context import Context, Outcome, TrainingData
 from negmerge.unlearning.gradients import fisher_diagonal, trained_parameters
+from negmerge.unlearning.merge_choice import MergeChoice
 from negmerge.unlearning.method import Passes
 
 if TYPE_CHECKING:
@@ -30,24 +30,15 @@ REFERENCE = "the Fisher-weighted task vector of arXiv 2601.22030, of any merge"
 REQUIRES = (RowLosses,)
 
 
-class Settings(BaseModel):
+class Settings(MergeChoice):
     """What is merged, and how its elements are weighted."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-    method: str = Field("uniform", description="a merge method of `negmerge list methods`")
-    settings: dict[str, Any] = Field(default_factory=dict, description="of that method")
     weight: float = Field(1.0, ge=0, description="a: what importance for the other rows counts; 0: it does not")
     epsilon: float = Field(
         1e-6, ge=0, description="ε in units of the mean of F_f: elements far below it keep little of their step"
     )
     against: Literal["retain", "validation"] = Field("retain", description="the other rows: F_r is theirs")
     samples: int = Field(40, ge=1, description="forget rows, and as many of the others, whose gradients are taken")
-
-    @model_validator(mode="after")
-    def _merges(self) -> Settings:
-        Merger(self.method, self.settings)
-        return self
 
 
 def needs(settings: Settings) -> tuple[str, ...]:

@@ -9,13 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from negmerge.checkpoints import open_checkpoint, read_state_dict, write_bytes_atomic, write_state_dict
-from negmerge.merging.merger import Merger
 from negmerge.training.pool import expand_grid
 from negmerge.unlearning import negation
 from negmerge.unlearning.context import Context, Outcome
+from negmerge.unlearning.merge_choice import MergeChoice
 from negmerge.unlearning.method import OwnPool
 from negmerge.unlearning.negation import MergedVector
 
@@ -25,23 +25,14 @@ SUMMARY = "task vectors of a pool that is trained from an earlier model, on forg
 REFERENCE = "Model State Arithmetic (arXiv 2506.20941)"
 
 
-class Settings(BaseModel):
+class Settings(MergeChoice):
     """Where vectors are taken, how they are merged, and how far what retain rows teach is added."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     origin: Literal["start", "base"] | Path = Field(
         "start", description="what the members are trained from: where the base's training began, the base, or a file"
     )
-    method: str = Field("uniform", description="a merge method of `negmerge list methods`")
-    settings: dict[str, Any] = Field(default_factory=dict, description="of that method")
     retain: float = Field(0.0, ge=0, description="β / α: what members trained on retain rows are added by")
     grid: dict[str, list[Any]] | None = Field(None, description="of the members; the pool's unless given")
-
-    @model_validator(mode="after")
-    def _merges(self) -> Settings:
-        Merger(self.method, self.settings)
-        return self
 
     @field_validator("grid")
     @classmethod

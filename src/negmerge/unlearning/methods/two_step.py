@@ -4,15 +4,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from negmerge.checkpoints import write_bytes_atomic
 from negmerge.errors import InputError
-from negmerge.merging.merger import Merger
 from negmerge.unlearning.context import Context, Outcome, with_own_point
 from negmerge.unlearning.displacing import write_sum
+from negmerge.unlearning.merge_choice import MergeChoice
 from negmerge.unlearning.method import OwnPool
 from negmerge.unlearning.negation import negate
 from negmerge.unlearning.retraining_members import train_like
@@ -23,13 +22,9 @@ SUMMARY = "negate part of the way, train a short pool at the new point, negate i
 REFERENCE = "Ilharco et al., ICLR 2023 (arXiv 2212.04089), applied twice"
 
 
-class Settings(BaseModel):
-    """How far the first step goes, and how short the second pool is."""
+class Settings(MergeChoice):
+    """The merge of both steps, how far the first one goes, and how short the second pool is."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-    method: str = Field("uniform", description="the merge method of both steps")
-    settings: dict[str, Any] = Field(default_factory=dict, description="its settings")
     first: float = Field(0.5, gt=0, le=2, description="the first step, as a share of the α that is best for one step")
     share: float = Field(0.25, gt=0, le=1, description="epochs of the second pool, as a share of the members' own")
     members: int = Field(2, ge=1, description="members that are trained once more at the new point, the first ones")
@@ -53,10 +48,9 @@ def unlearn(context: Context, settings: Settings) -> Outcome:
     itself. Where the first step alone is better by the run's objective, that is returned. The vector is
     s·α*·τ + α₂·τ₂, negated at α = 1. A finished second pool is read back.
 
-    Raises InputError for a name that is no merge method, for members that were not trained by this run, and for a
-    projection, whose moments are those of the base.
+    Raises InputError for members that were not trained by this run, and for a projection, whose moments are those of
+    the base.
     """
-    Merger(settings.method, settings.settings)
     if context.projecting is not None:
         raise InputError("two-step: the second step starts elsewhere than the moments; write projection: none")
     whole = negate(context, settings.method, settings.settings, context.members, "merged")

@@ -8,15 +8,15 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from negmerge.checkpoints import hash_file
 from negmerge.errors import InputError
-from negmerge.merging.merger import Merger
 from negmerge.seeding import derive_seed
 from negmerge.tasks.task import need
 from negmerge.unlearning.context import Context, Outcome
 from negmerge.unlearning.displacing import write_displaced
+from negmerge.unlearning.merge_choice import MergeChoice
 from negmerge.unlearning.method import Method, Passes, method_of, passes_of
 from negmerge.unlearning.negation import negate
 
@@ -26,10 +26,8 @@ SUMMARY = "train several unlearning runs, merge their changes, and add the merge
 REFERENCE = "two unlearning runs merged by TIES: Xu et al., SemEval 2025, task 4 (arXiv 2503.21088)"
 
 
-class Settings(BaseModel):
+class Settings(MergeChoice):
     """Which runs make the pool, and how it is merged."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     run: str = Field("random-labels", description="the unlearning method that is run: random-labels, salun, npo, …")
     run_settings: dict[str, Any] = Field(
@@ -40,19 +38,14 @@ class Settings(BaseModel):
     )
     epochs: int = Field(10, ge=1, description="passes of each run over its rows")
     repeats: int = Field(2, ge=1, le=20, description="runs of each combination, with batches and labels of their own")
-    method: str = Field("consensus", description="the merge method")
-    settings: dict[str, Any] = Field(default_factory=dict, description="its settings")
+    method: str = Field("consensus", description="a merge method of `negmerge list methods`")
 
     @model_validator(mode="after")
     def _check(self) -> "Settings":
-        try:
-            method = _method(self.run)
-            Merger(self.method, self.settings)
-            empty = [key for key, values in self.grid.items() if not values]
-            if empty:
-                raise InputError(f"grid.{empty[0]}: give a list of at least one value")
-        except InputError as error:
-            raise ValueError(str(error)) from None
+        method = _method(self.run)
+        empty = [key for key, values in self.grid.items() if not values]
+        if empty:
+            raise InputError(f"grid.{empty[0]}: give a list of at least one value")
         for one in self.each():
             method.Settings(**one)
         return self

@@ -1,0 +1,49 @@
+"""What a run without a config chooses by its pool and its objective: the merge, and what it says of these."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from negmerge.experiment.config import Config, apply_change, check_config
+from negmerge.experiment.direct import Request
+from negmerge.experiment.methods import AUTO, LIKE_UNSEEN, chosen_method
+
+
+def checked_request(request: Request, changes: Sequence[str] = ()) -> Config:
+    """Return the config of a request with changes KEY=VALUE, checked; "auto" chooses the merge by what it then says.
+
+    What was chosen stands in `request.assumed`. Raises InputError as `Request.config` does, and for what is wrong with
+    the changes.
+    """
+    raw = request.config()
+    methods = raw["methods"]
+    for change in changes:
+        apply_change(raw, change)
+    config = check_config(raw, "unlearn")
+    if request.method != AUTO or raw["methods"] is not methods:  # it was named, by an option or by a change
+        return config
+    objective, members = config.selection.objective, len(config.pool.members())
+    method = chosen_method(AUTO, objective, members)
+    like = objective in LIKE_UNSEEN
+    kind = f"{members} members and rows that are to look like unseen ones" if like else "what is to go as a whole"
+    request.assumed.append(f"merge: {method}, for {kind} (--method NAME asks for another)")
+    return check_config({**raw, "methods": [method]}, "unlearn")
+
+
+def describe_choices(config: Config) -> list[str]:
+    """Return what a config says of the pool and of α, a line each."""
+    pool, rule = config.pool, config.selection
+    grid = "; ".join(f"{key} {', '.join(_short(value) for value in values)}" for key, values in pool.grid.items())
+    lines = [f"pool: {len(pool.members())} members, {grid}"]
+    if config.projection is not None and config.projection != "none":
+        lines.append(
+            "projection: what the merge would do to rows that are kept is taken out of it; the better of the two "
+            "models is handed over (--set projection=none leaves it out)"
+        )
+    if rule.objective == "retain-floor":
+        kept = f"{100 * rule.floor_share:g} % of how well the others are known"
+        lines.append(f"α: the deepest forgetting that keeps {kept}; --set selection.floor=SHARE asks for another")
+    return lines
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
