@@ -5,8 +5,9 @@
 Runs configs/cifar10-resnet20-random.yaml on one seed in FOLDER/moving and FOLDER/frozen (members trained with
 `freeze_statistics`), with a row for each merge, policy for running statistics and strength λ of the retain projection;
 α is chosen by match-reference for each. All numbers are of the reported rows. `--rows` takes some of them, by merge,
-policy and strength with colons between them (`mean:keep:10`, `mean:keep:none`); the same command goes on where it was
-stopped, and with further rows it takes over base, pool and rows that are there.
+policy and strength with colons between them (`mean:keep:10`, `mean:keep:none`), `--frozen-rows` those of the second
+pool where they are others; the same command goes on where it was stopped, and with further rows it takes over base,
+pool and rows that are there.
 """
 
 import argparse
@@ -140,6 +141,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], dest="words", metavar="KEY=VALUE")
     parser.add_argument("--pools", nargs="+", default=["moving", "frozen"], choices=["moving", "frozen"])
     parser.add_argument("--rows", nargs="+", metavar="MERGE:POLICY:STRENGTH", help="of all pools; all unless given")
+    parser.add_argument("--frozen-rows", nargs="+", metavar="MERGE:POLICY:STRENGTH", help="of the pool frozen")
     parser.add_argument("--write", type=Path, metavar="FILE", help="put the table between the marks of this page")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
     options = parser.parse_args()
@@ -147,7 +149,8 @@ def main() -> None:
     numbers = {}
     try:
         for pool in options.pools:
-            rows = [Row.of(word) for word in options.rows] if options.rows else list(all_rows(pool))
+            asked = (options.frozen_rows if pool == "frozen" else None) or options.rows
+            rows = [Row.of(word) for word in asked] if asked else list(all_rows(pool))
             results = run(config_of(pool, rows, options.words), options.folder / pool)
             numbers[pool] = {row.name: trimmed(results["methods"][row.name]) for row in rows}
             table += lines(pool, rows, results)

@@ -85,7 +85,7 @@ def test_every_policy_for_statistics_has_its_line(folder, monkeypatch, capsys):
     assert [row[4] for row in rows if row[1] == "negate" and row[3] == "10"] == ["keep"]
 
 
-@pytest.mark.heavy(20)
+@pytest.mark.heavy(30)
 def test_random_rows_have_a_line_for_each_merge_policy_and_strength(folder, monkeypatch, capsys):
     import random_rows
 
@@ -103,9 +103,11 @@ def test_random_rows_have_a_line_for_each_merge_policy_and_strength(folder, monk
         "selection.objective=match-reference",
     ]
     words += ["--set", "evaluation.membership=[svc-confidence]", "--set", "base.train.epochs=4"]
-    monkeypatch.setattr("sys.argv", [*words, "--pools", "moving", "--rows", "mean:keep:none", "mean:forget:10"])
+    rows = ["--rows", "mean:keep:none", "mean:forget:10", "--frozen-rows", "consensus:keep:none"]
+    monkeypatch.setattr("sys.argv", [*words, *rows])
     random_rows.main()
-    _, _, plain, projected, original, retrain = cells(page.read_text())
+    _, _, plain, projected, frozen, original, retrain = cells(page.read_text())
+    assert frozen[:4] == ["frozen", "keep", "consensus", "–"]
     assert plain[:4] == ["moving", "keep", "mean", "–"]
     assert projected[:4] == ["moving", "recalibrate on forget rows", "mean", "10"]
     assert (original[0], retrain[0], retrain[4]) == ("original", "Retrain", "0.0")

@@ -171,10 +171,15 @@ def test_a_run_goes_on_with_the_model_that_it_was_begun_with(finished, places, t
 def test_other_towers_and_precisions_are_forgotten_by_the_same_way(places, tmp_path, model, precision, towers):
     pool = {"train": {"batch_size": 32, "steps": 6}, "grid": {"lr": [1e-4, 1e-3]}}
     changes = {"model": model, "pool": pool, "compute": {"precision": precision}}
+    changes |= {} if "text" in model.values() else {"projection": {"strength": [10], "samples": 100}}
     results = run(config(places, methods=["consensus", "best-single"], **changes), tmp_path / "run")
     assert {n.split(".")[0] for n in read_state_dict(tmp_path / "run/base/model.safetensors")} == towers
     assert all(m["forget_loss"] < results["pool"]["health"]["base"]["loss"] for m in results["pool"]["members"])
     assert 0 < results["methods"]["consensus"]["consensus"] < 1
+    if "projection" in changes:
+        layers = results["methods"]["consensus projected"]["projection"]["layers"]
+        assert len(layers) == 15  # positions are the same for all rows
+        assert all(layer["after"] < layer["before"] for layer in layers if "position" not in layer["name"])
 
 
 def test_one_source_and_one_head(places, tmp_path):

@@ -31,7 +31,7 @@ TINY = {
     "data": {"source": "digits", "forget": {"classes": ["3"]}, "validation": {"fraction": 0.2}},
     "base": {"train": {"epochs": 12, "lr": 0.003, "batch_size": 64, "schedule": "one-cycle"}},
     "pool": {"train": {"batch_size": 32}, "grid": {"lr": [1e-3], "epochs": [4, 8]}},
-    "projection": {"strength": [10, 100], "samples": 300},
+    "projection": {"strength": [1, 10, 100], "samples": 300},
     "methods": ["consensus"],
     "selection": {"step": 0.25, "max_alpha": 4},
     "evaluation": {"membership": []},
@@ -62,19 +62,29 @@ def test_every_merge_has_a_row_with_and_one_without(finished):
     assert projected["needs"] == ["pool", "forget", "retain"]
     done = projected["projection"]
     assert done["rows"]["retain"] == {"rows": 300, "about": "retain images"}
-    assert [one["strength"] for one in done["strengths"]] == [10.0, 100.0]
-    assert done["strength"] in (10.0, 100.0)
+    assert [one["strength"] for one in done["strengths"]] == [1.0, 10.0, 100.0]
+    assert done["strength"] in (1.0, 10.0, 100.0)
     assert all(layer["after"] < layer["before"] for layer in done["layers"])
     assert projected["alpha"] == next(s["alpha"] for s in done["strengths"] if s["strength"] == done["strength"])
     assert {"moments", "projection", "selection"} <= set(projected["seconds_parts"])
     single = results["methods"]["best-single projected"]
-    assert single["projection"]["strength"] in (10.0, 100.0)
+    assert single["projection"]["strength"] in (1.0, 10.0, 100.0)
     assert set(single["seconds_parts"]) == {"pool", "moments", "merge", "projection", "selection"}
 
 
-def test_moments_are_taken_once_and_the_same_run_again_reads_everything(finished):
-    place, results, events = finished
+def test_strengths_share_the_moments_and_no_point_is_evaluated_twice(finished):
+    place, _, events = finished
     assert [event["stage"] for event in events if event["event"] == "stage-started"].count("moments") == 1
+    seen = [event for event in events if event["event"] == "evaluated" and event["method"] == "consensus projected"]
+    curves = [
+        json.loads((place / f"private/methods/consensus projected/merged.strength-{strength}.curve.json").read_text())
+        for strength in (1, 10, 100)
+    ]
+    assert len(seen) == sum(map(len, curves)) > 6
+
+
+def test_the_same_run_again_reads_everything(finished):
+    place, results, _ = finished
     again = []
     (place / "results.json").unlink()
     assert run(config(methods=["consensus", "best-single", FINE]), place, on_event=again.append) == results
@@ -170,6 +180,8 @@ def test_the_moments_command_writes_what_merge_projects_by(tmp_path, capsys):
     code, printed = call()
     assert code == 2
     assert "exists; give another OUT, or --overwrite" in printed.err
+    other = json.loads(call("--overwrite", "--json", "--set", "projection.rows=validation")[1].out)
+    assert other["retain"]["about"] == "validation images" and other["retain"]["rows"] > 200
     assert call("--overwrite")[0] == 0
     # A run there goes on with what the command made.
     events = []

@@ -14,11 +14,15 @@ import pytest
 import torch
 import yaml
 
-from negmerge.checkpoints import read_state_dict
+from negmerge.checkpoints import read_state_dict, write_state_dict
 from negmerge.errors import InputError, NegmergeError
 from negmerge.experiment.config import check_config
+from negmerge.experiment.health import moved_statistics, pool_health
 from negmerge.experiment.pipeline import run
+from negmerge.experiment.prepare import prepare
 from negmerge.experiment.record import verify_run
+from negmerge.experiment.rundir import RunDir
+from negmerge.experiment.warnings import by_weights, diverged_members, pool_warnings, unlearned_members
 from negmerge.merging.engine import merge_checkpoints, merge_vector
 from negmerge.record.statement import flattened, read_statement
 
@@ -85,6 +89,28 @@ def test_the_pools_health_is_recorded(finished):
     for member in pool["members"]:
         assert member["forget_loss"] < pool["health"]["base"]["loss"] and member["forget"] >= 95
     assert json.loads((place / "pool.json").read_text())["health"] == pool["health"]
+
+
+def test_a_member_whose_statistics_alone_are_off_is_not_called_diverged(finished, tmp_path):
+    place, results = finished
+    base, name = place / "base/model.safetensors", results["pool"]["members"][-1]["name"]
+    state = read_state_dict(place / f"private/pool/{name}/model.safetensors")
+    off = {key: value + 5.0 if key.endswith("running_mean") else value for key, value in state.items()}
+    changes = {"off": off, "lost": {key: -value if key.endswith("weight") else value for key, value in off.items()}}
+    members = {name: tmp_path / f"{name}.safetensors" for name in changes}
+    for name, changed in changes.items():
+        write_state_dict(members[name], changed)
+    material = prepare(RunDir(place), config())
+    moved = moved_statistics(base, members)
+    health = pool_health(material.task, material.parts["forget"], base, members, "cpu", moved)
+    known = health["base"]["forget"]
+    assert health["off"]["forget"] < known - 20 and by_weights(health["off"])["forget"] >= known
+    assert health["lost"]["kept"]["forget"] < known - 20
+    assert diverged_members(health) == unlearned_members(health) == ["lost"]
+    found = pool_warnings(0.5, 0.25, [[1.0, 0.3], [0.3, 1.0]], list(members), health)
+    assert [one["text"].split(" in ")[0] for one in found] == ["member lost diverged"]
+    still = pool_health(material.task, material.parts["forget"], base, members, "cpu", dict.fromkeys(members, 0.0))
+    assert diverged_members(still) == ["off", "lost"] and "kept" not in still["off"]
 
 
 def test_controls(finished, tmp_path):

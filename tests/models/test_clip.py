@@ -15,6 +15,7 @@ from clip_example import save_tiny_clip
 from negmerge import registry
 from negmerge.checkpoints import write_state_dict
 from negmerge.errors import InputError
+from negmerge.projection.collecting import collect, survey
 from negmerge.tasks.compute import Compute
 from negmerge.tasks.image_classification.classifier import Classifier
 from negmerge.tasks.image_classification.inference import predict
@@ -177,6 +178,22 @@ def test_models_of_the_same_files_keep_their_own_attention(tiny):
     linear, exact = (classifier(tiny[0], linearised=value).build() for value in (True, False))
     kinds = [m.vision_model.config._attn_implementation for m in (linear, exact)]
     assert kinds == ["eager", "sdpa"]
+
+
+@pytest.mark.parametrize("settings", [{}, {"linearised": True}, {"train": "text"}, {"train": "both"}], ids=str)
+def test_a_projection_sees_the_image_tower_and_no_prompts(tiny, settings):
+    model, pixels = with_pretrained(classifier(tiny[0], **settings)), images().float() / 255
+    found = survey(model, lambda own, batch: own(batch), pixels)
+    seen = [name for layer in found.layers for name in layer.weight]
+    matrices = [name for name, value in model.named_parameters() if value.dim() > 1]
+    vision = [name for name in matrices if name.startswith("vis")]
+    assert seen == vision and len(seen) == (0 if settings == {"train": "text"} else 15)
+    assert {*seen, *found.unseen} == {*matrices}
+    if not seen:
+        return
+    moments = collect(model, found, list(found.sources), [pixels, pixels], lambda own, batch: own(batch))
+    pieces = functional.unfold(pixels, 8, stride=8).transpose(1, 2).flatten(0, 1).double()
+    torch.testing.assert_close(moments[found.layers[0].source][0], pieces.T @ pieces / len(pieces))
 
 
 def test_a_linearised_model_learns(tiny):

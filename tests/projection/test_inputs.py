@@ -110,6 +110,27 @@ def test_attention_sees_its_three_inputs_and_what_its_heads_put_out(first):
     torch.testing.assert_close(moments["attn:output"][0, :6, :6], (rows.T @ rows / 6).double())
 
 
+def test_attention_between_inputs_of_other_widths_has_a_matrix_for_each():
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"attn": nn.MultiheadAttention(6, 2, kdim=4, vdim=5, batch_first=True).eval()})
+    batch = torch.randn(2, 3, 6), torch.randn(2, 4, 4), torch.randn(2, 4, 5)
+
+    def run(own, given):
+        return own["attn"](*given)[0]
+
+    found = survey(model, run, batch)
+    assert [(layer.weight[0], layer.bias) for layer in found.layers] == [
+        ("attn.q_proj_weight", ()),
+        ("attn.k_proj_weight", ()),
+        ("attn.v_proj_weight", ()),
+        ("attn.out_proj.weight", ("attn.out_proj.bias",)),
+    ]
+    moments = collect(model, found, list(found.sources), [batch], run)
+    for part, inputs in zip(("query", "key", "value"), batch, strict=True):
+        x = inputs.flatten(0, 1).double()
+        torch.testing.assert_close(moments[f"attn:{part}"][0], x.T @ x / len(x))
+
+
 def test_a_transformer_layer_of_torch_is_seen_whole_in_evaluation():
     model = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
     with torch.inference_mode():

@@ -2,33 +2,53 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from negmerge.checkpoints import read_state_dict
+from negmerge.experiment.warnings import MOVED, diverged_members, unlearned_members
 from negmerge.scores import accuracy, mean_loss
 from negmerge.tasks.task import Task
 from negmerge.training.adapters import open_member
+from negmerge.training.running_statistics import statistics_layers
 
 
 def pool_health(
-    task: Task, forget: Tensor, base: Path, members: Mapping[str, Path], device: str
-) -> dict[str, dict[str, float]]:
+    task: Task, forget: Tensor, base: Path, members: Mapping[str, Path], device: str, moved: Mapping[str, float]
+) -> dict[str, dict[str, Any]]:
     """Return for `base` and for every member, by name, its mean loss and its accuracy on the forget rows.
 
     {"base": {"loss": …, "forget": …}, NAME: …}: `loss` is that of the task's rows, in evaluation mode, without
     augmentation or label smoothing, `forget` in percent. What the task has no column for is left out.
+
+    Statistics of rows of one kind hide what tells them from others: a member trained for a few steps may answer worse
+    than the base by its running statistics alone. One that does, and whose statistics have `moved` (see
+    `moved_statistics`), is measured once more with those of the base, as its weights are merged: `kept`,
+    {"loss": …, "forget": …}.
     """
     columns = [name for name in ("loss", "correct") if name in task.COLUMNS]
-    found: dict[str, dict[str, float]] = {}
-    for name, checkpoint in {"base": base, **members}.items():
-        seen = task.observe(open_member(task, base, checkpoint, device), {"forget": forget}, {"forget": columns})[
-            "forget"
-        ]
-        found[name] = {"loss": mean_loss(seen["loss"])} if "loss" in seen else {}
-        found[name] |= {"forget": accuracy(seen["correct"])} if "correct" in seen else {}
+
+    def measured(model: nn.Module) -> dict[str, Any]:
+        seen = task.observe(model, {"forget": forget}, {"forget": columns})["forget"]
+        scores = {"loss": mean_loss(seen["loss"])} if "loss" in seen else {}
+        return scores | ({"forget": accuracy(seen["correct"])} if "correct" in seen else {})
+
+    checkpoints = {"base": base, **members}
+    found = {name: measured(open_member(task, base, path, device)) for name, path in checkpoints.items()}
+    worse = {*diverged_members(found), *unlearned_members(found)}  # asked for membership only
+    for name in members:
+        if name in worse and moved.get(name, 0.0) > MOVED:
+            model = open_member(task, base, members[name], device)
+            for own, old in zip(statistics_layers(model), statistics_layers(task.open(base, device)), strict=True):
+                own.load_state_dict(_statistics(old), strict=False)
+            found[name]["kept"] = measured(model)
     return found
+
+
+def _statistics(layer: nn.Module) -> dict[str, Tensor]:
+    return {name: value for name, value in layer.state_dict().items() if name.startswith("running_")}
 
 
 def moved_statistics(base: Path, members: Mapping[str, Path]) -> dict[str, float]:

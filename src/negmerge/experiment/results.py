@@ -11,6 +11,7 @@ from negmerge.experiment.prepare import Material
 from negmerge.experiment.stages import Finished
 from negmerge.experiment.warnings import (
     Warnings,
+    by_weights,
     curve_warnings,
     data_warnings,
     diverged_warnings,
@@ -149,17 +150,19 @@ def _model(config: RunConfig, material: Material, methods: dict[str, dict[str, A
 def _member(facts: dict[str, Any], pool: Mapping[str, Any]) -> dict[str, Any]:
     """Return a member: `loss` is the mean of its last epoch, `forget_loss` that of the finished model.
 
-    `learned` says whether the latter is below the base's; how it stands to the others is as in `MemberHealth`.
+    `learned` says whether the latter is below the base's; how it stands to the others is as in `MemberHealth`. Where
+    only its running statistics made it worse than the base, its numbers are those with the base's (see `pool_health`).
     """
     name, health = facts["name"].removeprefix("member "), pool["health"]
+    own = by_weights(health[name])
     standing: dict[str, Any] = next((one for one in pool.get("standing") or () if one["member"] == facts["name"]), {})
     return {
         "name": name,
         "settings": facts["settings"],
         "loss": facts["losses"][-1],
-        "forget_loss": health[name].get("loss"),
+        "forget_loss": own.get("loss"),
         "learned": name not in unlearned_members(health),
-        "forget": health[name].get("forget"),
+        "forget": own.get("forget"),
         "seconds": facts["seconds"],
         **{key: value for key, value in standing.items() if key != "member"},
     }

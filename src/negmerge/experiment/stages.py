@@ -251,10 +251,10 @@ class SeedRun:
                 {**one, "member": job.name} for job, one in zip(standing, found["health"], strict=True)
             ]
             checkpoints = {job.name: job.checkpoint for job in standing}
-            facts["health"] = pool_health(
-                self.material.task, self.material.parts["forget"], self.base, checkpoints, self.material.device
-            )
-            facts["statistics_moved"] = moved_statistics(self.base, checkpoints)
+            moved = moved_statistics(self.base, checkpoints)
+            task, forget = self.material.task, self.material.parts["forget"]
+            facts["health"] = pool_health(task, forget, self.base, checkpoints, self.material.device, moved)
+            facts["statistics_moved"] = moved
             facts |= {"diverged": diverged} if diverged else {}
             write_json(facts_file, {**facts, "workers": trained.workers, "seconds": trained.seconds})
         return standing, read_json(facts_file)

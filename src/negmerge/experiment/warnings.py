@@ -22,7 +22,7 @@ LEFT = 0.1  # share of the base's forget accuracy that counts as still recognise
 NAMED = 6  # members that a line names; of more it says how many
 KS_LEVEL = 1.36  # Kolmogorov-Smirnov: D beyond this · √(1/n + 1/m) is no chance, at 5 %
 
-Health = Mapping[str, Mapping[str, float]]
+Health = Mapping[str, Mapping[str, Any]]
 Warnings = list[dict[str, str]]
 
 
@@ -30,18 +30,29 @@ def _warning(name: str, method: str, text: str, advice: str) -> dict[str, str]:
     return {"name": name, "method": method, "text": text, "advice": advice}
 
 
+def by_weights(one: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a member's loss and accuracy, with the base's running statistics where these serve its weights better."""
+    kept: Mapping[str, Any] | None = one.get("kept")
+    return one if kept is None or _badness(one) <= _badness(kept) else kept
+
+
+def _badness(one: Mapping[str, Any]) -> tuple[float, float]:
+    return one.get("loss", 0.0), -one.get("forget", 0.0)
+
+
 def diverged_members(health: Health) -> list[str]:
-    """Return the members whose forget accuracy is more than 5 percentage points below the base's."""
+    """Return the members whose weights give a forget accuracy more than 5 percentage points below the base's."""
     base = health["base"].get("forget")
     if base is None:
         return []
-    return [name for name, one in health.items() if "forget" in one and one["forget"] < base - HARM]
+    return [name for name, one in health.items() if "forget" in one and by_weights(one)["forget"] < base - HARM]
 
 
 def unlearned_members(health: Health) -> list[str]:
-    """Return the members whose loss on the forget rows is not below the base's."""
+    """Return the members whose weights give a loss on the forget rows that is not below the base's."""
     base = health["base"].get("loss")
-    return [name for name, one in health.items() if name != "base" and base is not None and one["loss"] >= base]
+    others = [name for name in health if name != "base"]
+    return [name for name in others if base is not None and by_weights(health[name])["loss"] >= base]
 
 
 def data_warnings(notes: Sequence[str]) -> list[dict[str, str]]:
@@ -78,7 +89,7 @@ def pool_warnings(
     base = health["base"]
     diverged = diverged_members(health)
     if diverged:
-        worst = min(health[name]["forget"] for name in diverged)
+        worst = min(by_weights(health[name])["forget"] for name in diverged)
         found.append(
             _warning(
                 "unstable-signs",
@@ -90,7 +101,7 @@ def pool_warnings(
         )
     unlearned = [name for name in unlearned_members(health) if name not in diverged]
     if unlearned:
-        most = max(health[name]["loss"] for name in unlearned)
+        most = max(by_weights(health[name])["loss"] for name in unlearned)
         found.append(
             _warning(
                 "weak-forgetting",

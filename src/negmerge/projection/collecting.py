@@ -63,8 +63,9 @@ def survey(model: nn.Module, forward: Forward, batch: Any, share: bool = True) -
     """Pass one batch, of few rows, through a model and return what of it the projection can see.
 
     Layers that get the same tensor share one source, unless `share` is off. Left unseen are weights of other kinds of
-    layers, parametrised ones, those of modules that were not called, and tensors that are used in several ways, but for
-    an embedding that is the output layer as well.
+    layers, parametrised ones, those of modules that were not called, or once for all rows (the text tower of a CLIP,
+    whose prompts are the same for all), and tensors that are used in several ways, but for an embedding that is the
+    output layer as well.
     """
     slots = find_slots(model)
     calls: dict[str, list[tuple[Tensor, int]]] = {slot.place: [] for slot in slots}
@@ -72,8 +73,10 @@ def survey(model: nn.Module, forward: Forward, batch: Any, share: bool = True) -
     def note(slot: Slot, found: Tensor) -> None:
         calls[slot.place].append((found, 0 if found.is_inference() else found._version))
 
-    with _hooked(model, slots, note), torch.no_grad():
-        forward(model, batch)
+    with torch.no_grad():
+        forward(model, batch)  # what is computed once and kept is not called again below
+        with _hooked(model, slots, note):
+            forward(model, batch)
     called = [slot for slot in slots if calls[slot.place]]
     leaders: dict[tuple[Any, ...], str] = {}
     followers = {}

@@ -66,7 +66,10 @@ def write_moments(
     model.eval()
     found = survey(model, forward, first)
     if not found.layers:
-        raise InputError("projection: the model has no linear layer, convolution or embedding whose inputs can be seen")
+        raise InputError(
+            "projection: the model has no linear layer, convolution or embedding whose inputs are seen and come from "
+            "the rows; leave projection out"
+        )
     places = [place for place in found.sources if place not in found.added]
     layout = [
         (f"{part}/{place}", of_torch(_dtype(found, place)), found.sources[place].shape)

@@ -60,10 +60,15 @@ class LinearTower(ImageTower):
             self.register_buffer(f"origin{i}", parameter.detach().clone(), persistent=False)
 
     def features(self, images: Tensor) -> Tensor:
-        """Return the features [b, d] of the first-order Taylor model at the present weights."""
+        """Return the features [b, d] of the first-order Taylor model at the present weights.
+
+        At θ₀, where no gradient is asked for, this is one plain pass, so that hooks see what layers get.
+        """
         named = dict(self.named_parameters())
         origin = {name: getattr(self, f"origin{i}") for i, name in enumerate(named)}
         steps = {name: value - origin[name] for name, value in named.items()}
+        if not torch.is_grad_enabled() and not any(bool(step.any()) for step in steps.values()):
+            return super().features(images)
         exact = _Call(self, super().features)
 
         def at(weights: dict[str, Tensor]) -> Tensor:
