@@ -62,7 +62,7 @@ def main(words: list[str] | None = None) -> None:
     text = "\n".join(held_out(run) for run in options.runs)
     print(text)
     if options.write:
-        write(options.write, text)
+        write(options.write, text, "held out")
 
 
 if __name__ == "__main__":

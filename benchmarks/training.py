@@ -36,7 +36,7 @@ from negmerge.training import TrainSettings
 from negmerge.training.fitting import fit_rows
 
 SETTINGS = TrainSettings(optimizer="sgd", lr=0.01, epochs=1, batch_size=128, augment="crop+flip", schedule="constant")
-START, END = "<!-- tables -->\n", "<!-- end -->\n"
+END = "<!-- end -->\n"
 
 
 @dataclass
@@ -191,13 +191,14 @@ def machine(device: str) -> str:
     return f"{', '.join(names)}, {torch.get_num_threads()} threads, device {device}; {versions}"
 
 
-def write(page: Path, text: str) -> None:
+def write(page: Path, text: str, mark: str = "tables") -> None:
     """Put the tables between the marks of a page; one that is not there is begun with the marks alone."""
-    before, start, rest = (page.read_text() if page.exists() else START + END).partition(START)
+    begin = f"<!-- {mark} -->\n"
+    before, start, rest = (page.read_text() if page.exists() else begin + END).partition(begin)
     _, end, after = rest.partition(END)
     if not (start and end):
-        raise SystemExit(f"{page} has no lines {START.strip()} and {END.strip()}; add them where the tables belong")
-    page.write_text(f"{before}{START}{text}{END}{after}")
+        raise SystemExit(f"{page} has no lines {begin.strip()} and {END.strip()}; add them where the tables belong")
+    page.write_text(f"{before}{begin}{text}{END}{after}")
 
 
 def main(words: list[str] | None = None) -> None:
