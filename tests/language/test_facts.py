@@ -27,7 +27,12 @@ def test_a_run_forgets_what_it_was_asked_to(finished):
     assert reference["forget"] < 40 < 70 < reference["retain"]
     assert row["forget"] < base["forget"] - 10 and row["retain"] >= 0.9 * base["retain"]
     assert results["task"]["noun"] == "question" and results["task"]["forget_classes"] == ["author 1"]
+    named = dict(zip(results["task"]["classes"], base["per_class"], strict=True))
+    kept = [named[f"author {i}"] for i in (0, 2, 3)]
+    assert results["task"]["by_group"] == ["retain", "forget"] and min(kept) < base["retain"] < max(kept)
+    assert named["author 1"] == pytest.approx(base["forget"])
     page = (place / "report.html").read_text()
+    assert "Each line is a group" in page and "the mean probability of the right answers to its questions" in page
     assert "Forget answers’ probability" in page and "What the models answer" in page
     rows = results["said"]["rows"]
     assert [one["part"] for one in rows] == ["forget"] * 3 + ["retain"] * 3

@@ -34,6 +34,10 @@ def test_the_config_runs_scaled_down(tmp_path, monkeypatch, capsys):
     assert 0 <= base["forget_quality"] <= 1 and base["privleak"] is not None and base["forget_truth"] is not None
     assert base["retain_truth"] is None  # no retain row has other answers here
     assert len(results["said"]["rows"]) == 6 and results["verdict"]["word"]
+    own, rounded = results["evidence"]["tests"]
+    assert "have a mean probability of" in own["text"] and "have a mean probability of" in rounded["text"]
+    judged = results["methods"][results["evidence"]["method"]]
+    assert own["counted"]["model"] == pytest.approx(judged["forget"], abs=0.5)
     assert results["task"]["rows"]["validation"] == 20 and results["task"]["rows"]["test"] == 40
     assert results["selection"]["match"] == ["forget"]
 

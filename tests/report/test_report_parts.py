@@ -115,6 +115,23 @@ def test_damage_is_listed_worst_first_and_the_forgotten_last():
     assert "Most was lost by “9” (from 94.9\xa0% to 90.2\xa0%)" in lost(results, results["methods"]["consensus"])[-1]
 
 
+def test_of_texts_probabilities_are_told_and_nothing_is_called_right(tmp_path):
+    results = class_results()
+    results["task"] |= {"measure": "probability", "noun": "question", "by_group": ["retain", "forget"]}
+    row = results["methods"]["consensus"]
+    said = lost(results, row)
+    assert said[0].startswith("The right answers to the questions to keep had a mean probability of 99.6\xa0% before")
+    assert "Of 9 groups to keep" in said[-1] and not [one for one in said if " were right" in one]
+    text = Page(page_of(tmp_path, results)).text
+    assert (
+        "Each line is a group" in text and "the mean probability of the right answers to its questions before" in text
+    )
+    for wrong in ("accuracy", "class,", "are right now", "are right before"):
+        assert wrong not in text.replace("classifier", ""), wrong
+    results["task"]["classes"], row["per_class"], results["base"]["per_class"] = ["all"], [90.0], [95.0]
+    assert changes_of(results, row) == [] and len(lost(results, row)) == 2  # one group of all rows says nothing more
+
+
 def test_limits_risks_and_files_are_told(tmp_path):
     disk = [{"path": "base/model.safetensors", "what": "the model before unlearning: it knows what was forgotten"}]
     text = Page(page_of(tmp_path, judged(), {**record(), "on_disk": disk})).text

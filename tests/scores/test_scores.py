@@ -28,7 +28,7 @@ def accuracy(values, labels):
 
 
 def per_class_accuracy(values, labels, classes):
-    return scores.accuracy_by_group(**columns_of(values, labels, ["correct", "group"]), groups=classes)
+    return scores.percent_by_group(*columns_of(values, labels, ["correct", "group"]).values(), classes)
 
 
 def confidence(values, labels):

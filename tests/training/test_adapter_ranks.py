@@ -81,6 +81,7 @@ def test_a_run_whose_members_have_ranks_of_their_own(tmp_path):
     adapter = {"targets": ["0", "3", "6", "11"]}
     results = run(check_config({**DIGITS, "pool": {**GRID, "adapter": adapter}}), tmp_path / "run")
     assert results["pool"]["adapter"]["r"] == [1, 3] and results["pool"]["mean_cosine"] > 0.1
+    assert [member["settings"]["r"] for member in results["pool"]["members"]] == [1, 3]
     assert "a LoRA adapter of rank 1, 3 on 0, 3, 6, 11" in (tmp_path / "run" / "report.html").read_text()
     folder = tmp_path / "run" / "private" / "pool"
     shapes = [

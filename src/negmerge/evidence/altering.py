@@ -24,7 +24,7 @@ def read_altered(
     all subjects of a request; `made_of` are the settings that decide them beside their names.
     """
     rows = subject.rows("forget")
-    before = {role: float(subject.share_right(subject.kept(role), rows).mean()) for role in ROLES}
+    before = {role: float(subject.known(subject.kept(role), rows).mean()) for role in ROLES}
     readings: list[Reading] = []
     facts: dict[str, Any] = {"before": before}
     for name, change in changes.items():
@@ -43,7 +43,7 @@ def read_altered(
 
 
 def _right_once_changed(subject: Subject, role: Role, change: Change, rows: Tensor) -> Tensor:
-    return subject.share_right(change(subject.open(role)), rows)
+    return subject.known(change(subject.open(role)), rows)
 
 
 def change_matrices(model: nn.Module, change: Callable[[Tensor], Tensor]) -> nn.Module:

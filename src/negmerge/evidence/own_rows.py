@@ -1,9 +1,12 @@
 """The first question: what the model does on the very rows of the request, as accuracy tells."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
 
 from negmerge.evidence.protocol import Found
-from negmerge.evidence.scale import Reading, read_scale
+from negmerge.evidence.scale import Reading, Role, read_scale, student
 from negmerge.evidence.subject import ROLES, Subject
 from negmerge.evidence.verdict import Own
 from negmerge.intervals import wilson
@@ -15,33 +18,50 @@ ERASED = 0.1  # share of the base's accuracy that may be left of a class that is
 def read_own_rows(subject: Subject, controls: Sequence[Subject] = ()) -> tuple[Found, Own]:
     """Return the position on the request's own rows, all of them, and what the verdict starts from.
 
-    Held: the share that is right does not lie above Wilson's 95 % interval of Retrain's. Too low: the upper end of its
+    Held: the share that is right does not lie above Retrain's 95 % interval (`interval`). Too low: the upper end of its
     own such interval lies below the lower end of Retrain's. Nothing to forget: the base does not lie above Retrain's
-    interval either. `controls` judge further Retrains: their intervals widen that of Retrain.
+    interval either. `controls` judge further Retrains: their intervals widen that of Retrain. Of a language model the
+    mean probability of the answers stands in the place of the share that is right.
     """
     rows = subject.parts["forget"]
-    right = {role: subject.share_right(subject.kept(role), rows) for role in ROLES}
-    reading = read_scale("own rows", right, span=100.0)
-    assert reading.base is not None and reading.reference is not None and reading.model is not None
-    text = (
-        f"Of the request's own rows {reading.model:.1f} % are right (Retrain {reading.reference:.1f} %, the base "
-        f"{reading.base:.1f} %)."
-    )
-    further = [float(subject.share_right(one.kept("model"), rows).mean()) for one in controls]
-    return Found((reading,), text), _own(reading, further)
+    known = {role: subject.known(subject.kept(role), rows) for role in ROLES}
+    reading = read_scale("own rows", known, span=100.0)
+    model, reference, base = (f"{float(known[role].mean()):.1f} %" for role in ("model", "reference", "base"))
+    text = f"Of the request's own rows {model} are right (Retrain {reference}, the base {base})."
+    if not subject.counts:
+        measure = subject.task.MEASURE
+        text = f"The answers to the request's own rows have a mean {measure} of {model} (Retrain {reference}, the base "
+        text += f"{base})."
+    further = [one.known(one.kept("model"), rows) for one in controls]
+    return Found((reading,), text), _own(reading, known, further)
 
 
-def _own(reading: Reading, further: Sequence[float]) -> Own:
-    base, reference, model = (
-        value / 100.0 for value in (reading.base or 0, reading.reference or 0, reading.model or 0)
-    )
-    ends = [wilson(share, reading.n) for share in (reference, *(other / 100.0 for other in further))]
+def _own(reading: Reading, known: Mapping[Role, Tensor], further: Sequence[Tensor]) -> Own:
+    ends = [interval(values / 100.0) for values in (known["reference"], *further)]
     low, high = min(low for low, _ in ends), max(high for _, high in ends)
-    if base <= high:
+    if float(known["base"].mean()) / 100.0 <= high:
         return "nothing"
-    if model > high:
+    if float(known["model"].mean()) / 100.0 > high:
         return "not" if reading.high is None or reading.high >= NOT_MOVED else "partly"
-    return "too far" if wilson(model, reading.n)[1] < low else "held"
+    return "too far" if interval(known["model"] / 100.0)[1] < low else "held"
+
+
+def interval(shares: Tensor) -> tuple[float, float]:
+    """Return the 95 % interval of the mean of shares, float64 [n]: Wilson's where each is 0 or 1, else Student's t.
+
+    One share that is neither says nothing of its spread: 0 to 1.
+
+    >>> import torch
+    >>> [round(end, 2) for end in interval(torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64))]
+    [0.0, 0.45]
+    """
+    n, mean = len(shares), float(shares.mean())
+    if bool(((shares == 0) | (shares == 1)).all()):
+        return wilson(mean, n)
+    if n < 2:
+        return 0.0, 1.0
+    half = student(n - 1) * float(shares.std(correction=1)) / math.sqrt(n)
+    return max(0.0, mean - half), min(1.0, mean + half)
 
 
 def own_without_reference(base: float, model: float, unseen: float | None, rows: tuple[int, int], erased: bool) -> Own:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from negmerge.evidence.scale import Role
 from negmerge.scores import Columns
 from negmerge.seeding import derive_seed
-from negmerge.tasks.task import RowOutputs, Task
+from negmerge.tasks.task import ACCURACY, RowOutputs, Task
 
 Made = TypeVar("Made")
 ROLES: tuple[Role, ...] = ("base", "reference", "model")
@@ -111,9 +111,18 @@ class Subject:
         """Return columns of some rows, float64 or bool [n] each."""
         return self.task.observe(model, {"rows": rows}, {"rows": columns})["rows"]
 
-    def share_right(self, model: nn.Module, rows: Tensor) -> Tensor:
-        """Return 100 for each row that the model gets right and 0 for each other one, float64 [n]: its mean is in %."""
-        return 100.0 * self.observe(model, rows, ("correct",))["correct"].double()
+    def known(self, model: nn.Module, rows: Tensor) -> Tensor:
+        """Return how well a model knows each row, in percent, float64 [n], as the task measures it.
+
+        100 for each row that it gets right and 0 for each other one; of a language model the probability of the answer.
+        """
+        column = self.task.KNOWN
+        return 100.0 * self.observe(model, rows, (column,))[column].double()
+
+    @property
+    def counts(self) -> bool:
+        """Whether what is measured is the share of rows that are right, and no mean of something else."""
+        return self.task.MEASURE == ACCURACY
 
     def outputs(self, model: nn.Module, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield float32 logits [b, classes] and labels int64 [b], on the CPU, of a few rows at a time."""

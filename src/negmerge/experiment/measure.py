@@ -11,13 +11,10 @@ from torch import Tensor
 from negmerge.experiment.config import RunConfig
 from negmerge.experiment.prepare import Material
 from negmerge.requests.split_files import PARTS
-from negmerge.scores import Columns, Draw, Role, Score, accuracy_by_group, columns_needed
+from negmerge.scores import Columns, Draw, Role, Score, columns_needed, percent_by_group
 from negmerge.scores.plugged import further_scores
 from negmerge.seeding import derive_seed
 from negmerge.tasks.task import Task
-
-TESTED = ("test", "test_forget")  # the parts whose accuracy is told group by group
-PER_GROUP = ("correct", "group")
 
 
 @dataclass(frozen=True)
@@ -52,7 +49,7 @@ class Bench:
         return rows[torch.randperm(len(rows), generator=generator)[: self.most].sort().values]
 
     def full_scores(self, checkpoint: Path) -> dict[str, Any]:
-        """Return every reported number of the weights in `checkpoint`: the task's scores, and accuracy by group.
+        """Return every reported number of the weights in `checkpoint`: the task's scores, and one number of each group.
 
         A score without rows, and of an attack that is not made, is None. Everything is observed in one pass over all
         parts; the test rows are touched here and nowhere else.
@@ -60,18 +57,26 @@ class Bench:
         own = [score for score in self.task.scores if not score.attack or score.attack in self.attacks]
         wanted = [*own, *self.further]
         needed = columns_needed(wanted)
-        grouped = set(PER_GROUP) <= set(self.task.COLUMNS)
-        for part in TESTED if grouped else ():
-            needed[part] = list(dict.fromkeys([*needed.get(part, []), *PER_GROUP]))
+        told, column = self.task.BY_GROUP
+        grouped = {column, "group"} <= set(self.task.COLUMNS)
+        for part in (part for parts in told for part in parts if grouped):
+            needed[part] = list(dict.fromkeys([*needed.get(part, []), column, "group"]))
         model = self.task.open(checkpoint, self.device)
         seen = self.task.observe(model, {name: self._rows(name) for name in needed}, needed)
         scores: dict[str, Any] = {score.name: None for score in self.scores}
         observed: dict[Role, Mapping[str, Columns]] = {"model": seen, **self._reference_seen(wanted)}
         scores |= {score.name: score.of(observed, self._draw(score)) for score in wanted}
         if grouped:
-            correct, group = (torch.cat([seen[part][column] for part in TESTED]) for column in PER_GROUP)
-            scores["per_class"] = accuracy_by_group(correct, group, len(self.task.rows().groups))
+            scores["per_class"] = self._by_group(seen, told, column)
         return scores
+
+    def _by_group(self, seen: Mapping[str, Columns], told: Sequence[Sequence[str]], column: str) -> list[float | None]:
+        """Return the mean of a column in percent for each group, over the first parts that have rows of it."""
+        found: list[list[float | None]] = []
+        for parts in told:
+            values, group = (torch.cat([seen[part][name] for part in parts]) for name in (column, "group"))
+            found.append(percent_by_group(values, group, len(self.task.rows().groups)))
+        return [next((value for value in of if value is not None), None) for of in zip(*found, strict=True)]
 
     def _reference_seen(self, wanted: Sequence[Score]) -> dict[Role, Mapping[str, Columns]]:
         """Return the columns of the Retrain model that scores need, asked for once; nothing where none does."""

@@ -1,6 +1,7 @@
 """From what the stages wrote to `results.json`: rows, gaps, warnings."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from negmerge.experiment.choices import Buffers, Recalibrate, describe_buffers
@@ -22,7 +23,7 @@ from negmerge.experiment.warnings import (
     unseen_warnings,
 )
 from negmerge.scores import Score, average_gap
-from negmerge.tasks.task import ACCURACY
+from negmerge.tasks.task import ACCURACY, TESTED
 from negmerge.training.pool import RANK
 from negmerge.version import __version__
 
@@ -60,6 +61,7 @@ def collect(config: RunConfig, material: Material, finished: Finished) -> dict[s
             "source": material.about.source,
             "noun": material.task.NOUN,
             **({} if material.task.MEASURE == ACCURACY else {"measure": material.task.MEASURE}),
+            **({} if TESTED in material.task.BY_GROUP[0] else {"by_group": [*chain(*material.task.BY_GROUP[0])]}),
             "forget_classes": list(material.about.forgotten),
             "classes": list(material.task.rows().groups),
             "rows": material.split.describe(),
@@ -158,7 +160,7 @@ def _member(facts: dict[str, Any], pool: Mapping[str, Any]) -> dict[str, Any]:
     standing: dict[str, Any] = next((one for one in pool.get("standing") or () if one["member"] == facts["name"]), {})
     return {
         "name": name,
-        "settings": facts["settings"],
+        "settings": {**facts["settings"], **({RANK: facts["rank"]} if "rank" in facts else {})},
         "loss": facts["losses"][-1],
         "forget_loss": own.get("loss"),
         "learned": name not in unlearned_members(health),

@@ -8,6 +8,7 @@ from negmerge.report.figures import answers, cosine, cost, curve, layers, lotter
 from negmerge.report.figures import projected as projected_layers
 from negmerge.report.inputs import Json
 from negmerge.report.markup import markup
+from negmerge.report.scores import known_of
 
 ROLES = ("base", "model", "reference")
 LEAST_COST = 60.0  # seconds of the dearest method, below which time is no cost
@@ -165,10 +166,11 @@ def lottery_section(results: Json, main: str | None) -> dict[str, Any] | None:
         return None
     tickets = [lottery.Ticket(one["member"], one["forget"], one["retain"]) for one in found]
     merged = lottery.Ticket(label(results, str(main)), at["forget"], at["retain"], merged=True)
+    gone, kept = (known_of(results, part) for part in ("of what was to be forgotten", "of what stays"))
     ranked = sorted(found, key=lambda one: (one["forget"], -one["retain"]))
     no_better = sum((one.forget, -one.retain) >= (merged.forget, -merged.retain) for one in tickets)
     return {
-        "figure": markup(lottery.lottery_figure([*tickets, merged], "lottery")),
+        "figure": markup(lottery.lottery_figure([*tickets, merged], "lottery", gone, kept)),
         "members": ranked,
         "count": len(tickets),
         "no_better": no_better,

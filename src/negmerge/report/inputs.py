@@ -110,6 +110,7 @@ _RESULTS: Json = {
         "source": str,
         "noun": str,
         "measure": str,
+        "by_group": [str],
         "forget_classes": [str],
         "classes": [str],
         "rows": {},

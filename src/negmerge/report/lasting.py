@@ -7,6 +7,7 @@ from negmerge.report.comparison import label
 from negmerge.report.figures import kept
 from negmerge.report.inputs import Json
 from negmerge.report.markup import markup
+from negmerge.report.scores import known_of
 
 
 def lasting_section(results: Json, main: str | None) -> dict[str, Any] | None:
@@ -21,7 +22,7 @@ def lasting_section(results: Json, main: str | None) -> dict[str, Any] | None:
     told = [one for one in row.get("lasting") or [] if one.get("distance") is not None]
     everywhere = [one for r in results["methods"].values() for one in _first(r).get("lasting") or []]
     return {
-        "figure": markup(kept.kept_figure(trails, "kept")),
+        "figure": markup(kept.kept_figure(trails, "kept", known_of(results, "of what stays"))),
         "rows": [_cells(one, _is_chosen(one, row)) for one in told],
         "with_strength": any(one.get("strength") is not None for one in told),
         "tests": list(dict.fromkeys(name for one in told for name in one["positions"])),

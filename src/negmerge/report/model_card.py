@@ -10,7 +10,7 @@ from negmerge.report import numbers, projected
 from negmerge.report.comparison import is_trained_anew, label
 from negmerge.report.evidence import evidence_document, lines_of
 from negmerge.report.inputs import Json
-from negmerge.report.scores import nouns, scores_of
+from negmerge.report.scores import measure, nouns, scores_of
 from negmerge.report.tables import escape
 
 TAGS = ["machine-unlearning", "task-arithmetic", "negmerge"]
@@ -86,6 +86,8 @@ def _rows(results: Json, name: str) -> int:
 
 def _counted(results: Json, row: Json, name: str) -> int:
     """Return how many rows a score is a share of; 0 where it counts none, as a mean of probabilities does not."""
+    if measure(results) != "accuracy":
+        return 0
     n = _rows(results, name)
     right = n * row[name] / 100.0
     return n if abs(right - round(right)) < 1e-6 * max(1, n) else 0

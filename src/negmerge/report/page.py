@@ -17,7 +17,7 @@ from negmerge.report.inputs import Json, read_forgotten, read_run
 from negmerge.report.lasting import lasting_section
 from negmerge.report.markup import markup
 from negmerge.report.relearning import relearning_section
-from negmerge.report.scores import gap_names, measure, noun, nouns, scores_of
+from negmerge.report.scores import gap_names, groups, measure, noun, nouns, scores_of
 from negmerge.report.searches import search_table
 from negmerge.report.tables import gap_table, method_table
 from negmerge.report.verdict import judge
@@ -228,9 +228,10 @@ def _lost(results: Json, row: Json | None) -> dict[str, Any] | None:
         return None
     found = remaining.lost_section(results, row)
     changes = found["changes"]
-    figure = classes.classes_figure(changes, "classes", nouns(results)) if changes else ""
+    figure = classes.classes_figure(changes, "classes", groups(results)) if changes else ""
     return {
         **found,
+        "groups": groups(results),
         "figure": markup(figure),
         "shown": len(changes),
         "with_target": any(change.target is not None for change in changes),

@@ -5,7 +5,7 @@ from typing import Any
 from negmerge.report.figures.relearnt import LINES, relearnt_figure
 from negmerge.report.inputs import Json
 from negmerge.report.markup import markup
-from negmerge.report.scores import nouns
+from negmerge.report.scores import known_of, nouns
 
 TEST = "relearning"
 
@@ -21,7 +21,9 @@ def relearning_section(results: Json) -> dict[str, Any] | None:
         every = max(1, round(facts.get("every") or 1))
         curves = {role: [float(value) for value in facts["curves"][role]] for role in LINES}
         return {
-            "figure": markup(relearnt_figure(curves, every, nouns(results), "relearnt")),
+            "figure": markup(
+                relearnt_figure(curves, every, known_of(results, f"other forgotten {nouns(results)}"), "relearnt")
+            ),
             "rate": rate,
             "steps": every * (len(curves["reference"]) - 1),
         }

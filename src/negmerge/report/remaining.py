@@ -10,7 +10,7 @@ from negmerge.report.comparison import is_trained_anew, main_method, seeds
 from negmerge.report.evidence import lines_of, made_and_not
 from negmerge.report.figures import classes
 from negmerge.report.inputs import Json
-from negmerge.report.scores import nouns
+from negmerge.report.scores import groups, measure, nouns
 
 SURE = 0.05  # points: what a group must lose to have lost anything
 NAMED = 3  # groups that are named in words
@@ -31,7 +31,9 @@ def changes_of(results: Json, row: Json) -> list[classes.ClassChange]:
     names, forgotten = results["task"].get("classes") or [], results["task"].get("forget_classes") or []
     before, after = _per_class(results["base"]), _per_class(row)
     target = _per_class(results.get("reference") or {}) or [None] * len(names)
-    if not names or not len(before) == len(after) == len(target) == len(names):
+    if not names or (len(names) == 1 and results["task"].get("by_group")):
+        return []  # no groups, or one of all rows
+    if not len(before) == len(after) == len(target) == len(names):
         return []
     found = [
         classes.ClassChange(str(name), b, a, t, name in forgotten)
@@ -48,24 +50,25 @@ def lost(results: Json, row: Json) -> list[str]:
     for key, which in (("retain", f"the {what} to keep"), ("test", f"unseen {what} of what stays")):
         if base.get(key) is None or row.get(key) is None:
             continue
-        expected = reference.get(key)
-        retrained = f"; a model retrained without the request gets {numbers.percent_sign(expected)}"
-        target = "" if expected is None else retrained
-        said.append(
-            f"Of {which} {numbers.percent_sign(base[key])} were right before and {numbers.percent_sign(row[key])} are "
-            f"right now{target}."
-        )
+        before, now, expected = (numbers.percent_sign(one.get(key)) for one in (base, row, reference))
+        target = "" if reference.get(key) is None else f"; a model retrained without the request gets {expected}"
+        if measure(results) == "accuracy":
+            said.append(f"Of {which} {before} were right before and {now} are right now{target}.")
+        else:
+            mean = f"The right answers to {which} had a mean {measure(results)} of {before} before"
+            said.append(f"{mean} and have one of {now} now{target}.")
+    told = groups(results)
     kept = [one for one in changes_of(results, row) if not one.forgotten]
     worse = [one for one in kept if one.after < one.before - SURE]
     if worse:
-        told = [
+        most = [
             f"“{one.name}” (from {numbers.percent_sign(one.before)} to {numbers.percent_sign(one.after)})"
             for one in worse[:NAMED]
         ]
-        more = f" Of {len(kept)} classes to keep {len(worse)} lost something." if len(worse) > 1 else ""
-        said.append(f"Most was lost by {numbers.listed(told)}.{more}")
+        more = f" Of {len(kept)} {told.many} to keep {len(worse)} lost something." if len(worse) > 1 else ""
+        said.append(f"Most was lost by {numbers.listed(most)}.{more}")
     elif kept:
-        said.append("None of the classes to keep lost accuracy.")
+        said.append(f"None of the {told.many} to keep lost {measure(results)}.")
     return said
 
 
@@ -83,9 +86,10 @@ def limits(results: Json) -> list[str]:
     lines, _ = made_and_not(lines_of(results))
     silent = [line.title for line in lines if line.state == "silent"]
     if not results.get("verdict"):
+        why = ": lowering a single output of the model is enough for that" if measure(results) == "accuracy" else ""
         said.append(
-            "No test tried to bring the forgotten rows back. Low accuracy alone does not show that something is gone: "
-            "lowering a single output of the model is enough for that."
+            f"No test tried to bring the forgotten rows back. Low {measure(results)} alone does not show that "
+            f"something is gone{why}."
         )
     elif silent:
         said.append(

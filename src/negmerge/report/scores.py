@@ -63,6 +63,42 @@ def share(results: Json, which: str, value: str, now: str = "") -> str:
     return f"The right answers to {which} {now}have a mean {measure(results)} of {value}"
 
 
+def known_of(results: Json, which: str) -> str:
+    """Return what an axis says of how well some rows are known.
+
+    >>> known_of({"task": {}}, "of what stays"), known_of({"task": {"measure": "probability"}}, "of what stays")
+    ('of what stays right', 'probability of what stays')
+    """
+    if measure(results) == "accuracy":
+        return f"{which} right"
+    return f"{measure(results)} {which if which.startswith('of ') else f'of {which}'}"
+
+
+@dataclass(frozen=True)
+class Groups:
+    """What results tell group by group: the word for a group and for several, of what the numbers are, and in words."""
+
+    one: str
+    many: str
+    of: str
+    told: str
+
+
+def groups(results: Json) -> Groups:
+    """Return what results tell group by group: accuracy of classes on test rows, unless they say which rows it is of.
+
+    >>> groups({"task": {"noun": "text"}}).of
+    'accuracy on test texts'
+    >>> groups({"task": {"noun": "text", "measure": "probability", "by_group": ["retain"]}}).of
+    'probability of its texts’ right answers'
+    """
+    what = nouns(results)
+    if results["task"].get("by_group"):
+        mean = f"the mean {measure(results)} of the right answers to its {what}"
+        return Groups("group", "groups", f"{measure(results)} of its {what}’ right answers", mean)
+    return Groups("class", "classes", f"accuracy on test {what}", f"how many of its unseen test {what} are right")
+
+
 def nouns(results: Json) -> str:
     """Return what several rows are called."""
     one = noun(results)

@@ -1,6 +1,6 @@
 """Numbers from columns, one value for each row; pure functions, and the descriptors of what is reported."""
 
-from negmerge.scores.accuracy import accuracy, accuracy_by_group, accuracy_of
+from negmerge.scores.accuracy import accuracy, accuracy_of, percent_by_group
 from negmerge.scores.gap import Gap, average_gap
 from negmerge.scores.holdout import HOLDOUT, holdout_distance, kolmogorov_smirnov
 from negmerge.scores.loss import mean_loss, mean_loss_of
@@ -18,7 +18,6 @@ __all__ = [
     "Role",
     "Score",
     "accuracy",
-    "accuracy_by_group",
     "accuracy_of",
     "average_gap",
     "columns_needed",
@@ -27,6 +26,7 @@ __all__ = [
     "mean_loss",
     "mean_loss_of",
     "membership_svc",
+    "percent_by_group",
     "svc_confidence",
     "svc_score",
 ]

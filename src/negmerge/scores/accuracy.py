@@ -20,17 +20,17 @@ def accuracy(correct: Tensor) -> float:
     return 100.0 * int(correct.sum()) / len(correct)
 
 
-def accuracy_by_group(correct: Tensor, group: Tensor, groups: int) -> list[float | None]:
-    """Return the accuracy in percent among the rows of each group, None for a group without rows.
+def percent_by_group(values: Tensor, group: Tensor, groups: int) -> list[float | None]:
+    """Return the mean in percent among the rows of each group, None for a group without rows: of bools, accuracy.
 
-    correct: bool [n]; group: int64 [n], from 0 to `groups` − 1.
+    values: bool or shares [n]; group: int64 [n], from 0 to `groups` − 1.
 
     >>> import torch
-    >>> accuracy_by_group(torch.tensor([True, False]), torch.tensor([0, 0]), 2)
+    >>> percent_by_group(torch.tensor([True, False]), torch.tensor([0, 0]), 2)
     [50.0, None]
     """
     rows = [group == number for number in range(groups)]
-    return [100.0 * int(correct[row].sum()) / int(row.sum()) if row.any() else None for row in rows]
+    return [100.0 * float(values[row].double().sum()) / int(row.sum()) if row.any() else None for row in rows]
 
 
 def accuracy_of(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Capability = TypeVar("Capability")
 ACCURACY = "accuracy"
+TESTED = ("test", "test_forget")
 
 
 class Batches(Protocol):
@@ -44,6 +45,9 @@ class Task(Protocol):
     NAME: ClassVar[str]
     NOUN: ClassVar[str]  # of one row, in the report and in progress
     MEASURE: ClassVar[str] = ACCURACY  # what its scores of forget and retain rows are, in percent
+    KNOWN: ClassVar[str] = "correct"  # the column, of shares or bools, by which evidence tells how well a row is known
+    # What is told group by group: the mean of a column over rows of these parts, of the first of them that has any.
+    BY_GROUP: ClassVar[tuple[tuple[tuple[str, ...], ...], str]] = ((TESTED,), "correct")
     SENT: ClassVar[bool] = True  # to worker processes; where not, everything is done in this one
     COLUMNS: ClassVar[tuple[str, ...]]  # that `observe` can return
 

@@ -135,6 +135,7 @@ def train(job: TrainingJob) -> dict[str, Any]:
         raise type(error)(f"{job.name}: {error}") from None
     facts = {
         "name": job.name,
+        **({"rank": job.adapter.r} if job.adapter and job.adapter_drawn else {}),
         "settings": job.settings,
         "seed": job.seed,
         "rows": len(job.rows),

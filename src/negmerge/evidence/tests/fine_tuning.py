@@ -50,10 +50,12 @@ def run(subject: Subject, settings: Settings) -> Found:
     readings, facts = read_altered(subject, changes, str(settings))
     found = Found(readings, "", facts)
     after = facts[found.counted.name]
+    now = f"{after['model']:.0f} % of the forgotten rows are right"
+    if not subject.counts:
+        now = f"the forgotten rows have a mean {subject.task.MEASURE} of {after['model']:.0f} %"
     text = (
-        f"After {settings.steps} steps on retain rows alone ({found.counted.name}) {after['model']:.0f} % of the "
-        f"forgotten rows are right, {facts['before']['model']:.0f} % before (Retrain {after['reference']:.0f} %, the "
-        f"base {after['base']:.0f} %)."
+        f"After {settings.steps} steps on retain rows alone ({found.counted.name}) {now}, "
+        f"{facts['before']['model']:.0f} % before (Retrain {after['reference']:.0f} %, the base {after['base']:.0f} %)."
     )
     return Found(readings, text, facts)
 

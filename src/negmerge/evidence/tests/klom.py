@@ -134,7 +134,7 @@ def _seen(subject: Subject, models: Sequence[Path], part: str) -> tuple[Tensor, 
 
 def _of_one(subject: Subject, path: Path, rows: Tensor) -> tuple[Tensor, Tensor]:
     model = subject.task.open(path, subject.device)
-    return observe_margins(subject, model, rows), subject.share_right(model, rows).mean()
+    return observe_margins(subject, model, rows), subject.known(model, rows).mean()
 
 
 def _spread(accuracies: Tensor) -> dict[str, float | None]:

@@ -57,6 +57,5 @@ def run(subject: Subject, settings: Settings) -> Found:
     }
     readings, facts = read_altered(subject, changes)
     found = ", ".join(f"{facts[name]['model']:.0f} % without {name} of the weights" for name in changes)
-    return Found(
-        readings, f"The forgotten rows are right in {found}; in {facts['before']['model']:.0f} % with all.", facts
-    )
+    are, of = ("are right in", "in") if subject.counts else (f"have a mean {subject.task.MEASURE} of", "of")
+    return Found(readings, f"The forgotten rows {are} {found}; {of} {facts['before']['model']:.0f} % with all.", facts)

@@ -85,7 +85,6 @@ def run(subject: Subject, settings: Settings) -> Found:
     """Round all three models alike and look at the forget rows again; scores and facts as in `read_altered`."""
     readings, facts = read_altered(subject, {name: partial(round_weights, wanted=name) for name in settings.formats})
     found = ", ".join(f"{facts[name]['model']:.0f} % at {name}" for name in settings.formats)
-    text = (
-        f"With rounded weights the forgotten rows are right in {found}; unrounded in {facts['before']['model']:.0f} %."
-    )
-    return Found(readings, text, facts)
+    are, of = ("are right in", "in") if subject.counts else (f"have a mean {subject.task.MEASURE} of", "of")
+    before = f"{facts['before']['model']:.0f} %"
+    return Found(readings, f"With rounded weights the forgotten rows {are} {found}; unrounded {of} {before}.", facts)

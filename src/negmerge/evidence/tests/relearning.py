@@ -104,7 +104,7 @@ def run(subject: Subject, settings: Settings) -> Found:
             "memory": {role: _memory(curve) for role, curve in curves.items()},
         }
     found = Found(tuple(readings), "", facts)
-    return Found(found.readings, _text(found), facts)
+    return Found(found.readings, _text(found, "" if subject.counts else subject.task.MEASURE), facts)
 
 
 def _answer(reading: Reading, taught: bool) -> Reading:
@@ -162,8 +162,9 @@ def _curves(
 
 def _scores(subject: Subject, model: nn.Module, draw: Draw) -> tuple[float, float]:
     parts = {"others": draw.others, "unseen": draw.unseen}
-    found = subject.task.observe(model, parts, dict.fromkeys(parts, ("correct",)))
-    others, unseen = (found[part]["correct"].double() for part in parts)
+    column = subject.task.KNOWN
+    found = subject.task.observe(model, parts, dict.fromkeys(parts, (column,)))
+    others, unseen = (found[part][column].double() for part in parts)
     return 100.0 * float(others.mean()), 100.0 * float(unseen.mean()) if len(unseen) else float("nan")
 
 
@@ -172,17 +173,20 @@ def _memory(curve: Tensor) -> float | None:
     return apart if apart == apart else None
 
 
-def _text(found: Found) -> str:
-    """Return the line in plain words, of the rate that counts."""
+def _text(found: Found, measure: str) -> str:
+    """Return the line in plain words, of the rate that counts; `measure` is what is no share of rows that are right."""
     reading = found.counted
     if reading.model is None:
         return "Retrain knows these rows nearly as well as the base, so that nothing can be relearnt."
     facts = found.facts[reading.name]
     curves = facts["curves"]
-    needed = f"for the {facts['steps']} steps that Retrain needs to get half of them right"
+    half = "know the others half as well as the base" if measure else "get half of them right"
+    needed = f"for the {facts['steps']} steps that Retrain needs to {half}"
     if curves["reference"][-1] < curves["base"][0] / 2:
-        needed = f"for {facts['steps']} steps, in which Retrain does not get half of them right"
-    return (
-        f"Trained on a few forgotten rows {needed} ({reading.name}), it gets {reading.model:.0f} % of the others right "
-        f"on the way (Retrain {reading.reference:.0f} %, the base {reading.base:.0f} %)."
-    )
+        half = f"come to {half}" if measure else half
+        needed = f"for {facts['steps']} steps, in which Retrain does not {half}"
+    got = f"it gets {reading.model:.0f} % of the others right on the way"
+    if measure:
+        got = f"it gives the others a mean {measure} of {reading.model:.0f} % on the way"
+    beside = f"(Retrain {reading.reference:.0f} %, the base {reading.base:.0f} %)"
+    return f"Trained on a few forgotten rows {needed} ({reading.name}), {got} {beside}."

@@ -71,12 +71,12 @@ def run(subject: Subject, settings: Settings) -> Found:
     if best is not None:
         rows = subject.rows("forget")
         right: dict[Role, torch.Tensor] = {
-            role: subject.share_right(subject.kept(role), rows) for role in ROLES if role != "model"
+            role: subject.known(subject.kept(role), rows) for role in ROLES if role != "model"
         }
         model = subject.open("model")
         with torch.no_grad():
             restored_state(best, subject.model, model.state_dict())
-        right["model"] = subject.share_right(model, rows)
+        right["model"] = subject.known(model, rows)
         reading = read_scale(READING, right, span=100.0)
     return Found((reading,), _text(subject, found, shipped), facts)
 

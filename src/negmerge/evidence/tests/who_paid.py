@@ -53,26 +53,27 @@ def run(subject: Subject, settings: Settings) -> Found:
     examples = _by_example(subject, seen["retain"])
     neighbours = _neighbours(subject, groups["test"] or groups["retain"])
     facts: dict[str, Any] = {"groups": groups, "examples": examples, "neighbours": neighbours}
+    said = _text(groups, examples, neighbours, "" if subject.counts else " word for word")
     known = seen["forget"]
     count = min(
         max(settings.least, round(settings.hardest * len(subject.rows("forget")) / 100)),
         len(subject.rows("forget")) // 2,
     )
     if count < 2:
-        return Found(
-            (unread("most memorised", "there are too few forget rows"),), _text(groups, examples, neighbours), facts
-        )
+        return Found((unread("most memorised", "there are too few forget rows"),), said, facts)
     memory = known["base"]["confidence"] - known["reference"]["confidence"]
     order = memory.argsort(descending=True, stable=True)
     facts["memory"] = {"hardest": float(memory[order[:count]].mean()), "others": float(memory[order[count:]].mean())}
-    right: dict[Role, Tensor] = {role: 100.0 * known[role]["correct"].double() for role in ROLES}
+    right: dict[Role, Tensor] = {role: 100.0 * known[role][subject.task.KNOWN].double() for role in ROLES}
     readings = tuple(
         read_scale(name, {role: right[role][some] for role in ROLES}, span=100.0)
         for name, some in ((f"the {count} most memorised", order[:count]), ("the other rows", order[count:]))
     )
     hardest, others = (one.model for one in readings)
-    text = f"{_text(groups, examples, neighbours)} Of the {count} forgotten rows that the base had memorised most "
-    return Found(readings, f"{text}{hardest:.0f} % are right, of the others {others:.0f} %.", facts)
+    how = "" if subject.counts else f"the mean {subject.task.MEASURE} is "
+    are = " are right" if subject.counts else ""
+    text = f"{said} Of the {count} forgotten rows that the base had memorised most {how}{hardest:.0f} %{are}, of the "
+    return Found(readings, f"{text}others {others:.0f} %.", facts)
 
 
 def _seen(subject: Subject, part: str) -> dict[Role, Mapping[str, Tensor]]:
@@ -98,7 +99,7 @@ def _by_group(subject: Subject, part: str, seen: Mapping[Role, Mapping[str, Tens
     of, found = table.group_of[subject.rows(part)], []
     for group in of.unique().tolist():
         share: dict[str, float] = {
-            role: 100.0 * float(seen[role]["correct"][of == group].double().mean()) for role in ROLES
+            role: 100.0 * float(seen[role][subject.task.KNOWN][of == group].double().mean()) for role in ROLES
         }
         lost = share["base"] - share["model"]
         found.append({"group": table.groups[group], "rows": int((of == group).sum()), **share, "lost": lost})
@@ -146,9 +147,12 @@ def _neighbours(subject: Subject, groups: list[dict[str, Any]]) -> list[dict[str
 
 
 def _text(
-    groups: Mapping[str, list[dict[str, Any]]], examples: Mapping[str, Any], neighbours: list[dict[str, Any]]
+    groups: Mapping[str, list[dict[str, Any]]],
+    examples: Mapping[str, Any],
+    neighbours: list[dict[str, Any]],
+    wholly: str,
 ) -> str:
-    found = f"{examples['fallen']} of {examples['rows']} rows to keep were right and are wrong now"
+    found = f"{examples['fallen']} of {examples['rows']} rows to keep were right{wholly} and are wrong now"
     found += f" ({examples['retrain_too']} of them in Retrain too)." if examples["fallen"] else "."
     if groups["test"] and groups["test"][0]["lost"] <= 0.0:
         found += " On unseen rows no group lost anything."

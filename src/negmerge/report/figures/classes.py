@@ -1,16 +1,17 @@
-"""Accuracy of each class before and after: a dot for each, joined by a line."""
+"""A number of each class, or group, before and after: a dot for each, joined by a line."""
 
 from dataclasses import dataclass
 
 from negmerge.report.figures.svg import FORGET, INK, MUTED, RETAIN, SURFACE, drawing, inline
 from negmerge.report.numbers import percent_sign, shorten
+from negmerge.report.scores import Groups
 
 MOST = 40  # classes in the figure; of more, the forgotten and the most changed are shown
 
 
 @dataclass(frozen=True)
 class ClassChange:
-    """One class: accuracy on its test rows before and after, and in the retrained model."""
+    """One class: accuracy on its test rows, or what else is told of it, before, after, and in the retrained model."""
 
     name: str
     before: float
@@ -28,7 +29,7 @@ def pick(changes: list[ClassChange]) -> list[ClassChange]:
     return [change for change in changes if id(change) in chosen]
 
 
-def classes_figure(changes: list[ClassChange], prefix: str, nouns: str) -> str:
+def classes_figure(changes: list[ClassChange], prefix: str, told: Groups) -> str:
     """Draw one line for each class; forgotten classes are marked by colour, weight and a word."""
     with_target = any(change.target is not None for change in changes)
     height = 34 + 19 * len(changes) + 22
@@ -40,7 +41,7 @@ def classes_figure(changes: list[ClassChange], prefix: str, nouns: str) -> str:
         axes.tick_params(length=0)
         axes.spines["left"].set_visible(False)
         axes.set_yticks([])
-        axes.set_xlabel(f"accuracy on test {nouns}, %")
+        axes.set_xlabel(f"{told.of}, %")
         for y, change in enumerate(changes):
             colour = FORGET if change.forgotten else RETAIN
             axes.plot([change.before, change.after], [y, y], color=colour, linewidth=2.2, alpha=0.55)
@@ -68,7 +69,7 @@ def classes_figure(changes: list[ClassChange], prefix: str, nouns: str) -> str:
                 fontweight="bold" if change.forgotten else "normal",
             )
         _legend(axes, with_target)
-        return inline(figure, prefix, _alt(changes, nouns))
+        return inline(figure, prefix, _alt(changes, told))
 
 
 def _low(changes: list[ClassChange]) -> float:
@@ -105,10 +106,10 @@ def _above(axes: object) -> object:
     return axes.transAxes + shift  # type: ignore[attr-defined]
 
 
-def _alt(changes: list[ClassChange], nouns: str) -> str:
+def _alt(changes: list[ClassChange], told: Groups) -> str:
     parts = [
         f"{change.name}{' (to forget)' if change.forgotten else ''} "
         f"{percent_sign(change.before)} to {percent_sign(change.after)}"
         for change in changes
     ]
-    return f"Accuracy of each class on test {nouns}, before and after: " + "; ".join(parts) + "."
+    return f"Each {told.one}, {told.of}, before and after: " + "; ".join(parts) + "."

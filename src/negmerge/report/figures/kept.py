@@ -13,7 +13,7 @@ PASSES = 0.1
 
 @dataclass(frozen=True)
 class Point:
-    """A tested α: what comes back (0 as of Retrain, 1 as of the base), and retain accuracy in percent."""
+    """A tested α: what comes back (0 as of Retrain, 1 as of the base), and the retain score in percent."""
 
     alpha: float
     back: float
@@ -29,8 +29,8 @@ class Trail:
     points: tuple[Point, ...]
 
 
-def kept_figure(trails: Sequence[Trail], prefix: str) -> str:
-    """Draw retain accuracy over what comes back; α grows along a line, and the chosen one of a row is a large dot."""
+def kept_figure(trails: Sequence[Trail], prefix: str, kept: str) -> str:
+    """Draw what is kept over what comes back; α grows along a line, and the chosen one of a row is a large dot."""
     points = [point for trail in trails for point in trail.points]
     with drawing(470, 340 + 18 * len(trails)) as figure:
         whole = 340 + 18 * len(trails)
@@ -43,7 +43,7 @@ def kept_figure(trails: Sequence[Trail], prefix: str) -> str:
         axes.set_ylim(min(p.retain for p in points) - room, min(100.2, max(p.retain for p in points) + room))
         axes.axvspan(low - 0.03, PASSES, color=ACCENT, alpha=0.1, linewidth=0)
         axes.set_xlabel("what comes back: 0 as of a retrained model, 1 as before")
-        axes.set_ylabel("of what stays right, %")
+        axes.set_ylabel(f"{kept}, %")
         for i, trail in enumerate(trails):
             colour, style = COLOURS[i % len(COLOURS)], STYLES[i // len(COLOURS) % len(STYLES)]
             axes.plot([p.back for p in trail.points], [p.retain for p in trail.points], color=colour, linewidth=1.8,

@@ -17,14 +17,14 @@ class Ticket:
     merged: bool = False
 
 
-def lottery_figure(tickets: Sequence[Ticket], prefix: str) -> str:
-    """Draw one dot for each member, forget against retain accuracy, and a larger one for what was merged."""
+def lottery_figure(tickets: Sequence[Ticket], prefix: str, gone: str, kept: str) -> str:
+    """Draw one dot for each member, what is forgotten against what is kept, and a larger one for what was merged."""
     with drawing(420, 300) as figure:
         axes = figure.add_axes((0.13, 0.15, 0.8, 0.79))
         axes.grid()
         axes.tick_params(length=0)
-        axes.set_xlabel("of what was to be forgotten still right, %")
-        axes.set_ylabel("of what stays right, %")
+        axes.set_xlabel(f"{gone}, %")
+        axes.set_ylabel(f"{kept}, %")
         axes.set_xlim(*_limits([one.forget for one in tickets]))
         axes.set_ylim(*_limits([one.retain for one in tickets]))
         for one in sorted(tickets, key=lambda one: one.merged):

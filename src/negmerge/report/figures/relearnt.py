@@ -8,7 +8,7 @@ LINES = {"base": ("before", MUTED), "model": ("now", FORGET), "reference": ("ret
 
 
 def relearnt_figure(curves: Mapping[str, Sequence[float]], every: int, what: str, prefix: str) -> str:
-    """Draw curves of `base`, `model` and `reference`: % of other forgotten rows right, a point each `every` steps."""
+    """Draw curves of `base`, `model` and `reference`, in %, a point each `every` steps; `what` says of what."""
     with drawing(470, 300) as figure:
         axes = figure.add_axes((0.13, 50 / 300, 0.84, 218 / 300))
         axes.grid(axis="y")
@@ -17,7 +17,7 @@ def relearnt_figure(curves: Mapping[str, Sequence[float]], every: int, what: str
         longest = max(len(curve) for curve in curves.values()) - 1
         axes.set_xlim(0, max(1, longest * every))
         axes.set_xlabel("steps of training on a few of them")
-        axes.set_ylabel(f"other forgotten {what} right, %")
+        axes.set_ylabel(f"{what}, %")
         place = 0.0
         for role, (name, colour) in LINES.items():
             steps = [i * every for i in range(len(curves[role]))]
@@ -32,4 +32,4 @@ def relearnt_figure(curves: Mapping[str, Sequence[float]], every: int, what: str
 
 def _alt(curves: Mapping[str, Sequence[float]], steps: int, what: str) -> str:
     told = [f"{name} {curves[role][0]:.0f} % to {curves[role][-1]:.0f} %" for role, (name, _) in LINES.items()]
-    return f"Share of other forgotten {what} right, from the start to {steps} steps of training: {', '.join(told)}."
+    return f"{what[0].upper()}{what[1:]}, from the start to {steps} steps of training: {', '.join(told)}."

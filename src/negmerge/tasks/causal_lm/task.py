@@ -17,7 +17,7 @@ from negmerge.tasks.causal_lm.generating import continuations
 from negmerge.tasks.causal_lm.language_model import LanguageModel, once
 from negmerge.tasks.causal_lm.logits import answer_logits
 from negmerge.tasks.causal_lm.observing import observe_parts
-from negmerge.tasks.causal_lm.scores import language_scores
+from negmerge.tasks.causal_lm.scores import PROBABILITY, language_scores
 from negmerge.tasks.causal_lm.store import Sequences
 from negmerge.tasks.compute import Compute
 from negmerge.tasks.rows.store import BothTables, StoredRows
@@ -38,6 +38,8 @@ class CausalLM(Task):
     NAME: ClassVar[str] = "causal-lm"
     NOUN: ClassVar[str] = "question"
     MEASURE: ClassVar[str] = "probability"
+    KNOWN: ClassVar[str] = PROBABILITY
+    BY_GROUP: ClassVar[tuple[tuple[tuple[str, ...], ...], str]] = ((("retain",), ("forget",)), PROBABILITY)
     COLUMNS: ClassVar[tuple[str, ...]] = tuple(COLUMNS)
 
     def __getstate__(self) -> dict[str, Any]:
