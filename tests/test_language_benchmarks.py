@@ -69,3 +69,18 @@ def test_adapters_merged_in_one_pass_are_what_peft_makes_of_them(made, tmp_path,
     assert "| negmerge |" in out and "| peft |" in out and out.strip() in (tmp_path / "page.md").read_text()
     apart = float(out.split("at most ")[1].split(" spacings")[0])
     assert 0 < apart <= 2.0  # bfloat16 once against after every adapter
+
+
+def test_the_time_of_scores_is_told(made, tmp_path, capsys, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parent / "language")
+    import language_scores
+    from test_tofu import write
+    from tiny_language import save
+
+    save(tmp_path / "model")
+    write(tmp_path / "tofu")
+    words = [str(tmp_path / "model"), str(tmp_path / "tofu"), "--rows", "20", "--threads", "1", "--max-length", "64"]
+    language_scores.main([*words, "--precision", "float32"])
+    lines = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    assert [line[1] for line in lines[2:]] == ["20", "32"]  # two of these rows have six other answers
+    assert all(float(line[3]) > 0 and float(line[4].rstrip(" |")) > 0 for line in lines[2:])

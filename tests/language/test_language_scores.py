@@ -17,7 +17,10 @@ from negmerge.tasks.settings import DataConfig, ModelConfig
 from negmerge.training.fitting import fit_rows
 from negmerge.training.settings import TrainSettings
 
-ASKED = ["min-k-auc", "min-k-plus-plus-auc", "zlib-auc", "loss-auc", "privleak", "forget-quality", "model-utility"]
+ASKED = [
+    "min-k-auc", "min-k-plus-plus-auc", "zlib-auc", "loss-auc", "reference-auc", "privleak", "forget-quality",
+    "model-utility",
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -59,6 +62,8 @@ def test_scores_that_are_asked_for_are_those_of_the_columns(task, tmp_path):
         auc = loss_auc(seen["forget"][name], seen["test"][name])
         assert found[f"membership_{name}_auc"] == pytest.approx(auc, abs=1e-9)
         assert seen["forget"][name].std() > 0
+    less = {part: seen[part]["loss"] - other[part]["loss"] for part in ("forget", "test")}
+    assert found["membership_reference_auc"] == loss_auc(less["forget"], less["test"]) != 50.0
     leak = privleak(*(loss_auc(one["forget"]["min_k"], one["test"]["min_k"]) for one in (seen, other)))
     assert found["privleak"] == pytest.approx(leak, abs=1e-9)
     quality = forget_quality(seen["forget"]["truth_ratio"], other["forget"]["truth_ratio"])

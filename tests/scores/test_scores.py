@@ -183,6 +183,13 @@ def test_kolmogorov_smirnov_is_scipys():
         kolmogorov_smirnov(torch.ones(0), torch.ones(2))
 
 
+def test_the_holdout_distance_of_probabilities_goes_by_their_means():
+    losses = {"loss": torch.arange(4.0)}
+    first, second = ({**losses, "confidence": torch.full((4,), p, dtype=torch.float64)} for p in (0.9, 0.3))
+    assert scores.holdout_distance(first, second, "confidence") == pytest.approx(60 / 2)
+    assert scores.holdout_score("confidence").needs != scores.HOLDOUT.needs
+
+
 def test_the_holdout_distance_by_hand():
     sure, unsure = certain([0.9, 0.9, 0.9, 0.4]), certain([0.6, 0.6, 0.4, 0.4])
     # accuracies 75 and 50; three of four losses are below every loss of the others

@@ -10,7 +10,7 @@ from negmerge.checkpoints import read_state_dict
 from negmerge.errors import InputError
 from negmerge.experiment.config import check_config
 from negmerge.experiment.pipeline import run
-from negmerge.training.adapters import AdapterSettings, attach, write_adapter
+from negmerge.training.adapters import AdapterSettings, attach, count_elements, write_adapter
 from negmerge.training.pool import expand_grid
 
 peft = pytest.importorskip("peft")
@@ -51,6 +51,9 @@ def test_a_smaller_rank_is_the_beginning_of_a_larger_one(tmp_path):
         if "lora" in name:
             first = whole[name][:2] if "_A" in name else whole[name][:, :2]
             assert value.requires_grad and torch.equal(value, first) and value.numel() == whole[name].numel() // 2
+    for rank, net in nets.items():
+        held = sum(value.numel() for name, value in net.named_parameters() if "lora" in name)
+        assert count_elements(plain, AdapterSettings(r=rank, targets=names)) == held
     alone = copy.deepcopy(plain)
     attach(alone, AdapterSettings(r=4, alpha=6.0, targets=names), 7)
     assert all(torch.equal(value, whole[name]) for name, value in alone.named_parameters())

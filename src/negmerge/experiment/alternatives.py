@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from negmerge.experiment.config import RunConfig
+from negmerge.experiment.measure import further_of
 from negmerge.experiment.prepare import Material
 from negmerge.tasks.task import ACCURACY
 from negmerge.unlearning.methods import sisa
@@ -73,10 +74,13 @@ def claim_of(config: RunConfig, material: Material) -> str:
         said.append(f"{100 * rule.floor:g} % of the {measured} on the others kept")
     if rule.objective == "match-holdout":
         said.append(f"forgotten rows look like {unseen:,} unseen ones")
-    if config.evaluation.membership:
+    attacks = {score.attack for score in material.task.scores if score.attack in config.evaluation.membership}
+    attacks |= {score.attack for score in further_of(config, material) if score.attack}
+    if attacks:
         tested = min(len(split.test), len(split.retain))
-        weak = "" if min(tested, gone) >= FEW else ", too few rows for it to say much"
-        said.append(f"one membership attack{weak}")
+        few = f", too few rows for {'it' if len(attacks) == 1 else 'them'} to say much"
+        many = "one membership attack" if len(attacks) == 1 else f"{len(attacks)} membership attacks"
+        said.append(f"{many}{'' if min(tested, gone) >= FEW else few}")
     said.append("the gap to Retrain" if config.reference else "no gap to Retrain (reference: none)")
     return "; ".join(said)
 

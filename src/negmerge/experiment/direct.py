@@ -83,7 +83,8 @@ class Request:
         }
         if parameters > LARGE or adapters:
             pool["adapter"] = {"r": 16}
-            self.assumed.append(f"members are adapters of rank 16: the model has {parameters / 1e6:.0f} M parameters")
+            why = f"it has {parameters / 1e6:.0f} M parameters" if parameters > LARGE else "it is a language model"
+            self.assumed.append(f"members are adapters of rank 16, not whole models: {why}")
         elif statistics:
             pool["train"]["freeze_statistics"] = True
             self.assumed.append("running statistics stay as they are: those of the rows to forget are no others'")

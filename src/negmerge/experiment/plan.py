@@ -22,6 +22,7 @@ from negmerge.experiment.returning import cost_of_curve, tests_for
 from negmerge.experiment.workload import Workload, workload
 from negmerge.tasks.task import Pretrained, need
 from negmerge.training import TrainSettings
+from negmerge.training.adapters import count_elements
 from negmerge.training.fitting import fit_rows
 from negmerge.training.pool import expand_grid
 
@@ -106,7 +107,9 @@ def estimate(config: RunConfig, material: Material) -> Plan:
     vectors, judged = sum(work.vectors for work in works), sum(work.judged for work in works)
     seeds = len(config.seeds)
     models = (len(config.methods) + 1 + (config.reference is not None)) * seeds
-    evaluated = (vectors * points + judged) * samples + models * sum(rows.values())
+    most = config.evaluation.most
+    shown = sum(min(n, most or n) if part in ("retain", "forget") else n for part, n in rows.items())
+    evaluated = (vectors * points + judged) * samples + models * shown
     evaluated += sum(work.passed for work in works)
     cores = (os.cpu_count() or 1) if device == "cpu" else 1
     threads = min(config.threads or cores, cores)
@@ -115,7 +118,10 @@ def estimate(config: RunConfig, material: Material) -> Plan:
     model_bytes = sum(t.numel() * t.element_size() for t in material.task.trained(model).values())
     with material.compute.float_products():
         train_speed, predict_speed = _speeds(material, model, members[0].settings, threads)
-    kept = len(members) * seeds + vectors + judged + models
+    whole = vectors + judged + models
+    adapters = [config.pool.adapter_of(member) for member in members]
+    sizes = [model_bytes if own is None else 4 * count_elements(model, own) for own in adapters]
+    members_bytes = sum(sizes) * seeds + max(sizes) * sum(work.members for work in works)
     ranked = rows_trained(config, len(split.retain) + len(split.forget)) if isinstance(config, Config) else 0
     trained = ranked + training * seeds + sum(work.trained for work in works)
     seconds = trained / train_speed / threads + pool * seeds / train_speed / workers + evaluated / predict_speed
@@ -134,7 +140,7 @@ def estimate(config: RunConfig, material: Material) -> Plan:
         evaluated_rows=evaluated,
         rows_per_second=train_speed,
         minutes=seconds / 60,
-        disk=kept * model_bytes + material.bytes,
+        disk=whole * model_bytes + members_bytes + material.bytes,
         ways=[way.as_json() for way in ways(config, material, speed, pool, points * samples)],
         evidence=tests,
         lasting=lasting,

@@ -16,7 +16,7 @@ from negmerge.errors import DivergedError, InputError
 from negmerge.experiment.choices import Buffers, Recalibrate, SelectionConfig
 from negmerge.experiment.returning import ReturningAt, Returns
 from negmerge.requests.split_files import PARTS
-from negmerge.scores import HOLDOUT, Columns, Draw, Score, average_gap, columns_needed
+from negmerge.scores import HOLDOUT, Columns, Draw, Score, average_gap, columns_needed, holdout_score
 from negmerge.seeding import derive_seed
 from negmerge.selection import LASTING, OBJECTIVES, Selection, choose_alpha
 from negmerge.selection.buffers import recalibrate
@@ -100,7 +100,7 @@ class Selector:
         floors = self.rule.floor_scores
         found = [s for s in scores if s.in_curve or (matching and s.in_gap) or _called(s) in floors]
         own = any(score.name == HOLDOUT.name for score in scores)
-        return [*found, HOLDOUT] if objective == "match-holdout" and not own else found
+        return [*found, holdout_score(self.task.KNOWN)] if objective == "match-holdout" and not own else found
 
     def _observe(self, model: nn.Module, needed: Mapping[str, list[str]]) -> Mapping[str, Columns]:
         return self.task.observe(model, {part: self.parts[part] for part in needed}, needed)

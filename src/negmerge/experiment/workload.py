@@ -11,7 +11,7 @@ from negmerge.experiment.methods import describe, own_pools, trials_of
 from negmerge.selection import LASTING
 from negmerge.selection.lasting import FIRST
 from negmerge.training import TrainSettings
-from negmerge.training.pool import expand_grid
+from negmerge.training.pool import Member, expand_grid
 from negmerge.unlearning.method import OwnPool, Passes, method_of, passes_of
 from negmerge.unlearning.search import candidates, search_ranges
 
@@ -21,15 +21,16 @@ class Workload:
     """The work of all methods on one seed. Searches are made on the first seed only.
 
     `trained` counts rows passed through training, `passed` those that methods pass through a frozen model beside it;
-    `vectors` those for which α is chosen; `judged` the candidates of searches, each a model that is kept. `tested` are
-    the models that lasting looks at for what comes back, as many as where no α reaches Retrain; `tested_at_most` where
-    one does.
+    `vectors` those for which α is chosen; `judged` the candidates of searches, each a model that is kept; `members` the
+    models of pools that methods train themselves. `tested` are the models that lasting looks at for what comes back, as
+    many as where no α reaches Retrain; `tested_at_most` where one does.
     """
 
     trained: int
     vectors: int
     judged: int
     passed: int = 0
+    members: int = 0
     tested: int = 0
     tested_at_most: int = 0
 
@@ -62,6 +63,7 @@ def workload(config: RunConfig, members: int, rows: Mapping[str, int], seed: int
     trying = [config.buffers_of(method) for method in methods if describe(method.name).each_member]
     vectors += members * len({describe_buffers(buffers) for buffers in trying})
     together: dict[str, int] = {}  # rows passed through training once for several rows of the table
+    pools: dict[str, int] = {}  # members of pools that rows of the table share
     for method in methods:
         kind = describe(method.name).kind
         if kind != "train":
@@ -72,7 +74,9 @@ def workload(config: RunConfig, members: int, rows: Mapping[str, int], seed: int
                 most += found_tested[0] * found_tested[1]
         for place, pool in enumerate(own_pools(method.name, method.settings)):
             key = json.dumps([pool.start, pool.part, pool.grid] if pool.start else [method.row, place])
-            together[key] = _members(config, pool, rows)
+            runs = _members(config, pool)
+            passes = sum(one.settings.count_rows(min(rows[pool.part], rows["forget"])) for one in runs)
+            together[key], pools[key] = round(pool.share * passes), len(runs)
         if kind == "merge":
             continue
         found = method_of(method.name)
@@ -83,14 +87,13 @@ def workload(config: RunConfig, members: int, rows: Mapping[str, int], seed: int
         passed += sum(one.evaluated for one in counted)
         together[json.dumps([method.name, method.settings], default=str)] = max(one.shared for one in each)
         judged += len(each) if searched else 0
-    return Workload(trained + sum(together.values()), vectors, judged, passed, tested, most)
+    trained += sum(together.values())
+    return Workload(trained, vectors, judged, passed, sum(pools.values()), tested, most)
 
 
-def _members(config: RunConfig, pool: OwnPool, rows: Mapping[str, int]) -> int:
-    """Return the rows that a pool of a method's own passes through training."""
-    count = min(rows[pool.part], rows["forget"])
-    members = expand_grid(config.pool.train, config.pool.grid if pool.grid is None else pool.grid)[: pool.members]
-    return round(pool.share * sum(one.settings.count_rows(count) for one in members))
+def _members(config: RunConfig, pool: OwnPool) -> list[Member]:
+    """Return the members of a pool of a method's own."""
+    return expand_grid(config.pool.train, config.pool.grid if pool.grid is None else pool.grid)[: pool.members]
 
 
 def _passes(config: RunConfig, name: str, given: Mapping[str, Any], rows: Mapping[str, int]) -> Passes:

@@ -9,7 +9,7 @@ from negmerge.scores.score import Need, Score
 def accuracy(correct: Tensor) -> float:
     """Return the share of rows that are right, in percent: 100 · mean(correct).
 
-    correct: bool [n]. Raises InputError for no rows.
+    correct: bool [n], or shares, whose mean it then is. Raises InputError for no rows.
 
     >>> import torch
     >>> accuracy(torch.tensor([True, False]))
@@ -17,7 +17,7 @@ def accuracy(correct: Tensor) -> float:
     """
     if not len(correct):
         raise InputError("accuracy of no rows is not defined; give at least one")
-    return 100.0 * int(correct.sum()) / len(correct)
+    return 100.0 * float(correct.double().sum()) / len(correct)
 
 
 def percent_by_group(values: Tensor, group: Tensor, groups: int) -> list[float | None]:

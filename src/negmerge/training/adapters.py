@@ -117,6 +117,12 @@ def find_targets(model: nn.Module, wanted: str | list[str]) -> list[str]:
     return found
 
 
+def count_elements(model: nn.Module, settings: AdapterSettings) -> int:
+    """Return how many numbers an adapter of a model holds: r · (inputs + outputs) over its targets."""
+    layers: list[Any] = [model.get_submodule(name) for name in find_targets(model, settings.targets)]
+    return sum(settings.r * (len(layer.weight) + layer.weight[0].numel()) for layer in layers)
+
+
 def write_adapter(folder: Path, model: nn.Module, settings: AdapterSettings, targets: list[str]) -> None:
     """Write the factors of a model's adapter as PEFT saves one: the config last, which marks the folder as whole."""
     folder.mkdir(parents=True, exist_ok=True)
