@@ -74,7 +74,7 @@ def claim_of(config: RunConfig, material: Material) -> str:
         said.append(f"{100 * rule.floor:g} % of the {measured} on the others kept")
     if rule.objective == "match-holdout":
         said.append(f"forgotten rows look like {unseen:,} unseen ones")
-    attacks = {score.attack for score in material.task.scores if score.attack in config.evaluation.membership}
+    attacks: set[str | None] = {s.attack for s in material.task.scores if s.attack in config.evaluation.membership}
     attacks |= {score.attack for score in further_of(config, material) if score.attack}
     if attacks:
         tested = min(len(split.test), len(split.retain))

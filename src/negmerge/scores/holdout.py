@@ -5,7 +5,7 @@ from torch import Tensor
 
 from negmerge.errors import DivergedError, InputError
 from negmerge.scores.accuracy import accuracy
-from negmerge.scores.score import Columns, Need, Score
+from negmerge.scores.score import Columns, Need, Role, Score
 
 
 def holdout_distance(forget: Columns, unseen: Columns, known: str = "correct") -> float:
@@ -46,17 +46,16 @@ def kolmogorov_smirnov(a: Tensor, b: Tensor) -> float:
     return float((shares[0] - shares[1]).abs().max())
 
 
+SAMPLES: tuple[tuple[Role, str], ...] = (("model", "forget"), ("base", "validation"))
+
+
 def holdout_score(known: str = "correct") -> Score:
     """Return the score that is `holdout_distance` of the model's forget rows from the base's validation rows."""
     return Score(
         name="holdout",
         title="distance to unseen rows",
         about="Distance of the forget rows from unseen rows",
-        needs=frozenset(
-            Need(role, part, column)
-            for role, part in (("model", "forget"), ("base", "validation"))
-            for column in (known, "loss")
-        ),
+        needs=frozenset(Need(role, part, column) for role, part in SAMPLES for column in (known, "loss")),
         compute=lambda observed, draw: holdout_distance(
             observed["model"]["forget"], observed["base"]["validation"], known
         ),
