@@ -163,3 +163,20 @@ def test_rows_that_somebody_chose_may_be_unlike_the_unseen_ones():
     found["task"]["kind"] = "rows"
     chosen = " ".join(judge(found).sentences)
     assert "look whether they are" in chosen and "look whether they are" not in drawn
+
+
+def test_rows_that_the_original_knew_as_well_do_not_say_how_far_to_go():
+    """Without --unseen rows a tenth of those to keep is held out, though the model may know them."""
+    found = random_results()
+    found["reference"] = None
+    found["task"] |= {"kind": "rows", "measure": "probability", "noun": "question"}
+    for row in (found["base"], *found["methods"].values()):
+        row |= {"gap": None, "gap_parts": None}
+    found["base"] |= {"forget": 86.0, "test": 90.8}
+    found["methods"]["consensus"] |= {"forget": 40.0, "test": 85.0}
+    verdict = judge(found)
+    said = " ".join([verdict.headline, *verdict.sentences])
+    assert (
+        "now knows the chosen questions less well than held-out ones, which it knew as well before" in verdict.headline
+    )
+    assert "too much" not in said and "As low as possible" not in said and "cannot tell" in said

@@ -28,12 +28,12 @@ def pool_health(
     `moved_statistics`), is measured once more with those of the base, as its weights are merged: `kept`,
     {"loss": …, "forget": …}.
     """
-    columns = [name for name in ("loss", "correct") if name in task.COLUMNS]
+    columns = [name for name in ("loss", task.KNOWN) if name in task.COLUMNS]
 
     def measured(model: nn.Module) -> dict[str, Any]:
         seen = task.observe(model, {"forget": forget}, {"forget": columns})["forget"]
         scores = {"loss": mean_loss(seen["loss"])} if "loss" in seen else {}
-        return scores | ({"forget": accuracy(seen["correct"])} if "correct" in seen else {})
+        return scores | ({"forget": accuracy(seen[task.KNOWN])} if task.KNOWN in seen else {})
 
     checkpoints = {"base": base, **members}
     found = {name: measured(open_member(task, base, path, device)) for name, path in checkpoints.items()}

@@ -177,7 +177,7 @@ def _warnings(
     names = [facts["name"].removeprefix("member ") for facts in finished.members]
     odd = [one["member"].removeprefix("member ") for one in pool.get("standing") or () if one["bad"]]
     found = diverged_warnings(pool.get("diverged") or {})
-    found += pool_warnings(pool["consensus"], pool["chance"], pool["cosine"], names, pool["health"], odd)
+    found += pool_warnings(pool["consensus"], pool["chance"], pool["cosine"], names, pool["health"], odd, measure)
     if finished.leave_one_out:
         row = next(m.row for m in config.methods if m.name == "consensus" and m.row in methods)
         whole = methods[row]["alpha"]

@@ -75,8 +75,9 @@ def pool_warnings(
     names: Sequence[str],
     health: Health,
     odd: Sequence[str] = (),
+    measure: str = "accuracy",
 ) -> Warnings:
-    """Return what is wrong with a pool; `health` holds loss and forget accuracy of base and members.
+    """Return what is wrong with a pool; `health` holds loss and forget accuracy (`measure`) of base and members.
 
     `odd` are the members that `merging.health.odd_members` finds.
 
@@ -94,7 +95,7 @@ def pool_warnings(
             _warning(
                 "unstable-signs",
                 "pool",
-                f"{_members(diverged)} diverged in training: forget accuracy down to {worst:.1f} %, "
+                f"{_members(diverged)} diverged in training: forget {measure} down to {worst:.1f} %, "
                 f"the base's is {base['forget']:.1f} %",
                 f"lower {_their(diverged)} learning rate, or leave {_them(diverged)} out of the grid",
             )

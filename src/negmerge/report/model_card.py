@@ -150,8 +150,9 @@ def _evidence(results: Json, about: Mapping[str, Any]) -> str:
     why = "No test of the claim was made on this model."
     if results.get("verdict"):
         why = f"The verdict of the run is on another model (row {escape(results['evidence']['method'])}), not on this."
+    what = "Accuracies" if measure(results) == "accuracy" else "Numbers"
     return (
-        f"## Evidence\n\n{why} Accuracies alone do not tell whether something is forgotten or only hidden: nothing is "
+        f"## Evidence\n\n{why} {what} alone do not tell whether something is forgotten or only hidden: nothing is "
         "claimed but the numbers below."
     )
 
