@@ -52,15 +52,19 @@ def read(run: Path) -> Json:
         )
     parts = {name: run / name / "scores.json" for name in ("base", "reference")}
     known = {name: json.loads(file.read_text()) if file.exists() else {} for name, file in parts.items()}
-    curves = (row["curve"] for row in methods.values() if row.get("curve"))
-    known["base"] = known["base"] or dict(next(curves, [{}])[0])
     return {"name": run.name, "task": {"text": ""}, **known, "methods": methods, "finished": False}
+
+
+def base_of(results: Json) -> Json:
+    """Return the base's scores on the rows that selection sees: α = 0 of a curve; where none has it, of all rows."""
+    curves = (row.get("curve") or [] for row in results["methods"].values())
+    found: Json = next((dict(point) for curve in curves for point in curve if point["alpha"] == 0), results["base"])
+    return found
 
 
 def lines_of(results: Json, target: float) -> list[list[str]]:
     """Return a line for each row: name, α or what was searched, forget probability, and the scores there."""
-    base, found = results["base"], []
-    whole = base.get("retain_extraction")
+    found, whole = [], base_of(results).get("retain_extraction")
     for name, row in results["methods"].items():
         if row.get("curve"):
             at = at_target(row["curve"], target)
@@ -93,10 +97,12 @@ def table(results: Json, target: float | None) -> str:
     lines = [f"### {results['name']}{state}", "", results["task"]["text"], ""]
     if aim is None:
         return "\n".join([*lines, "Retrain's probability is not known yet: give --target.", ""])
-    whole = results["base"].get("retain_extraction")
+    base = base_of(results)
+    whole = base.get("retain_extraction")
     head = ["row", "where", "probability of the forgotten", *TITLES]
-    rows = [["base", "", *_cells(results["base"], whole)], *lines_of(results, aim)]
-    rows += [["Retrain", "", *_cells(reference, whole)]] if reference else []
+    rows = [["base", "α = 0", *_cells(base, whole)], *lines_of(results, aim)]
+    other = results["base"].get("retain_extraction")  # Retrain is not on a curve: both on the rows of the result table
+    rows += [["Retrain", "scored rows", *_cells(reference, other)]] if reference else []
     lines += ["| " + " | ".join(one) + " |" for one in (head, ["---"] * len(head), *rows)]
     lines += [
         "",
