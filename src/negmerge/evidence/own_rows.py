@@ -1,12 +1,11 @@
 """The first question: what the model does on the very rows of the request, as accuracy tells."""
 
-import math
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
 from negmerge.evidence.protocol import Found
-from negmerge.evidence.scale import Reading, Role, read_scale, student
+from negmerge.evidence.scale import Reading, Role, read_scale
 from negmerge.evidence.subject import ROLES, Subject
 from negmerge.evidence.verdict import Own
 from negmerge.intervals import wilson
@@ -18,10 +17,11 @@ ERASED = 0.1  # share of the base's accuracy that may be left of a class that is
 def read_own_rows(subject: Subject, controls: Sequence[Subject] = ()) -> tuple[Found, Own]:
     """Return the position on the request's own rows, all of them, and what the verdict starts from.
 
-    Held: the share that is right does not lie above Retrain's 95 % interval (`interval`). Too low: the upper end of its
+    Held: the share that is right does not lie above Wilson's 95 % interval of Retrain's. Too low: the upper end of its
     own such interval lies below the lower end of Retrain's. Nothing to forget: the base does not lie above Retrain's
     interval either. `controls` judge further Retrains: their intervals widen that of Retrain. Of a language model the
-    mean probability of the answers stands in the place of the share that is right.
+    mean probability of the answers stands in the place of the share that is right; its spread over rows is smaller than
+    that of right and wrong ones, but one Retrain differs from the next by more than rows tell.
     """
     rows = subject.parts["forget"]
     known = {role: subject.known(subject.kept(role), rows) for role in ROLES}
@@ -37,31 +37,18 @@ def read_own_rows(subject: Subject, controls: Sequence[Subject] = ()) -> tuple[F
 
 
 def _own(reading: Reading, known: Mapping[Role, Tensor], further: Sequence[Tensor]) -> Own:
-    ends = [interval(values / 100.0) for values in (known["reference"], *further)]
+    ends = [_interval(values) for values in (known["reference"], *further)]
     low, high = min(low for low, _ in ends), max(high for _, high in ends)
     if float(known["base"].mean()) / 100.0 <= high:
         return "nothing"
     if float(known["model"].mean()) / 100.0 > high:
         return "not" if reading.high is None or reading.high >= NOT_MOVED else "partly"
-    return "too far" if interval(known["model"] / 100.0)[1] < low else "held"
+    return "too far" if _interval(known["model"])[1] < low else "held"
 
 
-def interval(shares: Tensor) -> tuple[float, float]:
-    """Return the 95 % interval of the mean of shares, float64 [n]: Wilson's where each is 0 or 1, else Student's t.
-
-    One share that is neither says nothing of its spread: 0 to 1.
-
-    >>> import torch
-    >>> [round(end, 2) for end in interval(torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64))]
-    [0.0, 0.45]
-    """
-    n, mean = len(shares), float(shares.mean())
-    if bool(((shares == 0) | (shares == 1)).all()):
-        return wilson(mean, n)
-    if n < 2:
-        return 0.0, 1.0
-    half = student(n - 1) * float(shares.std(correction=1)) / math.sqrt(n)
-    return max(0.0, mean - half), min(1.0, mean + half)
+def _interval(percent: Tensor) -> tuple[float, float]:
+    """Return Wilson's interval of the mean, as a share: of probabilities it is too wide rather than too narrow."""
+    return wilson(float(percent.mean()) / 100.0, len(percent))
 
 
 def own_without_reference(base: float, model: float, unseen: float | None, rows: tuple[int, int], erased: bool) -> Own:
