@@ -44,7 +44,8 @@ def tables(setting: Setting, done: Done) -> str:
     for name, what in confirmed.items():
         heading = f"### Confirmed on {name}, which nothing was chosen on (chosen: {what['chosen']})"
         parts += [heading, _confirmed_table(what)]
-    parts += ["### The bound", _bound_table(done)]
+    if any("bound" in what for what in done.values()):
+        parts += ["### The bound", _bound_table(done)]
     return "\n\n".join(parts) + "\n"
 
 
