@@ -52,7 +52,7 @@ def measure(task: CausalLM, rows: int) -> list[list[str]]:
         seconds = time.perf_counter() - started
         read = own + (others if "truth_ratio" in columns else [])
         tokens = int(lengths[read].sum())
-        found.append([what, f"{len(read):,}", f"{tokens:,}", f"{seconds:.1f}", f"{rows / seconds:.1f}"])
+        found.append([what, f"{len(read):,}", f"{tokens:,}", f"{seconds:.3g}", f"{rows / seconds:.3g}"])
     return found
 
 

@@ -151,7 +151,7 @@ def test_unlearn_ends_in_a_verdict(models):
     )
     evidence = done.results["evidence"]
     assert [one["name"] for one in evidence["tests"]] == ["own-rows", "quantisation", "pruning", "who-paid"]
-    assert evidence["method"] == "uniform projected" and evidence["controls"] == 0 and evidence["most"] == 200
+    assert evidence["method"] == "consensus projected" and evidence["controls"] == 0 and evidence["most"] == 200
     assert done.verdict == done.results["verdict"]["word"] != "forgotten"
     bare = negmerge.unlearn(models["base"], **SETS, pool=POOL, evidence=["pruning"])
     assert bare.verdict in ("not", "partly", "too far", "not refuted")
@@ -161,7 +161,7 @@ def test_what_unlearn_refuses_of_evidence(models):
     for evidence, message in (
         (["prunning"], "unknown test 'prunning'"),
         ({"tests": [], "mos": 3}, "unlearn: evidence"),
-        ({"tests": ["pruning"], "method": "consensus"}, "no row 'consensus'"),
+        ({"tests": ["pruning"], "method": "uniform"}, "no row 'uniform'"),
     ):
         with pytest.raises(InputError, match=message):
             negmerge.unlearn(models["base"], **SETS, pool=POOL, evidence=evidence)
