@@ -110,9 +110,22 @@ def table(results: Json, target: float | None) -> str:
         *consensus(results, aim),
         "",
     ]
+    lines += scored(results, head[2:])
     if results.get("verdict"):
         lines += ["```", *evidence_lines(results), "```", ""]
     return "\n".join(lines)
+
+
+def scored(results: Json, head: Sequence[str]) -> list[str]:
+    """Return the models that were written, on the rows of the result table; nothing of a run that is not finished."""
+    if not results["finished"]:
+        return []
+    whole = results["base"].get("retain_extraction")
+    models = {"base": results["base"], **results["methods"], "Retrain": results.get("reference")}
+    rows = [[name, *_cells(scores, whole)] for name, scores in models.items() if scores]
+    count = (results["task"].get("evaluated") or {}).get("retain")
+    table = ["| " + " | ".join(one) + " |" for one in (["model", *head], ["---"] * (len(head) + 1), *rows)]
+    return [f"The models that were written, on {f'{count} of' if count else ''} the others:", "", *table, ""]
 
 
 def consensus(results: Json, aim: float) -> list[str]:

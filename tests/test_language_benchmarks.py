@@ -44,6 +44,11 @@ def test_rows_are_read_at_the_forgetting_of_retrain(made, tmp_path, capsys):
     assert rows["consensus", "α = 1.50"][2] == "75.0" and "Consensus keeps +15.0 points" in shown
     assert rows["ties", "not reached (least 60.0)"] == [""] * 5
     assert rows["npo", "lr 1e-05"][0] == "40.0" and rows["npo", "lr 3e-05"][0] == "failed"
+    models = shown.partition("The models that were written")[2]
+    assert (
+        "| base | 98.0 | 96.0 | 90.0 | 1.00 | 95.0 |" in models
+        and "| Retrain | 26.0 | 96.0 | 90.0 | 1.00 | 95.0 |" in models
+    )
 
 
 def test_a_run_that_goes_on_is_read_from_its_rows(made, tmp_path, capsys):
