@@ -35,11 +35,8 @@ def held_out(directory: Path) -> str:
         run = SeedRun(place, config, material, config.seeds[0])
         retain, read = run.material.parts["retain"], run.projector.rows(chosen)["retain"]
         parts = {"read": retain[torch.isin(retain, read)], "not read": retain[~torch.isin(retain, read)]}
-        files = {"base": run.base, **{path.parent.name: path for path in _models(directory)}}
-        if run.reference is not None:
-            files["Retrain"] = run.reference
         lines = []
-        for name, file in files.items():
+        for name, file in written(directory, run).items():
             model = material.task.open(file, material.device)
             found = material.task.observe(model, parts, dict.fromkeys(parts, ("confidence", "extraction")))
             cells = [100 * found[part][key].double().mean() for key in ("confidence", "extraction") for part in parts]
@@ -49,9 +46,11 @@ def held_out(directory: Path) -> str:
     return "\n".join([f"### {config.name}: {counted} by the projection", "", *table, ""])
 
 
-def _models(directory: Path) -> list[Path]:
-    found = list(directory.glob("methods/*/model.safetensors"))
-    return sorted(found, key=lambda path: path.stat().st_mtime)
+def written(directory: Path, run: SeedRun) -> dict[str, Path]:
+    """Return the checkpoints of a run by name: base, its rows in the order in which they were made, and Retrain."""
+    rows = sorted(directory.glob("methods/*/model.safetensors"), key=lambda path: path.stat().st_mtime)
+    files = {"base": run.base, **{path.parent.name: path for path in rows}}
+    return files if run.reference is None else {**files, "Retrain": run.reference}
 
 
 def main(words: list[str] | None = None) -> None:

@@ -51,3 +51,10 @@ def test_the_config_runs_scaled_down(tmp_path, monkeypatch, capsys):
     assert set(cells) == {"row", "---", "base", "Retrain", *results["methods"]}
     read, rest = (float(one) for one in cells["base"].strip("| ").split(" | ")[1:3])
     assert (120 * read + 60 * rest) / 180 == pytest.approx(base["retain"], abs=0.1)
+
+    import language_rounded
+
+    language_rounded.main([str(tmp_path / "run")])
+    whole = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("| base"))
+    unrounded, int8 = (float(one) for one in whole.strip("| ").split(" | ")[1:3])
+    assert unrounded == pytest.approx(base["forget"], abs=0.06) and int8 == pytest.approx(unrounded, abs=2.0)
