@@ -8,12 +8,14 @@ rows that the search for α saw are among both.
 """
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from negmerge.experiment.config import load_config
+from negmerge.experiment.config import RunConfig, load_config
 from negmerge.experiment.prepare import prepare
 from negmerge.experiment.projection_config import ProjectionConfig
 from negmerge.experiment.rundir import RunDir
@@ -25,25 +27,31 @@ HEAD = ("row", "probability, read", "probability, not read", "extraction, read",
 
 def held_out(directory: Path) -> str:
     """Return the table of one run as Markdown. Raises ValueError where no row of it is projected."""
-    config, place = load_config(directory / "config.yaml"), RunDir(directory)
+    config = load_config(directory / "config.yaml")
     chosen = next((m.projected for m in config.methods if isinstance(m.projected, ProjectionConfig)), None)
     if chosen is None:
         raise ValueError(f"{directory}: no row is projected")
-    torch.set_num_threads(config.threads or torch.get_num_threads())
-    with place.lock():
-        material = prepare(place, config)
-        run = SeedRun(place, config, material, config.seeds[0])
+    with opened(directory, config) as run:
         retain, read = run.material.parts["retain"], run.projector.rows(chosen)["retain"]
         parts = {"read": retain[torch.isin(retain, read)], "not read": retain[~torch.isin(retain, read)]}
         lines = []
         for name, file in written(directory, run).items():
-            model = material.task.open(file, material.device)
-            found = material.task.observe(model, parts, dict.fromkeys(parts, ("confidence", "extraction")))
+            model = run.material.task.open(file, run.material.device)
+            found = run.material.task.observe(model, parts, dict.fromkeys(parts, ("confidence", "extraction")))
             cells = [100 * found[part][key].double().mean() for key in ("confidence", "extraction") for part in parts]
             lines.append([name, *(f"{cell:.1f}" for cell in cells)])
     counted = " and ".join(f"{len(rows)} {part}" for part, rows in parts.items())
     table = ["| " + " | ".join(line) + " |" for line in (HEAD, ["---"] * len(HEAD), *lines)]
     return "\n".join([f"### {config.name}: {counted} by the projection", "", *table, ""])
+
+
+@contextmanager
+def opened(directory: Path, config: RunConfig) -> Iterator[SeedRun]:
+    """Open the first seed of a run directory, on the threads of its config, and keep others out of it meanwhile."""
+    place = RunDir(directory)
+    torch.set_num_threads(config.threads or torch.get_num_threads())
+    with place.lock():
+        yield SeedRun(place, config, prepare(place, config), config.seeds[0])
 
 
 def written(directory: Path, run: SeedRun) -> dict[str, Path]:

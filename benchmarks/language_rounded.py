@@ -10,14 +10,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import torch
-from language_held_out import written
+from language_held_out import opened, written
 
 from negmerge.evidence.tests.quantisation import round_weights
 from negmerge.experiment.config import load_config
-from negmerge.experiment.prepare import prepare
-from negmerge.experiment.rundir import RunDir
-from negmerge.experiment.stages import SeedRun
 from training import write
 
 FORMATS = ("int8", "int4", "nf4")
@@ -25,11 +21,8 @@ FORMATS = ("int8", "int4", "nf4")
 
 def rounded(directory: Path) -> str:
     """Return the table of one run as Markdown."""
-    config, place = load_config(directory / "config.yaml"), RunDir(directory)
-    torch.set_num_threads(config.threads or torch.get_num_threads())
-    with place.lock():
-        material = prepare(place, config)
-        run = SeedRun(place, config, material, config.seeds[0])
+    with opened(directory, load_config(directory / "config.yaml")) as run:
+        material = run.material
         parts, lines = {"forget": material.parts["forget"]}, []
         for name, file in written(directory, run).items():
             cells = []

@@ -24,7 +24,6 @@ from negmerge.tasks.task import Pretrained, need
 from negmerge.training import TrainSettings
 from negmerge.training.adapters import count_elements
 from negmerge.training.fitting import fit_rows
-from negmerge.training.pool import expand_grid
 
 EVALUATIONS = 8, 13  # of α, for one vector, by the bracket search: up to α = 1; where the bracket is open
 STEP_ROWS = {"cpu": 32, "mps": 128, "cuda": 256}  # rows that are timed: enough to keep the device busy
@@ -88,7 +87,7 @@ def estimate(config: RunConfig, material: Material) -> Plan:
     thread, and that nothing is compiled.
     """
     split, device = material.split, material.device
-    members = expand_grid(config.pool.train, config.pool.grid)
+    members = config.pool.members()
     training = 0
     if config.base.train:
         training += config.base.train.epochs * (len(split.retain) + len(split.forget))

@@ -24,7 +24,6 @@ from negmerge.experiment.trainer import Trainer
 from negmerge.seeding import derive_seed
 from negmerge.selection import Selection
 from negmerge.training.job import TrainingJob
-from negmerge.training.pool import expand_grid
 from negmerge.unlearning.context import Context
 
 AT_ONCE = 8  # shadows whose pools are on disk at a time: members are trained together, then merged and removed
@@ -106,7 +105,7 @@ class Shadow:
     def members(self) -> list[TrainingJob]:
         """The jobs of its pool; its base is there."""
         config, folder = self.trainer.config, self.trainer.place.private / "pool"
-        grid = expand_grid(config.pool.train, config.pool.grid)
+        grid = config.pool.members()
         jobs = [self.trainer.member_job(one, folder / one.name) for one in grid]
         return [replace(job, spare=True) for job in jobs]
 
