@@ -24,6 +24,9 @@ class MistakesError(InputError):
             self.lines[0] if len(self.lines) == 1 else listing(f"{len(self.lines)} settings are wrong:", self.lines)
         )
 
+    def __reduce__(self) -> tuple[type, tuple[str, list[str]]]:  # a worker's error reaches its parent by pickle
+        return type(self), ("", self.lines)
+
 
 def mistakes_of(error: InputError) -> list[str]:
     """Return the lines of an error, one for each mistake."""

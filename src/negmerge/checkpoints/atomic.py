@@ -34,7 +34,10 @@ class NotWrittenError(NegmergeError):
 
     def __init__(self, path: Path, reason: str | None) -> None:
         super().__init__(f"{path} cannot be written: {reason}; free some space or choose another place")
-        self.reason = reason
+        self.path, self.reason = path, reason
+
+    def __reduce__(self) -> tuple[type, tuple[Path, str | None]]:  # a worker's error reaches its parent by pickle
+        return type(self), (self.path, self.reason)
 
 
 @contextmanager
