@@ -58,3 +58,17 @@ def test_the_config_runs_scaled_down(tmp_path, monkeypatch, capsys):
     whole = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("| base"))
     unrounded, int8 = (float(one) for one in whole.strip("| ").split(" | ")[1:3])
     assert unrounded == pytest.approx(base["forget"], abs=0.06) and int8 == pytest.approx(unrounded, abs=2.0)
+
+    import language_relearned
+
+    words = [str(tmp_path / "run"), "--rows", "uniform projected", "--draws", "2", "--lr", "1e-2"]
+    language_relearned.main([*words, "--write", str(tmp_path / "relearned.md")])
+    table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    assert "\n".join(table) in (tmp_path / "relearned.md").read_text()
+    cells = {line[0]: line[1:] for line in ([cell.strip() for cell in line.split("|")[1:-1]] for line in table)}
+    assert list(cells) == ["model", "---", "base", "uniform projected", "Retrain"]
+    before, after = float(cells["base"][0]), float(cells["base"][4].split(" ± ")[0])
+    assert before == pytest.approx(base["forget"], abs=0.5)  # 15 of the 20 answers, of which none is known well
+    assert after > before  # training on five of them makes the tiny model's others likelier
+    with pytest.raises(ValueError, match="has no row unifrom: it has base, "):
+        language_relearned.main([str(tmp_path / "run"), "--rows", "unifrom"])
