@@ -11,6 +11,7 @@ import pytest
 import torch
 from tiny_language import PLAIN, config_of, facts, save, transformers, write
 
+import negmerge
 from negmerge.checkpoints import read_state_dict
 from negmerge.cli import main
 from negmerge.experiment.config import check_config
@@ -73,6 +74,13 @@ def test_one_command_makes_a_folder_that_has_forgotten(known, tmp_path, capsys):
     assert row["forget"] == pytest.approx(probability(results["model_path"], gone), abs=0.05)
     assert results["base"]["forget"] == pytest.approx(probability(known / "model", gone), abs=0.05)
     assert results["pool"]["adapter"]["r"] == 16 and (tmp_path / "run" / "report.html").is_file()
+
+    again = negmerge.run(tmp_path / "run" / "config.yaml", tmp_path / "python")  # the same request in Python
+    for name, found in results["methods"].items():
+        same = again["methods"][name]
+        measured = [key for key, value in found.items() if isinstance(value, float) and "seconds" not in key]
+        assert {key: same[key] for key in measured} == {key: found[key] for key in measured} and len(measured) > 5
+        assert same["curve"] == found["curve"]
 
 
 def test_nothing_to_keep_and_strange_columns_are_one_line(known, tmp_path, capsys):

@@ -8,7 +8,7 @@ from typing import Any
 from negmerge.errors import InputError
 from negmerge.execution import torch_threads
 from negmerge.experiment.aggregate import aggregate
-from negmerge.experiment.config import Config, RunConfig
+from negmerge.experiment.config import Config, RunConfig, load_config
 from negmerge.experiment.hardest import asks_for_hardest, name_hardest
 from negmerge.experiment.keys import Keys
 from negmerge.experiment.plan import estimate
@@ -33,7 +33,7 @@ class Results(dict[str, Any]):
 
 
 def run(
-    config: Config,
+    config: Config | Path | str,
     directory: Path | str | None = None,
     *,
     on_event: OnEvent | None = None,
@@ -44,6 +44,7 @@ def run(
 ) -> Results:
     """Run an experiment in `directory` (runs/NAME unless given) and return its results, as in `results.json`.
 
+    `config` is a file, as `negmerge run` takes it, or what `load_config` makes of one.
     The same call again goes on where an interrupted one stopped and gives the same numbers; a finished run is read
     back. A changed floor, objective, grid, method, evaluation or policy for buffers goes on with the base, the members
     and whatever else does not hang on it. With `fresh` what is there is removed first. With `purge` everything that
@@ -55,6 +56,7 @@ def run(
     and, by name, for files that changed under the run; NegmergeError where training diverges or another process is at
     work in the directory.
     """
+    config = load_config(Path(config)) if isinstance(config, (str, Path)) else config
     place = RunDir(Path(directory) if directory is not None else Path("runs") / config.name, on_event)
 
     def prepared() -> Material:
