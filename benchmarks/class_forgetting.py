@@ -46,7 +46,7 @@ def measure(config: Config, folder: Path, evaluated: int) -> dict[str, Any]:
     base = results["base"]
     found: dict[str, Any] = {"base": {"known": known_of(base), "test": base["test"]}, "rows": {}}
     if results["reference"]:
-        found["rows"][RETRAIN] = retrain_row(results["reference"], base, cpu.seconds.get("base"))
+        found["rows"][RETRAIN] = retrain_row(results["reference"], base, cpu.of_stages("base"))
     with RunDir(folder).lock(), torch_threads(config.threads or 1):
         place = seed_place(RunDir(folder), config, config.seeds[0])
         seed = SeedRun(place, config, prepare(RunDir(folder), config), config.seeds[0])
@@ -99,9 +99,9 @@ def at_levels(chosen: dict[str, float]) -> dict[str, Any]:
 
 
 def minutes(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return CPU minutes, with those of the clock in brackets; of older numbers only the clock's."""
+    """Return CPU minutes where they are known, with those of the clock in brackets."""
     clock = [row["seconds"] / 60 for row in rows if row["seconds"] is not None]
-    cpu = [row["cpu_seconds"] / 60 for row in rows if row.get("cpu_seconds") is not None]
+    cpu = [row["cpu_seconds"] / 60 for row in rows if row["cpu_seconds"] is not None]
     if not clock:
         return "–"
     return f"{statistics.mean(cpu):.1f} ({statistics.mean(clock):.1f})" if cpu else f"– ({statistics.mean(clock):.1f})"

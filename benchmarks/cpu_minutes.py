@@ -1,6 +1,7 @@
 """CPU time of a run by stage: what a program computed, whatever else the machine did meanwhile."""
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,12 +15,14 @@ class CpuMinutes:
     """A listener to the events of a run that adds up CPU seconds, of this process and its ended workers, by stage.
 
     They stand in `file`, and a run that goes on adds to them. A stage inside another has its own time. What a method
-    needs once its last α or epoch is done, is reporting and not counted as its own.
+    needs once its last α or epoch is done, is reporting and not counted as its own. Of a stage in which the program was
+    killed nobody knows what its last event and its worker had spent: its time is NaN from then on.
     """
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self.seconds: dict[str, float] = json.loads(file.read_text()) if file.exists() else {}
+        found = json.loads(file.read_text()) if file.exists() else {"seconds": {}, "open": []}
+        self.seconds: dict[str, float] = found["seconds"] | dict.fromkeys(found["open"], math.nan)
         self._open: list[str] = []
         self._last = _spent()
 
@@ -36,12 +39,17 @@ class CpuMinutes:
         elif kind == "stage-done":
             self._open.pop()
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        self.file.write_text(json.dumps(self.seconds))
+        self.file.write_text(json.dumps({"seconds": self.seconds, "open": self._open}))
 
-    def of_row(self, row: str, needs: list[str], *, projected: bool) -> float:
+    def of_row(self, row: str, needs: list[str], *, projected: bool) -> float | None:
         """Return the CPU seconds of a method's row, those of the pool and the moments that it needs among them."""
         shared = [*(["pool"] if "pool" in needs else []), *(["moments"] if projected else [])]
-        return sum(self.seconds.get(stage, 0.0) for stage in (*shared, f"{METHOD}{row}"))
+        return self.of_stages(*shared, f"{METHOD}{row}")
+
+    def of_stages(self, *stages: str) -> float | None:
+        """Return the CPU seconds of stages; None where one of them was interrupted."""
+        spent = sum(self.seconds.get(stage, 0.0) for stage in stages)
+        return None if math.isnan(spent) else spent
 
 
 def _spent() -> float:

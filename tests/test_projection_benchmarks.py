@@ -132,15 +132,21 @@ def test_cpu_time_is_counted_by_stage_and_nothing_twice(folder, monkeypatch):
               ("evaluated", ""), ("evaluated", ""), (done, "method uniform")]  # fmt: skip
     for kind, stage in events:
         cpu({"event": kind, "stage": stage})
-    assert json.loads(file.read_text()) == {
-        "reporting": 30.0, "pool": 10.0, "method uniform": 30.0, "moments": 10.0
-    }  # fmt: skip
+    seconds = {"reporting": 30.0, "pool": 10.0, "method uniform": 30.0, "moments": 10.0}
+    assert json.loads(file.read_text()) == {"seconds": seconds, "open": []}
     assert cpu.of_row("uniform", ["pool", "forget"], projected=False) == 40.0
     assert cpu.of_row("uniform", ["pool", "forget"], projected=True) == 50.0
     again = cpu_minutes.CpuMinutes(file)  # a run that goes on
     again({"event": started, "stage": "pool"})
     again({"event": done, "stage": "pool"})
     assert again.seconds["pool"] == 20.0
+    again({"event": started, "stage": "moments"})  # and is killed here
+    last = cpu_minutes.CpuMinutes(file)
+    last({"event": started, "stage": "moments"})
+    last({"event": done, "stage": "moments"})
+    assert last.of_row("uniform", ["pool", "forget"], projected=True) is None
+    assert last.of_row("uniform", ["pool", "forget"], projected=False) == 50.0
+    assert cpu_minutes.CpuMinutes(file).of_stages("moments") is None
 
 
 def test_cpu_time_is_that_of_the_process(folder):

@@ -3,11 +3,14 @@
 import csv
 
 import pytest
+import torch
+from PIL import Image
 
 from negmerge.checkpoints import write_state_dict
 from negmerge.errors import InputError
 from negmerge.experiment.direct import Request
 from negmerge.experiment.direct_choices import checked_request
+from negmerge.tasks.image_classification.families import small_cnn
 from negmerge.tasks.text_classification.families import small_transformer
 
 SMALL = ("model.width=16", "model.vocabulary=256")
@@ -36,9 +39,9 @@ def request_for(tmp_path):
 @pytest.mark.parametrize(
     ("unseen", "changes", "method", "why"),
     [
-        (True, (), "uniform", "6 members and rows that are to look like unseen ones"),
-        (True, (FOUR,), "uniform", "4 members and rows that are to look like unseen ones"),
-        (True, (TWO,), "consensus", "2 members and rows that are to look like unseen ones"),
+        (True, (), "uniform", "6 members and rows of kinds that are kept"),
+        (True, (FOUR,), "uniform", "4 members and rows of kinds that are kept"),
+        (True, (TWO,), "consensus", "2 members and rows of kinds that are kept"),
         (True, (TWO, "selection.objective=retain-floor"), "consensus", "what is to go as a whole"),
         (False, (), "consensus", "what is to go as a whole"),
     ],
@@ -63,3 +66,44 @@ def test_a_merge_that_was_named_is_taken(request_for, given, changes):
 def test_what_is_wrong_with_a_change_is_said(request_for):
     with pytest.raises(InputError, match="'lrr' is no training setting"):
         checked_request(request_for(), (*SMALL, "pool.grid={lrr: [1]}"))
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A small network with running statistics and its images, 110 of each of two classes; all look alike."""
+    place = tmp_path_factory.mktemp("photos")
+    image = Image.new("RGB", (8, 8), (90, 120, 30))
+    for name in ("circle", "line"):
+        (place / "photos" / name).mkdir(parents=True)
+        for i in range(110):
+            image.save(place / "photos" / name / f"{i}.png")
+    torch.manual_seed(0)
+    write_state_dict(place / "w.safetensors", small_cnn.build(small_cnn.Settings(width=4), 2, (3, 8, 8)).state_dict())
+    return place
+
+
+@pytest.mark.parametrize(
+    ("circles", "lines", "anew", "method"),
+    [
+        (50, 50, True, "uniform"),
+        (0, 73, False, "uniform"),  # 37 are kept, half as many; but 73 say little of a channel
+        (60, 74, False, "consensus"),  # 36 lines are kept: that class goes as a whole
+        (100, 0, False, "consensus"),
+    ],
+)
+def test_listed_images_among_others_of_their_classes_take_the_mean_and_statistics_of_their_own(
+    photos, circles, lines, anew, method
+):
+    listed = photos / f"{circles}-{lines}.txt"
+    listed.write_text("\n".join([f"circle/{i}.png" for i in range(circles)] + [f"line/{i}.png" for i in range(lines)]))
+    request = Request(photos / "w.safetensors", listed, photos / "photos", family="small-cnn")
+    config = checked_request(request, ("model.width=4",))
+    assert {one.name for one in config.methods} == {method}
+    assert config.resolved()["buffers"] == ({"recalibrate": "forget", "rows": 2000} if anew else "keep")
+    assert all(member.settings.freeze_statistics is not anew for member in config.pool.members())
+    assert any("estimated again on the rows to forget" in line for line in request.assumed) is anew
+    named = checked_request(
+        Request(photos / "w.safetensors", listed, photos / "photos", family="small-cnn", method="salun"),
+        ("model.width=4",),
+    )
+    assert named.buffers == "keep"

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +15,11 @@ from negmerge.experiment import direct_language
 from negmerge.experiment.exporting.row import shipped_row
 from negmerge.experiment.methods import AUTO, describe
 from negmerge.experiment.rundir import read_json
+from negmerge.experiment.user_defaults import LEAST
 from negmerge.parsing import parse_yaml
 from negmerge.registry import FILE, names
-from negmerge.requests.naming import SPLIT_FILE
-from negmerge.tasks.image_classification.folders import classes_in, is_image, parts_of
+from negmerge.requests.naming import SPLIT_FILE, rows_named
+from negmerge.tasks.image_classification.folders import classes_in, files_below, is_image, parts_of
 from negmerge.tasks.text_classification.tables import (
     ID,
     REQUESTED,
@@ -45,7 +47,11 @@ TEST = 0.1  # share of the rows to keep that are tested on, where no unseen rows
 
 @dataclass
 class Request:
-    """What `negmerge unlearn` was given; `assumed` are lines on what it found and took for granted."""
+    """What `negmerge unlearn` was given.
+
+    `config` fills what it found: `assumed` are lines on what it took for granted, and `scattered` says that single
+    images are forgotten of classes of which enough is kept.
+    """
 
     model: Path
     forget: Path
@@ -55,6 +61,7 @@ class Request:
     method: str = AUTO
     columns: Mapping[str, str] = field(default_factory=dict)
     assumed: list[str] = field(default_factory=list)
+    scattered: bool = False
 
     def config(self) -> dict[str, Any]:
         """Return the config of the run, as plain values; `checked_request` chooses the merge where that is "auto".
@@ -85,7 +92,12 @@ class Request:
             pool["adapter"] = {"r": 16}
             why = f"it has {parameters / 1e6:.0f} M parameters" if parameters > LARGE else "it is a language model"
             self.assumed.append(f"members are adapters of rank 16, not whole models: {why}")
-        elif statistics:
+        anew = statistics and self.scattered and rows >= LEAST and "adapter" not in pool
+        if anew:
+            self.assumed.append(
+                "running statistics are estimated again on the rows to forget, which are of the kinds that are kept"
+            )
+        elif statistics and "adapter" not in pool:
             pool["train"]["freeze_statistics"] = True
             self.assumed.append("running statistics stay as they are: those of the rows to forget are no others'")
         method = self.method if self.method != AUTO else "uniform"  # until `checked_request` chooses
@@ -97,6 +109,7 @@ class Request:
             "data": data,
             "base": base,
             "pool": pool,
+            "buffers": {"recalibrate": "forget"} if anew and merges else "keep",
             "methods": [method],
             "projection": {"rows": "retain"} if merges else "none",
             "selection": {"objective": objective},
@@ -274,7 +287,8 @@ class Request:
             raise InputError(
                 f"unlearn: {root or 'nothing'} is no folder of images; give --retain FOLDER, a folder a class"
             )
-        classes = classes_in(parts_of(root, {}).train)
+        train = parts_of(root, {}).train
+        classes = classes_in(train)
         data: dict[str, Any] = {
             "source": "image-folder",
             "path": str(_whole(root)),
@@ -298,8 +312,16 @@ class Request:
             raise InputError(f"unlearn: {self.forget} is an image; write its name into a {LIST} file, one a line")
         listed = self._lines()
         self.assumed.append(f"{self.forget} names {len(listed)} images of {root}; the others are kept")
-        gone = str(_whole(self.forget))
+        gone, self.scattered = str(_whole(self.forget)), self._is_scattered(train, classes)
         return {**data, "train_files": gone, "forget": {"files": gone}, "rows": len(listed)}
+
+    def _is_scattered(self, train: Path, classes: Sequence[str]) -> bool:
+        """Return whether of every class with images to forget at least half as many are kept."""
+        files = [file for name in classes for file in files_below(train / name) if is_image(file)]
+        ids = [file.relative_to(train).as_posix() for file in files]
+        gone = Counter(ids[row].split("/")[0] for row in rows_named(self.forget, ids))
+        there = Counter(name.split("/")[0] for name in ids)
+        return all(2 * (there[name] - count) >= count for name, count in gone.items())
 
     def _without_earlier(
         self, before: Mapping[str, Any], previous: Path | None, classes: Sequence[str]

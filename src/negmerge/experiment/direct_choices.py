@@ -21,10 +21,9 @@ def checked_request(request: Request, changes: Sequence[str] = ()) -> Config:
     config = check_config(raw, "unlearn")
     if request.method != AUTO or raw["methods"] is not methods:  # it was named, by an option or by a change
         return config
-    objective, members = config.selection.objective, len(config.pool.members())
-    method = chosen_method(AUTO, objective, members)
-    like = objective in LIKE_UNSEEN
-    kind = f"{members} members and rows that are to look like unseen ones" if like else "what is to go as a whole"
+    like, members = request.scattered or config.selection.objective in LIKE_UNSEEN, len(config.pool.members())
+    method = chosen_method(AUTO, like, members)
+    kind = f"{members} members and rows of kinds that are kept" if like else "what is to go as a whole"
     request.assumed.append(f"merge: {method}, for {kind} (--method NAME asks for another)")
     return check_config({**raw, "methods": [method]}, "unlearn")
 

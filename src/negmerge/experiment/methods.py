@@ -24,21 +24,21 @@ LIKE_UNSEEN = ("match-holdout", "match-reference")  # of rows that are to become
 FEW = 3  # members up to which their consensus is nearer to Retrain than their mean: docs/results/few-members.md
 
 
-def chosen_method(name: str, objective: str, members: int, settings: Mapping[str, Any] | None = None) -> str:
-    """Return the name of a method; for "auto" that of the merge for an objective and so many members.
+def chosen_method(name: str, like_unseen: bool, members: int, settings: Mapping[str, Any] | None = None) -> str:
+    """Return the name of a method; for "auto" that of the merge for a request and so many members.
 
     Rows that are to become like unseen ones take the mean, and of 2 or 3 members their consensus; what goes as a whole
     takes the consensus. Settings without a method are those of consensus.
 
-    >>> chosen_method("auto", "match-holdout", 9), chosen_method("auto", "match-holdout", 3)
+    >>> chosen_method("auto", True, 9), chosen_method("auto", True, 3)
     ('uniform', 'consensus')
-    >>> chosen_method("auto", "retain-floor", 9), chosen_method("ties", "match-holdout", 9)
+    >>> chosen_method("auto", False, 9), chosen_method("ties", True, 9)
     ('consensus', 'ties')
     """
     if name != AUTO:
         return name
     few = 1 < members <= FEW
-    return "uniform" if objective in LIKE_UNSEEN and not few and not settings else "consensus"
+    return "uniform" if like_unseen and not few and not settings else "consensus"
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from negmerge.experiment.evidence_checks import check_evidence, check_evidence_t
 from negmerge.experiment.exporting.row import shipped_row
 from negmerge.experiment.methods import (
     AUTO,
+    LIKE_UNSEEN,
     check_origin,
     check_settings,
     check_task,
@@ -183,7 +184,7 @@ def unlearn(
             f"unlearn: selection.floor_on: {asked} needs validation (a data set), and no evaluate; leave floor_on out"
         )
     made = _checked_pool(pool or DEFAULT_POOL, wrapped)
-    method = chosen_method(method, rule.objective, len(made.members()), settings)
+    method = chosen_method(method, rule.objective in LIKE_UNSEEN, len(made.members()), settings)
     check_settings(method, settings or {})
     task = _task(bare, evaluate, rule.objective)
     _check_method(task, method, settings or {}, given)
