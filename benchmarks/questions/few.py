@@ -1,4 +1,4 @@
-"""Two or three members: consensus against the mean of the same ones, plain and projected on retain inputs."""
+"""Few members: consensus against the mean of the same ones, plain and projected on retain inputs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,8 +7,8 @@ from questions import pool_size
 from questions.draws import Draw, Row
 from questions.tables import Spread, markdown
 
-TITLE = "Two or three members, plain and projected"
-SIZES = (2, 3)
+TITLE = "Few members, plain and projected"
+SIZES = (2, 3, 5, 10)
 THRESHOLD = 0.75
 STRENGTHS = (None, 10.0)
 MEAN, SIGNS = "uniform", "consensus of 75 %"
