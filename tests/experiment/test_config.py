@@ -20,7 +20,7 @@ MEMBERS |= {"clip-small": 8, "clip-small-cifar10": 8, "clip-small-linear": 4, "c
 MEMBERS |= {"cifar10-class": 6, "cifar10-class-memorised": 6, "minilm-topics": 6, "tofu-smollm2": 6}
 MEMBERS |= {"cifar10-class-evidence": 6, "capitals-smollm2": 6, "tofu-all-smollm2": 9, "digits-addition": 2}
 MEMBERS |= {f"tofu-llama{more}": 9 for more in ("", "-forget05", "-forget01")}
-MEMBERS |= {"cifar10-resnet18-differs": 18, "cifar10-resnet20-differs": 4}
+MEMBERS |= {"cifar10-resnet18-differs": 18, "cifar10-resnet20-differs": 4, "cifar10-resnet20-short": 6}
 
 VALID = {
     "name": "x",
