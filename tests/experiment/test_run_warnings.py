@@ -50,6 +50,9 @@ def test_a_higher_loss_than_the_base_is_named_however_well_the_base_knows_the_ro
     }
     (found,) = pool_warnings(0.5, 0.25, APART, ["a", "b"], known)
     assert found["name"] == "weak-forgetting" and found["text"].startswith("member a ended with a loss")
+    assert found["advice"].startswith(
+        "a base that knows all of them leaves little to learn: if no row of the table forgets, change"
+    )
 
 
 def test_many_members_are_counted():

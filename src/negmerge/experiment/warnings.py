@@ -16,6 +16,7 @@ NEAR_CHANCE = 1.5  # consensus below this multiple of the chance level says that
 HARM = 5.0  # percentage points of forget accuracy below the base: a member that was trained on these rows diverged
 SENSITIVITY = 0.5  # α may move by this share of itself when one member is left out
 MOVED = 0.02  # standard deviations by which running means may differ from the base's
+BY_HEART = 99.9  # percent of the forget rows that the base gets right, from which members can hardly know them better
 COST = 0.01  # share of the base's retain accuracy that a row may lose before its statistics are blamed
 SELECTIVITY = 2.0  # forget accuracy must fall at least this much faster than retain accuracy
 LEFT = 0.1  # share of the base's forget accuracy that counts as still recognised
@@ -102,6 +103,9 @@ def pool_warnings(
         )
     unlearned = [name for name in unlearned_members(health) if name not in diverged]
     if unlearned:
+        change = f"change the training until the loss falls, or leave {_them(unlearned)} out of the grid"
+        if base.get("forget", 0.0) >= BY_HEART:  # such members were good ones: docs/results/random-rows.md
+            change = f"a base that knows all of them leaves little to learn: if no row of the table forgets, {change}"
         most = max(by_weights(health[name])["loss"] for name in unlearned)
         found.append(
             _warning(
@@ -110,7 +114,7 @@ def pool_warnings(
                 f"{_members(unlearned)} ended with a loss on the forget rows that is not below the base's (up to "
                 f"{most:.3g}, the base {base['loss']:.3g}): {'it knows' if len(unlearned) == 1 else 'they know'} "
                 "these rows no better than the base does",
-                f"change the training until the loss falls, or leave {_them(unlearned)} out of the grid",
+                change,
             )
         )
     means = [sum(v for j, v in enumerate(row) if j != i) / (count - 1) for i, row in enumerate(cosine) if count > 1]
