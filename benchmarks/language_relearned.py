@@ -23,7 +23,7 @@ from negmerge.experiment.stages import SeedRun
 from negmerge.training.adapters import AdapterSettings
 from training import write
 
-POINTS = (0, 2, 5, 10, 20)  # steps after which answers are scored
+POINTS = (0, 5, 10)  # steps after which answers are scored
 
 
 def relearned(directory: Path, options: Any) -> str:
@@ -68,6 +68,7 @@ def curve(run: SeedRun, file: Path, number: int, options: Any) -> Tensor:
             scored = {"others": others, "unseen": unseen}
             columns = task.observe(model, scored, dict.fromkeys(scored, ("confidence",)))
             found.append([float(columns[part]["confidence"].double().mean()) for part in scored])
+            print(f"  {file.parent.name}, draw {number}, {step} steps: {100 * found[-1][0]:.1f}", flush=True)
     return torch.tensor(found, dtype=torch.float64).T
 
 
