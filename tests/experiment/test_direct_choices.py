@@ -101,9 +101,41 @@ def test_listed_images_among_others_of_their_classes_take_the_mean_and_statistic
     assert {one.name for one in config.methods} == {method}
     assert config.resolved()["buffers"] == ({"recalibrate": "forget", "rows": 2000} if anew else "keep")
     assert all(member.settings.freeze_statistics is not anew for member in config.pool.members())
-    assert any("estimated again on the rows to forget" in line for line in request.assumed) is anew
+    assert any("estimated again on the images to forget" in line for line in request.assumed) is anew
     named = checked_request(
         Request(photos / "w.safetensors", listed, photos / "photos", family="small-cnn", method="salun"),
         ("model.width=4",),
     )
     assert named.buffers == "keep"
+
+
+@pytest.mark.parametrize(
+    ("change", "method"),
+    [
+        ("buffers=keep", "auto"),
+        ("buffers=negate", "auto"),
+        ("pool.adapter={r: 4}", "auto"),
+        ("pool.train.freeze_statistics=true", "auto"),
+        ("methods=[salun]", "auto"),
+        ("workers=1", "gradient-ascent"),
+    ],
+)
+def test_statistics_are_left_alone_where_something_else_was_asked_for(photos, change, method):
+    listed = photos / "asked.txt"
+    listed.write_text("\n".join(f"{name}/{i}.png" for name in ("circle", "line") for i in range(50)))
+    request = Request(photos / "w.safetensors", listed, photos / "photos", family="small-cnn", method=method)
+    config = checked_request(request, ("model.width=4", change))
+    assert config.buffers == ("negate" if "negate" in change else "keep")
+    assert all(member.settings.freeze_statistics for member in config.pool.members())
+    assert not any("estimated again" in line for line in request.assumed)
+
+
+def test_images_are_counted_once_and_one_lone_image_decides_nothing(photos):
+    (photos / "photos" / "rare").mkdir(exist_ok=True)
+    Image.new("RGB", (8, 8)).save(photos / "photos" / "rare" / "r.png")
+    lines = [f"{name}/{i}.png" for name in ("circle", "line") for i in range(50)]
+    listed = photos / "twice.txt"
+    listed.write_text("\n".join([*lines, *lines, "rare/r.png"]))
+    request = Request(photos / "w.safetensors", listed, photos / "photos", family="small-cnn")
+    request.config()
+    assert request.scattered == 101 and any("names 101 images" in line for line in request.assumed)

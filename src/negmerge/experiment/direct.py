@@ -15,7 +15,6 @@ from negmerge.experiment import direct_language
 from negmerge.experiment.exporting.row import shipped_row
 from negmerge.experiment.methods import AUTO, describe
 from negmerge.experiment.rundir import read_json
-from negmerge.experiment.user_defaults import LEAST
 from negmerge.parsing import parse_yaml
 from negmerge.registry import FILE, names
 from negmerge.requests.naming import SPLIT_FILE, rows_named
@@ -49,8 +48,8 @@ TEST = 0.1  # share of the rows to keep that are tested on, where no unseen rows
 class Request:
     """What `negmerge unlearn` was given.
 
-    `config` fills what it found: `assumed` are lines on what it took for granted, and `scattered` says that single
-    images are forgotten of classes of which enough is kept.
+    `config` fills what it found: `assumed` are lines on what it took for granted, `scattered` is how many single images
+    are forgotten of classes of which enough is kept, and `statistics` says that the model has running statistics.
     """
 
     model: Path
@@ -61,7 +60,8 @@ class Request:
     method: str = AUTO
     columns: Mapping[str, str] = field(default_factory=dict)
     assumed: list[str] = field(default_factory=list)
-    scattered: bool = False
+    scattered: int = 0
+    statistics: bool = False
 
     def config(self) -> dict[str, Any]:
         """Return the config of the run, as plain values; `checked_request` chooses the merge where that is "auto".
@@ -92,14 +92,9 @@ class Request:
             pool["adapter"] = {"r": 16}
             why = f"it has {parameters / 1e6:.0f} M parameters" if parameters > LARGE else "it is a language model"
             self.assumed.append(f"members are adapters of rank 16, not whole models: {why}")
-        anew = statistics and self.scattered and rows >= LEAST and "adapter" not in pool
-        if anew:
-            self.assumed.append(
-                "running statistics are estimated again on the rows to forget, which are of the kinds that are kept"
-            )
-        elif statistics and "adapter" not in pool:
+        elif statistics:
             pool["train"]["freeze_statistics"] = True
-            self.assumed.append("running statistics stay as they are: those of the rows to forget are no others'")
+        self.statistics = statistics
         method = self.method if self.method != AUTO else "uniform"  # until `checked_request` chooses
         merges = describe(method).kind != "train"
         return {
@@ -109,7 +104,6 @@ class Request:
             "data": data,
             "base": base,
             "pool": pool,
-            "buffers": {"recalibrate": "forget"} if anew and merges else "keep",
             "methods": [method],
             "projection": {"rows": "retain"} if merges else "none",
             "selection": {"objective": objective},
@@ -311,17 +305,27 @@ class Request:
         if is_image(self.forget):
             raise InputError(f"unlearn: {self.forget} is an image; write its name into a {LIST} file, one a line")
         listed = self._lines()
-        self.assumed.append(f"{self.forget} names {len(listed)} images of {root}; the others are kept")
-        gone, self.scattered = str(_whole(self.forget)), self._is_scattered(train, classes)
-        return {**data, "train_files": gone, "forget": {"files": gone}, "rows": len(listed)}
+        gone = str(_whole(self.forget))
+        rows = self._count_images(train, classes, data)
+        self.assumed.append(f"{self.forget} names {rows or len(listed)} images of {root}; the others are kept")
+        return {**data, "train_files": gone, "forget": {"files": gone}, "rows": rows or len(listed)}
 
-    def _is_scattered(self, train: Path, classes: Sequence[str]) -> bool:
-        """Return whether of every class with images to forget at least half as many are kept."""
+    def _count_images(self, train: Path, classes: Sequence[str], data: Mapping[str, Any]) -> int:
+        """Return how many images are listed; `scattered` becomes that where nine tenths are among others of their kind.
+
+        That is, in classes of which at least half as many are kept as are forgotten, now and by earlier requests.
+        """
         files = [file for name in classes for file in files_below(train / name) if is_image(file)]
         ids = [file.relative_to(train).as_posix() for file in files]
-        gone = Counter(ids[row].split("/")[0] for row in rows_named(self.forget, ids))
-        there = Counter(name.split("/")[0] for name in ids)
-        return all(2 * (there[name] - count) >= count for name, count in gone.items())
+        listed, earlier = rows_named(self.forget, ids), set[int]()
+        for path in data.get("leave_out", []):
+            earlier |= set(rows_named(Path(path), ids))
+        gone = Counter(ids[row].split("/")[0] for row in listed)
+        kept = Counter(name.split("/")[0] for row, name in enumerate(ids) if row not in earlier.union(listed))
+        among = data.get("retain", {}).get("classes", classes)
+        near = sum(count for name, count in gone.items() if name in among and 2 * kept[name] >= count)
+        self.scattered = len(listed) if listed and 10 * near >= 9 * len(listed) else 0
+        return len(listed)
 
     def _without_earlier(
         self, before: Mapping[str, Any], previous: Path | None, classes: Sequence[str]

@@ -5,7 +5,8 @@ from typing import Any
 
 from negmerge.experiment.config import Config, apply_change, check_config
 from negmerge.experiment.direct import Request
-from negmerge.experiment.methods import AUTO, LIKE_UNSEEN, chosen_method
+from negmerge.experiment.methods import AUTO, LIKE_UNSEEN, chosen_method, describe
+from negmerge.experiment.user_defaults import LEAST
 
 
 def checked_request(request: Request, changes: Sequence[str] = ()) -> Config:
@@ -19,13 +20,36 @@ def checked_request(request: Request, changes: Sequence[str] = ()) -> Config:
     for change in changes:
         apply_change(raw, change)
     config = check_config(raw, "unlearn")
+    if any(_key(change).startswith("data") for change in changes):
+        request.scattered = 0  # which rows go is another matter then
+    if _takes_anew(request, config, changes):
+        raw["pool"]["train"].pop("freeze_statistics")
+        raw["buffers"] = {"recalibrate": "forget"}
+        config = check_config(raw, "unlearn")
+        request.assumed.append(
+            "running statistics are estimated again on the images to forget, which are of kinds that are kept"
+        )
+    elif request.statistics and all(member.settings.freeze_statistics for member in config.pool.members()):
+        request.assumed.append("running statistics stay as they are: those of the rows to forget are no others'")
     if request.method != AUTO or raw["methods"] is not methods:  # it was named, by an option or by a change
         return config
-    like, members = request.scattered or config.selection.objective in LIKE_UNSEEN, len(config.pool.members())
+    like, members = request.scattered > 0 or config.selection.objective in LIKE_UNSEEN, len(config.pool.members())
     method = chosen_method(AUTO, like, members)
     kind = f"{members} members and rows of kinds that are kept" if like else "what is to go as a whole"
     request.assumed.append(f"merge: {method}, for {kind} (--method NAME asks for another)")
     return check_config({**raw, "methods": [method]}, "unlearn")
+
+
+def _takes_anew(request: Request, config: Config, changes: Sequence[str]) -> bool:
+    """Return whether running statistics are estimated again on the forget rows, where nothing else was asked for."""
+    own = any(_key(change).startswith(("buffers", "pool.train.freeze", "pool.adapter")) for change in changes)
+    own = own or any(_key(change) in ("pool", "pool.train") for change in changes)
+    merging = any(describe(method.name).kind != "train" for method in config.methods)
+    return request.statistics and request.scattered >= LEAST and config.pool.adapter is None and merging and not own
+
+
+def _key(change: str) -> str:
+    return change.partition("=")[0].strip()
 
 
 def describe_choices(config: Config) -> list[str]:
