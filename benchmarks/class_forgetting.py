@@ -101,7 +101,7 @@ def at_levels(chosen: dict[str, float]) -> dict[str, Any]:
 def minutes(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return CPU minutes where they are known, with those of the clock in brackets."""
     clock = [row["seconds"] / 60 for row in rows if row["seconds"] is not None]
-    cpu = [row["cpu_seconds"] / 60 for row in rows if row["cpu_seconds"] is not None]
+    cpu = [row["cpu_seconds"] / 60 for row in rows if row.get("cpu_seconds") is not None]
     if not clock:
         return "–"
     return f"{statistics.mean(cpu):.1f} ({statistics.mean(clock):.1f})" if cpu else f"– ({statistics.mean(clock):.1f})"

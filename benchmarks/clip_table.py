@@ -16,11 +16,11 @@ from negmerge.errors import InputError
 
 COMMANDS = """\
 python examples/clip/train_clip.py --cifar10 $DATA/cifar10 --mnist $DATA/mnist -o clip-small
-negmerge run configs/clip-small.yaml -o runs/clip-small-mnist \\
+negmerge run configs/clip-small.yaml --set projection=none -o runs/clip-small-mnist \\
   --set data.forget.path=$DATA/mnist --set data.retain.path=$DATA/cifar10
-negmerge run configs/clip-small-cifar10.yaml -o runs/clip-small-cifar10 \\
+negmerge run configs/clip-small-cifar10.yaml --set projection=none -o runs/clip-small-cifar10 \\
   --set data.forget.path=$DATA/cifar10 --set data.retain.path=$DATA/mnist
-negmerge run configs/clip-small-linear.yaml -o runs/clip-small-linear \\
+negmerge run configs/clip-small-linear.yaml --set projection=none -o runs/clip-small-linear \\
   --set data.forget.path=$DATA/mnist --set data.retain.path=$DATA/cifar10
 python benchmarks/clip_table.py runs/clip-small-mnist runs/clip-small-cifar10 runs/clip-small-linear \\
   --training clip-small/training.json -o docs/results/clip-small.md

@@ -21,7 +21,8 @@ class CpuMinutes:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        found = json.loads(file.read_text()) if file.exists() else {"seconds": {}, "open": []}
+        found = json.loads(file.read_text()) if file.exists() else {}
+        found = found if "open" in found else {"seconds": found, "open": []}  # as older files hold it
         self.seconds: dict[str, float] = found["seconds"] | dict.fromkeys(found["open"], math.nan)
         self._open: list[str] = []
         self._last = _spent()
@@ -47,7 +48,9 @@ class CpuMinutes:
         return self.of_stages(*shared, f"{METHOD}{row}")
 
     def of_stages(self, *stages: str) -> float | None:
-        """Return the CPU seconds of stages; None where one of them was interrupted."""
+        """Return the CPU seconds of stages; None where one of them was interrupted, or none was seen."""
+        if not any(stage in self.seconds for stage in stages):
+            return None
         spent = sum(self.seconds.get(stage, 0.0) for stage in stages)
         return None if math.isnan(spent) else spent
 

@@ -53,6 +53,8 @@ def curve(run: SeedRun, file: Path, number: int, options: Any) -> Tensor:
     generator = torch.Generator().manual_seed(number)
     forget = parts["forget"][torch.randperm(len(parts["forget"]), generator=generator)]
     others = forget[options.known :]
+    if not len(others):
+        raise ValueError(f"--known {options.known}: there are {len(forget)} forgotten answers, and some must be left")
     unseen = parts["test"][torch.randperm(len(parts["test"]), generator=generator)][: len(others)]
     model = task.open(file, device)
     optimiser = Way("adamw", AdapterSettings(r=8)).prepare(model, options.lr, number, "relearning")
@@ -81,6 +83,8 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--write", type=Path, metavar="PAGE")
     options: Any = parser.parse_args(words)
+    if options.draws < 2:
+        parser.error("--draws: two at least, for a spread")
     text = relearned(options.run, options)
     print(text)
     if options.write:
