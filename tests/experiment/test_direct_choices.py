@@ -97,7 +97,7 @@ def test_listed_images_among_others_of_their_classes_take_the_mean_and_statistic
     listed = photos / f"{circles}-{lines}.txt"
     listed.write_text("\n".join([f"circle/{i}.png" for i in range(circles)] + [f"line/{i}.png" for i in range(lines)]))
     request = Request(photos / "w.safetensors", listed, photos / "photos", family="small-cnn")
-    config = checked_request(request, ("model.width=4",))
+    config = checked_request(request, ("model.width=4", "data.validation.fraction=0.2"))
     assert {one.name for one in config.methods} == {method}
     assert config.resolved()["buffers"] == ({"recalibrate": "forget", "rows": 2000} if anew else "keep")
     assert all(member.settings.freeze_statistics is not anew for member in config.pool.members())
@@ -117,6 +117,7 @@ def test_listed_images_among_others_of_their_classes_take_the_mean_and_statistic
         ("pool.adapter={r: 4}", "auto"),
         ("pool.train.freeze_statistics=true", "auto"),
         ("methods=[salun]", "auto"),
+        ("data.forget={classes: [circle]}", "auto"),
         ("workers=1", "gradient-ascent"),
     ],
 )

@@ -317,11 +317,10 @@ class Request:
         """
         files = [file for name in classes for file in files_below(train / name) if is_image(file)]
         ids = [file.relative_to(train).as_posix() for file in files]
-        listed, earlier = rows_named(self.forget, ids), set[int]()
-        for path in data.get("leave_out", []):
-            earlier |= set(rows_named(Path(path), ids))
+        listed = rows_named(self.forget, ids)
+        left_out = {*listed, *(row for path in data.get("leave_out", []) for row in rows_named(Path(path), ids))}
         gone = Counter(ids[row].split("/")[0] for row in listed)
-        kept = Counter(name.split("/")[0] for row, name in enumerate(ids) if row not in earlier.union(listed))
+        kept = Counter(name.split("/")[0] for row, name in enumerate(ids) if row not in left_out)
         among = data.get("retain", {}).get("classes", classes)
         near = sum(count for name, count in gone.items() if name in among and 2 * kept[name] >= count)
         self.scattered = len(listed) if listed and 10 * near >= 9 * len(listed) else 0

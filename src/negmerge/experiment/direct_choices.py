@@ -8,6 +8,14 @@ from negmerge.experiment.direct import Request
 from negmerge.experiment.methods import AUTO, LIKE_UNSEEN, chosen_method, describe
 from negmerge.experiment.user_defaults import LEAST
 
+WHICH = (
+    "data.forget",
+    "data.retain",
+    "data.path",
+    "data.splits",
+    "data.train_files",
+)  # keys that say which rows go and stay
+
 
 def checked_request(request: Request, changes: Sequence[str] = ()) -> Config:
     """Return the config of a request with changes KEY=VALUE, checked; "auto" chooses the merge by what it then says.
@@ -20,8 +28,8 @@ def checked_request(request: Request, changes: Sequence[str] = ()) -> Config:
     for change in changes:
         apply_change(raw, change)
     config = check_config(raw, "unlearn")
-    if any(_key(change).startswith("data") for change in changes):
-        request.scattered = 0  # which rows go is another matter then
+    if any(_key(change) == "data" or _key(change).startswith(WHICH) for change in changes):
+        request.scattered = 0
     if _takes_anew(request, config, changes):
         raw["pool"]["train"].pop("freeze_statistics")
         raw["buffers"] = {"recalibrate": "forget"}
