@@ -84,7 +84,8 @@ def test_a_config_for_one_gpu_runs_scaled_down(name, tmp_path, monkeypatch):
     raw = scaled(name, tmp_path)
     results = run(check_config(raw), tmp_path / "run")
     rows = results["methods"]
-    assert list(rows) == [method["label"] or method["name"] for method in raw["methods"]] and len(rows) == 22
+    assert list(rows) == [method["label"] or method["name"] for method in raw["methods"]]
+    assert {"retrain", "uniform", "uniform-projected", "consensus", "consensus-projected", "salun"} <= rows.keys()
     assert all(0 <= row["forget"] <= 100 and row["gap"] is not None for row in rows.values())
     assert asked and results["pool"]["consensus"] > 0
     facts = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
