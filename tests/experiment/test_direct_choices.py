@@ -42,8 +42,8 @@ def request_for(tmp_path):
         (True, (), "uniform", "6 members and rows of kinds that are kept"),
         (True, (FOUR,), "uniform", "4 members and rows of kinds that are kept"),
         (True, (TWO,), "consensus", "2 members and rows of kinds that are kept"),
-        (True, (TWO, "selection.objective=retain-floor"), "consensus", "what is to go as a whole"),
-        (False, (), "consensus", "what is to go as a whole"),
+        (True, (TWO, "selection.objective=retain-floor"), "consensus", "rows that are to be known no more"),
+        (False, (), "consensus", "rows that are to be known no more"),
     ],
 )
 def test_the_merge_follows_what_goes_and_how_many_members_there_are(request_for, unseen, changes, method, why):

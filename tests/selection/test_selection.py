@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from negmerge.errors import InputError
-from negmerge.selection import choose_alpha
+from negmerge.selection import choose_alpha, rank_models
 
 # Authors' notebook, CLIP ViT-B/32, forget Stanford Cars, retain ImageNet (validation, %).
 GOLDEN = [
@@ -54,6 +54,45 @@ def test_smallest_alpha_among_equals():
         # the margin: 1.25 · 0.30 rounded up to the lattice; the paper's rule has none
         assert (found.lowest, found.alpha) == (0.30, 0.30 if search == "paper" else 0.40)
     assert choose_alpha(evaluate, margin=1.0).alpha == 0.30
+
+
+@pytest.mark.parametrize("search", ["grid", "bracket"])
+def test_what_is_gone_is_not_driven_to_the_floor(search):
+    def evaluate(alpha):
+        return {"forget": 50.0 * 0.05**alpha, "retain": 90.0 - alpha, "retain_loss": 0.5}
+
+    def chosen(**settings):
+        return choose_alpha(evaluate, search=search, max_alpha=8.0, **settings)
+
+    assert chosen().alpha == 4.5  # the floor of 85.5 holds up to there
+    first = next(0.05 * k for k in range(160) if evaluate(0.05 * k)["forget"] <= 2.0)
+    found = chosen(gone=2.0)
+    assert found.lowest == pytest.approx(first) and first < found.alpha <= 1.25 * first + 0.05
+    assert not found.open_end and found.scores == evaluate(found.alpha)
+    assert chosen(gone=2.0, margin=1.0).alpha == pytest.approx(first)
+
+
+def test_models_that_have_forgotten_enough_are_ordered_by_what_they_keep():
+    deep, shallow, short = (
+        {"forget": 1e-6, "retain": 80.0},
+        {"forget": 0.9, "retain": 84.0},
+        {"forget": 3.0, "retain": 86.0},
+    )
+    floors = {"retain": 79.0}
+
+    def order(gone):
+        models = {"deep": deep, "shallow": shallow, "short": short}
+        return sorted(models, key=lambda name: rank_models(models[name], "retain-floor", floors=floors, gone=gone))
+
+    assert order(0.0) == ["deep", "shallow", "short"] and order(1.0) == ["shallow", "deep", "short"]
+    gaps = [rank_models({**deep, "gap": gap}, "match-reference", floors={}, gone=50.0) for gap in (3.0, 4.0)]
+    assert gaps == sorted(gaps) and gaps[0] != gaps[1]  # what is near Retrain is no matter of being gone
+
+
+@pytest.mark.parametrize("gone", [-1.0, 100.0, float("nan")])
+def test_gone_that_is_no_percentage_is_refused(gone):
+    with pytest.raises(InputError, match="gone must be"):
+        choose_alpha(golden, gone=gone)
 
 
 def test_floor_equal_to_the_accuracy_holds():

@@ -114,6 +114,13 @@ class SelectionConfig(Strict):
         le=10,
         description="of retain-floor: deeper than the smallest best α, where that is free",
     )
+    gone: float | None = Field(
+        None,
+        ge=0,
+        lt=100,
+        description="of retain-floor and lasting: the forget score, in percent, at and below which nothing is left to "
+        "forget; 1 of probabilities and 0 of accuracies, unless given",
+    )
     candidates: int = Field(
         CANDIDATES,
         ge=2,
@@ -141,14 +148,16 @@ class SelectionConfig(Strict):
 
     @model_serializer(mode="wrap")
     def _without_unset(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave `match` out where it is not given: results and keys are then those of runs that did not know it."""
+        """Leave out keys that are not given: results and keys are then those of runs that did not know them."""
         found: dict[str, Any] = serialize(self)
-        return found if self.match is not None else {key: value for key, value in found.items() if key != "match"}
+        return {key: value for key, value in found.items() if key not in ("match", "gone") or value is not None}
 
     @model_validator(mode="after")
     def _floor(self) -> "SelectionConfig":
         if self.match is not None and self.objective != "match-reference":
             raise ValueError("match names what match-reference compares: choose that objective, or leave match out")
+        if self.gone is not None and self.objective.startswith("match"):
+            raise ValueError("gone says where retain-floor and lasting stop: choose one of these, or leave gone out")
         if self.objective == "match-reference":
             if self.floor is not None or self.floor_on not in (None, "retain"):
                 raise ValueError("match-reference knows no floor: leave floor and floor_on out")
@@ -158,16 +167,27 @@ class SelectionConfig(Strict):
             self.floor_on = self.floor_on or ("both" if self.objective == "match-holdout" else "retain")
         return self
 
-    def resolved(self, kind: str) -> "SelectionConfig":
-        """Return the rule with the objective that a kind of split asks for, where it is left to it."""
-        if self.objective != "auto":
-            return self
-        return SelectionConfig(**{**self.model_dump(), "objective": OF_KIND.get(kind, "retain-floor")})
+    def resolved(self, kind: str, gone: float = 0.0) -> "SelectionConfig":
+        """Return the rule with the objective that a kind of split asks for, where it is left to it.
+
+        `gone` is that of the task, which counts where none is given.
+        """
+        found = self.model_dump()
+        if self.objective == "auto":
+            found["objective"] = OF_KIND.get(kind, "retain-floor")
+        if gone and self.gone is None and not found["objective"].startswith("match"):
+            found["gone"] = gone
+        return SelectionConfig(**found)
 
     @property
     def floor_share(self) -> float:
         """The floor as a number: 0 where none is heeded."""
         return self.floor or 0.0
+
+    @property
+    def gone_at(self) -> float:
+        """`gone` as a number: 0 where none is given."""
+        return self.gone or 0.0
 
     @property
     def floor_scores(self) -> tuple[str, ...]:

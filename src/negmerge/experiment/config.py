@@ -318,7 +318,7 @@ def check_config(raw: Mapping[str, Any], where: str = "config") -> Config:
             "reference.train"
         )
     kind = data.forget.kind if data.forget is not None else kind_in_file(data.split)  # type: ignore[arg-type]
-    config.selection = config.selection.resolved(kind)
+    config.selection = config.selection.resolved(kind, preparing.GONE)
     check_selection(config.selection.objective, kind, config.reference is not None, where)
     check_lasting(config.selection, where)
     return config

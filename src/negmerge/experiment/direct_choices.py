@@ -43,7 +43,7 @@ def checked_request(request: Request, changes: Sequence[str] = ()) -> Config:
         return config
     like, members = request.scattered > 0 or config.selection.objective in LIKE_UNSEEN, len(config.pool.members())
     method = chosen_method(AUTO, like, members)
-    kind = f"{members} members and rows of kinds that are kept" if like else "what is to go as a whole"
+    kind = f"{members} members and rows of kinds that are kept" if like else "rows that are to be known no more"
     request.assumed.append(f"merge: {method}, for {kind} (--method NAME asks for another)")
     return check_config({**raw, "methods": [method]}, "unlearn")
 
@@ -72,7 +72,8 @@ def describe_choices(config: Config) -> list[str]:
         )
     if rule.objective == "retain-floor":
         kept = f"{100 * rule.floor_share:g} % of how well the others are known"
-        lines.append(f"α: the deepest forgetting that keeps {kept}; --set selection.floor=SHARE asks for another")
+        far = f", to {rule.gone:g} % at most" if rule.gone else ""
+        lines.append(f"α: the deepest forgetting{far} that keeps {kept}; --set selection.floor=SHARE asks for another")
     return lines
 
 

@@ -51,7 +51,7 @@ def question_data(
     if unseen is None:
         assumed.append(
             "no --unseen rows: a tenth of the rows to keep is tested on and another is used for validation, though the "
-            "model may know them; α is the deepest that keeps 95 % of the answers' probability on the others"
+            "model may know them"
         )
         return data, rows, assumed
     assumed.append(f"{unseen} holds rows that the model has never seen: they are tested on")

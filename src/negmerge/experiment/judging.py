@@ -35,4 +35,4 @@ class Judge:
         rule = self.selector.rule
         objective = "retain-floor" if rule.objective == LASTING and LASTING not in scores else rule.objective
         floors = floors_of(self.base_scores, objective, rule.floor_share, rule.floor_scores)
-        return rank_models(scores, objective, floors=floors)
+        return rank_models(scores, objective, floors=floors, gone=rule.gone_at)

@@ -18,7 +18,13 @@ from negmerge.unlearning.context import CHOSEN
 
 IDENTITY = "identity"
 OF_A_RUN = ("task", "data", "model", "inputs", "compute", "device", "seeds", "base", "reference")
-CHOOSING = ("floor", "search", "step", "max_alpha")  # of selection: what is chosen among points, not what they are
+CHOOSING = (
+    "floor",
+    "search",
+    "step",
+    "max_alpha",
+    "gone",
+)  # of selection: what is chosen among points, not what they are
 CURVES = ("*.curve.json", "*.lasting.json", "*.seconds.json", "oracle*.json", "candidate.json")
 
 

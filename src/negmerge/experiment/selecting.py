@@ -234,6 +234,7 @@ class Selector:
             step=rule.step,
             max_alpha=rule.max_alpha,
             margin=rule.margin,
+            gone=rule.gone_at,
         )
         return replace(selection, seconds=spent + (tested.seconds if tested else 0.0))
 

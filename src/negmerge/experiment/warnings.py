@@ -207,7 +207,7 @@ def curve_warnings(
             text += f": at α = {curve[1]['alpha']:g}, the smallest tried, the retain floor was broken already"
         return [_warning("weak-forgetting", method, text, "try smaller α (selection.step)" if broke else longer)]
     holds = floor is not None and end["retain"] >= floor
-    if rule.objective == "retain-floor" and holds and value(end) > LEFT * value(base):
+    if rule.objective == "retain-floor" and holds and value(end, rule.gone_at) > LEFT * value(base):
         text = f"forget {measure} is still {known:.1f} % and falls no further up to α = {end['alpha']:g}, where the "
         return [_warning("weak-forgetting", method, text + "floor holds", longer)]
     point = next((point for point in curve if point["alpha"] > alpha), end)

@@ -70,6 +70,7 @@ def measured(results: Json) -> list[str]:
         said.append(
             f"α was chosen, not guessed: {aim}"
             + (f", found by {how}." if how else ".")
+            + (f" Up to {chosen['gone']:g} % counts as none." if chosen.get("gone") else "")
             + " Of equal values the smallest α is taken"
             + (
                 f", and then up to {numbers.alpha(chosen['margin'])} times as much (rounded up to the next α that is "

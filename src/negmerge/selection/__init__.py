@@ -77,6 +77,7 @@ def choose_alpha(
     step: float = 0.05,
     max_alpha: float | None = None,
     margin: float = MARGIN,
+    gone: float = 0.0,
     comes_back: ComesBack | None = None,
     candidates: int = CANDIDATES,
 ) -> Selection:
@@ -86,7 +87,9 @@ def choose_alpha(
     request's own rows and held-out ones of their kind, the worse counts. Of equal α the smallest, α*, is found, and
     then the largest α ≤ margin · α* (rounded up to the lattice) is taken where the value is no larger, the floor holds
     and the retain loss is at most that of α = 0 + max(0.05 nat, 10 %): a little deeper, where that costs nothing, so
-    that the choice does not stand on the last row that was lost.
+    that the choice does not stand on the last row that was lost. Values up to `gone`, in percent, are equal: a
+    probability never reaches 0, and what is a thousand times too improbable already is no better forgotten when it is
+    a million times so.
     match-reference: argmin over α of gap(α), the average gap to the Retrain model; no floor, no margin.
     match-holdout: argmin over α of holdout(α), the distance of the behaviour on the forget set from that of the
     base on unseen rows, subject to the same floor; no margin. Of equal α both take the smallest.
@@ -107,9 +110,9 @@ def choose_alpha(
     more than 32 points to every second, third, … and then to those beside the best, in rounds of 32 at most), and
     `note` says so.
 
-    Raises InputError for an unknown objective or search, for a floor outside [0, 1], a margin outside [1, 10], a step
-    or `max_alpha` that is not positive, a step beyond the largest α, and for scores that are missing or outside
-    0 … 100.
+    Raises InputError for an unknown objective or search, for a floor outside [0, 1], a margin outside [1, 10], `gone`
+    outside [0, 100), a step or `max_alpha` that is not positive, a step beyond the largest α, and for scores that are
+    missing or outside 0 … 100.
 
     >>> curve = lambda a: {"forget": 80 - 80 * a, "retain": 90 - 10 * a**2}
     >>> choose_alpha(curve, floor=0.95).alpha
@@ -117,18 +120,23 @@ def choose_alpha(
     >>> gone = lambda a: {"forget": max(0, 80 - 100 * a), "retain": 90}
     >>> choose_alpha(gone).lowest, choose_alpha(gone).alpha
     (0.8, 1.0)
+    >>> fading = lambda a: {"forget": 80 * 0.01**a, "retain": 90 - a}
+    >>> choose_alpha(fading).alpha, choose_alpha(fading, gone=1.0).alpha
+    (4.5, 1.25)
     >>> choose_alpha(lambda a: {**curve(a), "gap": abs(20 - 80 * a)}, "match-reference").alpha
     0.25
 
     Source: Kim, Han, Choe, NegMerge, ICML 2025 (arXiv 2410.05583); task negation after Ilharco et al., 2023.
     """
     _check(objective, floor, step, max_alpha, margin, search)
+    if not 0.0 <= gone < 100.0:
+        raise InputError(f"gone must be a percentage from 0 to below 100, got {gone}")
     if (objective == LASTING) != (comes_back is not None):
         raise InputError("lasting needs comes_back, a function of α that returns positions by test; no other takes it")
     if candidates < 2:
         raise InputError(f"candidates must be at least 2, got {candidates}")
     name = "retain-floor" if objective == LASTING else objective
-    curve = Curve(evaluate, step, name, floor, tuple(floor_on))
+    curve = Curve(evaluate, step, name, floor, tuple(floor_on), gone)
     note = ""
     if search in ("grid", "paper"):
         last = _last(max_alpha or 1.0, step)

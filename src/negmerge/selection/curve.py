@@ -23,7 +23,8 @@ class Objective:
     """What the best α is: the one with the smallest value, among those above the floor if `floored`.
 
     The value is the largest of the scores `keys` that are there; the first always is. `falls` says that it is known to
-    fall with α until the floor breaks; otherwise it falls, then rises.
+    fall with α until the floor breaks, and that there is nothing left to forget where it is 0, or small enough to count
+    as 0; otherwise it falls, then rises.
     """
 
     keys: tuple[str, ...]
@@ -31,9 +32,10 @@ class Objective:
     falls: bool
     without: str = ""
 
-    def value(self, scores: Scores) -> float:
-        """Return the score that is to be small, in percent."""
-        return max(scores[key] for key in self.keys if key in scores)
+    def value(self, scores: Scores, gone: float = 0.0) -> float:
+        """Return the score that is to be small, in percent; 0 where it falls with α and is at most `gone`."""
+        value = max(scores[key] for key in self.keys if key in scores)
+        return 0.0 if self.falls and value <= gone else value
 
 
 OBJECTIVES = {
@@ -64,16 +66,19 @@ def holds_floors(scores: Scores, floors: Mapping[str, float]) -> bool:
     return all(scores[key] >= floor - TOLERANCE for key, floor in floors.items())
 
 
-def rank_models(scores: Scores, objective: str, *, floors: Mapping[str, float]) -> tuple[float, ...]:
+def rank_models(scores: Scores, objective: str, *, floors: Mapping[str, float], gone: float = 0.0) -> tuple[float, ...]:
     """Return what orders different models by an objective, the smallest first.
 
     Models that hold the floors (see `floors_of`) come first: the smallest value of the objective before others, then
-    the highest retain accuracy. Behind them are those that break one, by retain accuracy.
+    the highest retain accuracy. Behind them are those that break one, by retain accuracy. Values of retain-floor up to
+    `gone` are equal.
 
     >>> rank_models({"forget": 20.0, "retain": 90.0}, "retain-floor", floors={"retain": 85.5})
     (0.0, 20.0, -90.0)
+    >>> rank_models({"forget": 0.2, "retain": 90.0}, "retain-floor", floors={"retain": 85.5}, gone=1.0)
+    (0.0, 0.0, -90.0)
     """
-    value = OBJECTIVES[objective].value(scores)
+    value = OBJECTIVES[objective].value(scores, gone)
     if holds_floors(scores, floors):
         return 0.0, value, -scores["retain"]
     return 1.0, -scores["retain"], value
@@ -88,6 +93,7 @@ class Curve:
     name: str
     floor_share: float
     floor_on: tuple[str, ...] = ("retain",)
+    gone: float = 0.0
     points: dict[int, dict[str, float]] = field(default_factory=dict)
 
     @property
@@ -137,8 +143,8 @@ class Curve:
         return self.at(k)[LOSS] <= bound + max(LOSS_NATS, LOSS_SHARE * abs(bound)) + TOLERANCE
 
     def value(self, k: int) -> float:
-        """Return the score that is to be small."""
-        return self.objective.value(self.at(k))
+        """Return the score that is to be small; 0 where nothing is left to forget."""
+        return self.objective.value(self.at(k), self.gone)
 
     def rank(self, k: int) -> Rank:
         """Return what is to be smallest: the value where the floor holds; below the floor, α itself.

@@ -130,7 +130,8 @@ class Preparing:
 
     `open_store(folder)` returns the store of a run, for tensors unless given; `check_training(augment, where)` raises
     InputError for an augmentation that the task does not know, which is every one unless given; `model_files(model)`
-    the files that the model is read from, by the names that a record shows: they are hashed when a run begins.
+    the files that the model is read from, by the names that a record shows: they are hashed when a run begins. `GONE`
+    is the score of forget rows, in percent, at and below which nothing is left to forget: 0 of accuracies.
     """
 
     SUMMARY: str
@@ -141,3 +142,4 @@ class Preparing:
     open_store: Callable[[Path], Store] = TensorStore
     check_training: Callable[[str, str], None] = refuse_augmentation
     model_files: Callable[[ModelConfig], Mapping[str, Path]] = _no_files
+    GONE: float = 0.0

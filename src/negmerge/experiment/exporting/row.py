@@ -138,12 +138,12 @@ def shipped_row(config: Mapping[str, Any], results: Json) -> str:
     curves = [results["methods"].get(name, {}).get("curve") for name in names]
     if len(names) == 1 or not all(curves):  # of several seeds there is no one curve
         return names[0]
-    objective = results["selection"]["objective"]
+    rule = results["selection"]
 
     def rank(name: str) -> tuple[float, ...]:
         row = results["methods"][name]
         chosen = next(point for point in row["curve"] if point["alpha"] == row["alpha"])
-        return rank_models(chosen, objective, floors={})
+        return rank_models(chosen, rule["objective"], floors={}, gone=rule.get("gone", 0.0))
 
     return min(names, key=rank)
 
