@@ -75,10 +75,10 @@ def test_one_command_makes_a_folder_that_has_forgotten(known, tmp_path, capsys):
     assert results["base"]["forget"] == pytest.approx(probability(known / "model", gone), abs=0.05)
     assert results["pool"]["adapter"]["r"] == 16
     assert (
-        "deepest forgetting, to 1 % at most, that keeps" in " ".join(err.split())
-        and results["selection"]["gone"] == 1.0
+        "deepest forgetting, to 0.1 % at most, that keeps" in " ".join(err.split())
+        and results["selection"]["gone"] == 0.1
     )
-    assert "Up to 1 % counts as none." in (tmp_path / "run" / "report.html").read_text()
+    assert "Up to 0.1 % counts as none." in (tmp_path / "run" / "report.html").read_text()
 
     again = negmerge.run(tmp_path / "run" / "config.yaml", tmp_path / "python")  # the same request in Python
     for name, found in results["methods"].items():

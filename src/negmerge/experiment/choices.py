@@ -119,7 +119,7 @@ class SelectionConfig(Strict):
         ge=0,
         lt=100,
         description="of retain-floor and lasting: the forget score, in percent, at and below which nothing is left to "
-        "forget; 1 of probabilities and 0 of accuracies, unless given",
+        "forget; 0.1 of probabilities and 0 of accuracies, unless given",
     )
     candidates: int = Field(
         CANDIDATES,
