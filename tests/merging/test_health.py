@@ -81,9 +81,11 @@ def test_a_member_that_did_not_move_hides_no_other():
 def test_advice():
     assert "uniform is as good" in advise(matrix(4, {}, 0.9), 0.7)
     assert "agree on 0.7 % of the elements only" in advise(matrix(27, {}, 0.2), 0.007)
-    assert "a threshold of 0.75, or uniform, forgets" in advise(matrix(4, {}, 0.2), 0.007)
-    assert "only: uniform forgets" in advise(matrix(3, {}, 0.2), 0.007)  # of three, three quarters are all
+    assert "a threshold of 0.75, or uniform, was nearer" in advise(matrix(4, {}, 0.2), 0.007)
+    assert "uniform was nearer" in advise(matrix(3, {}, 0.2), 0.007)  # of three, three quarters are all
     assert advise(matrix(27, {}, 0.2), 0.007, threshold=0.75) is None
+    assert "agree on 7.2 % of the elements" in advise(matrix(9, {}, 0.2), 0.072)
+    assert advise(matrix(8, {}, 0.2), 0.072) is None
     assert advise(matrix(4, {}, 0.4), 0.3) is None and advise([[1.0]], 1.0) is None and advise([], 1.0) is None
 
 

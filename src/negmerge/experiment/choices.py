@@ -135,8 +135,8 @@ class SelectionConfig(Strict):
     )
     floor_on: Literal["retain", "validation", "both"] | None = Field(
         None,
-        description="whose accuracy the floor holds: of a sample of the retain rows, or of validation rows in their "
-        "place, or of both (the default of match-holdout)",
+        description="whose accuracy the floor holds: of a sample of the retain rows (the default), or of validation "
+        "rows in their place, or of both",
     )
     retain_rows: int = Field(2000, ge=1, description="size of the fixed sample of them that selection sees")
     forget_rows: int = Field(5000, ge=1, description="the same of the forget rows")
@@ -164,7 +164,7 @@ class SelectionConfig(Strict):
             self.floor_on = "retain"
         elif self.objective != "auto":
             self.floor = 0.95 if self.floor is None else self.floor
-            self.floor_on = self.floor_on or ("both" if self.objective == "match-holdout" else "retain")
+            self.floor_on = self.floor_on or "retain"
         return self
 
     def resolved(self, kind: str, gone: float = 0.0) -> "SelectionConfig":

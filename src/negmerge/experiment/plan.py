@@ -80,11 +80,18 @@ def plan(config: Config, tell: Callable[[str], object] | None = None) -> Plan:
     return estimate(config, material)
 
 
+def _at_once(config: RunConfig, device: str, cores: int) -> int:
+    """Return how many times as fast as one process all that train members are."""
+    if device == "cuda":
+        return max(1, torch.cuda.device_count())
+    return config.workers or cores if device == "cpu" else 1
+
+
 def estimate(config: RunConfig, material: Material) -> Plan:
     """Time a few steps on the first rows of a run, and return what it will take.
 
     The estimate supposes that nothing of the run is there yet, that every worker is as fast as this process is on one
-    thread, and that nothing is compiled.
+    thread, that several processes on one card are together as fast as one, and that nothing is compiled.
     """
     split, device = material.split, material.device
     members = config.pool.members()
@@ -112,7 +119,7 @@ def estimate(config: RunConfig, material: Material) -> Plan:
     evaluated += sum(work.passed for work in works)
     cores = (os.cpu_count() or 1) if device == "cpu" else 1
     threads = min(config.threads or cores, cores)
-    workers = min(config.workers or cores, len(members)) if device != "mps" else 1
+    workers = min(_at_once(config, device, cores), len(members))
     model = material.task.template()
     model_bytes = sum(t.numel() * t.element_size() for t in material.task.trained(model).values())
     with material.compute.float_products():
