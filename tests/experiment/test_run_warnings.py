@@ -10,6 +10,7 @@ from negmerge.experiment.warnings import (
     diverged_members,
     leave_one_out_warnings,
     pool_warnings,
+    row_warnings,
     unlearned_members,
     unseen_warnings,
     warn_of_chance,
@@ -143,6 +144,28 @@ def test_an_open_end_and_a_plateau():
     (flat,) = warned(row((1.0, 50.0, 90.0), (2.0, 50.0, 90.0), alpha=1.0))
     assert flat["name"] == "weak-forgetting" and "still 50.0 % and falls no further up to α = 2" in flat["text"]
     assert warned(row((1.0, 50.0, 90.0), (2.0, 20.0, 80.0), alpha=1.0)) == []  # the floor is what stopped it
+
+
+def test_a_projected_row_is_judged_beside_the_plain_one():
+    def said(rows, moved=0.0):
+        rule = SelectionConfig(objective="retain-floor")
+        base = {"retain": 90.0}
+        found = row_warnings(rows, rule, base, {"a": moved}, blamed=False, measure="accuracy")
+        return [(one["name"], one["method"], one["advice"]) for one in found]
+
+    gone, left = row((1.0, 0.0, 90.0), alpha=1.0), row((1.0, 50.0, 90.0), (2.0, 50.0, 90.0), alpha=1.0)
+    plain, stripped = {"method": "uniform", "buffers": "keep"}, {"method": "uniform", "projection": {"strength": 10}}
+    ((name, about, advice),) = said({"mean": gone | plain, "mean projected": left | stripped})
+    assert (name, about) == ("weak-forgetting", "mean projected") and advice.startswith("take the plain row")
+    both = said({"mean": left | plain, "mean projected": left | stripped})
+    assert [advice for *_, advice in both] == ["train the members longer, or at a higher rate"] * 2
+    alone = said({"ties": gone | {"method": "ties"}, "mean projected": left | stripped})
+    assert [advice for *_, advice in alone] == ["train the members longer, or at a higher rate"]
+
+    damaged = {"mean": gone | plain | {"retain": 80.0}, "mean projected": gone | stripped | {"retain": 89.0}}
+    assert said(damaged, moved=0.3) == []  # the advice would be the row that is there
+    other = {**damaged, "ties": gone | {"method": "ties", "buffers": "keep", "retain": 70.0}}
+    assert [name for name, *_ in said(other, moved=0.3)] == ["moved-statistics"]
 
 
 def test_a_base_that_knows_nothing_of_the_rows():

@@ -13,12 +13,11 @@ from negmerge.experiment.stages import Finished
 from negmerge.experiment.warnings import (
     Warnings,
     by_weights,
-    curve_warnings,
     data_warnings,
     diverged_warnings,
     leave_one_out_warnings,
     pool_warnings,
-    statistics_warnings,
+    row_warnings,
     unlearned_members,
     unseen_warnings,
 )
@@ -189,12 +188,5 @@ def _warnings(
         found += unseen_warnings(
             base, seen, rows["validation"], trained_here=trained, reference=config.reference is not None
         )
-    causes = bool(found)
-    judged = rule.objective == "retain-floor" and not any(row.get("projection") for row in curves.values())
-    blamed = statistics_warnings(curves, finished.base, pool.get("statistics_moved") or {}) if judged else []
-    found += blamed
-    for label, row in curves.items():
-        own = curve_warnings(label, row, rule, blamed=causes, measure=measure)
-        # The cause that is known speaks for the damage.
-        found += [one for one in own if not (blamed and one["name"] == "retain-damage")]
-    return found
+    moved = pool.get("statistics_moved") or {}
+    return found + row_warnings(curves, rule, finished.base, moved, blamed=bool(found), measure=measure)

@@ -221,6 +221,45 @@ def curve_warnings(
     return [_warning("retain-damage", method, text, projected[row.get("projection") is None])]
 
 
+def row_warnings(
+    rows: Mapping[str, Mapping[str, Any]],
+    rule: SelectionConfig,
+    base: Mapping[str, Any],
+    moved: Mapping[str, float],
+    *,
+    blamed: bool,
+    measure: str,
+) -> Warnings:
+    """Return what curves and statistics say of all rows with a curve; see `curve_warnings`, `statistics_warnings`.
+
+    Statistics are judged by rows that neither are projected nor have a projected row beside them: that is the advice.
+    A projected row that forgets too little beside a plain one that does not is the projection's doing.
+    """
+    plain = {name: row for name, row in rows.items() if not _variants(row, rows, projected=True)}
+    found = statistics_warnings(plain, base, moved) if rule.objective == "retain-floor" else []
+    known = bool(found)  # the cause that is known speaks for the damage
+    said = {name: curve_warnings(name, row, rule, blamed=blamed, measure=measure) for name, row in rows.items()}
+    for name, row in rows.items():
+        beside = _variants(row, rows, projected=False) if row.get("projection") else []
+        forgot = any("weak-forgetting" not in [one["name"] for one in said[other]] for other in beside)
+        for one in said[name]:
+            if one["name"] == "weak-forgetting" and forgot:
+                one["advice"] = "take the plain row or a smaller strength: unprojected, the same vector forgets"
+            if not (known and name in plain and one["name"] == "retain-damage"):
+                found.append(one)
+    return found
+
+
+def _variants(row: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]], *, projected: bool) -> list[str]:
+    """Return the names of the rows, projected or plain, of a row's method and settings; its own may be among them."""
+    same = ("method", "settings", "include", "exclude")
+    return [
+        name
+        for name, other in rows.items()
+        if all(other.get(key) == row.get(key) for key in same) and bool(other.get("projection")) == projected
+    ]
+
+
 def unseen_warnings(
     base: Mapping[str, float], rows: int, unseen: int, *, trained_here: bool, reference: bool
 ) -> Warnings:
