@@ -9,11 +9,12 @@ from questions.tables import Spread, markdown
 TITLE = "How large the forget set is"
 SHARES = (0.03, 0.01, 0.003, 0.001, 0.0)  # 0: a single row; a tenth is the draw itself
 GRID = {"lr": [0.02, 0.05, 0.1], "epochs": [10, 30]}
-POLICIES = ("recalibrate", "keep")
-MERGES: dict[str, tuple[str, dict[str, Any]]] = {
-    "consensus": ("consensus", {}),
-    "consensus of 75 %": ("consensus", {"threshold": 0.75}),
-    "uniform": ("uniform", {}),
+POLICIES = ("recalibrate", "keep", "frozen")  # frozen: members are trained with the statistics of the base
+MERGES: dict[str, tuple[str, dict[str, Any], float | None]] = {
+    "consensus": ("consensus", {}, None),
+    "consensus of 75 %": ("consensus", {"threshold": 0.75}, None),
+    "uniform": ("uniform", {}, None),
+    "uniform, projected, λ = 10": ("uniform", {}, 10.0),
 }
 
 
@@ -26,10 +27,10 @@ def measure(draw: Draw) -> list[Row]:
     for share in SHARES:
         rows = len(draw.material.parts["forget"]) + len(draw.material.parts["retain"])
         count = max(1, round(share * rows))
-        for policy in POLICIES if count > 1 else ("keep",):
+        for policy in POLICIES if count > 1 else ("keep", "frozen"):
             smaller = Smaller(draw, count, policy)
-            for label, (method, settings) in MERGES.items():
-                row = smaller.row(smaller.members, method, settings)
+            for label, merge in MERGES.items():
+                row = smaller.row(smaller.members, *merge)
                 told = {"rows": count, "policy": policy, "merge": label, "base": smaller.base["gap"]}
                 found.append({**told, **row})
     return found
@@ -44,17 +45,19 @@ class Smaller(Draw):
         names = place / "rows.json"
         if not names.exists():
             names.write_text(str(draw.sample("forget", count, "size").tolist()))
-        buffers = "keep" if policy == "keep" else f"{{recalibrate: forget, rows: {max(2, count)}}}"
+        buffers = f"{{recalibrate: forget, rows: {max(2, count)}}}" if policy == "recalibrate" else "keep"
         changes = [
             f"data.forget={{rows: {names}}}",
             f"base={{checkpoint: {draw.run.base}}}",
             f"pool.grid={GRID}",
             f"buffers={buffers}",
+            *(["pool.train.freeze_statistics=true"] if policy == "frozen" else []),
         ]
         if draw.config.reference is not None:
             settings = draw.config.base.train.model_dump(mode="json", exclude_unset=True)
             changes.append(f"reference={{train: {settings}}}")
-        self._begin(draw.path, [*draw.changes, *changes], place / "run", draw.number)
+        run = place / ("run-frozen" if policy == "frozen" else "run")
+        self._begin(draw.path, [*draw.changes, *changes], run, draw.number)
         self.work = place / policy
 
 
