@@ -82,7 +82,7 @@ class Draw:
         settings: Mapping[str, Any] | None = None,
         strength: float | None = None,
     ) -> Row:
-        """Return what the merge of some members comes to: α chosen anew, the scores on rows that selection never saw.
+        """Return what the merge of some members comes to: α chosen anew, and the reported scores.
 
         `kept` is the share of elements that the method kept, `strength` that of a retain projection.
         """
