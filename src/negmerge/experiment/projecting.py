@@ -46,7 +46,7 @@ class Projector:
             digest.update(rows[part].numpy().tobytes() + part.encode())
         key = {"model": hash_file(trainer.base), "drawn": digest.hexdigest()}
         file = trainer.place.private / "moments" / f"{digest.hexdigest()[:16]}.safetensors"
-        if not is_current(file, key):
+        if not is_current(file, key) or not _has_seconds(file):  # a kill may have left the one without the other
             with trainer.place.stage("moments"):
                 self._write(file, rows, about, key)
         return file
@@ -110,6 +110,13 @@ class Projector:
             return f"{noun}s listed in {config.rows.name}"
         if len(self.trainer.material.parts.get("projection", ())):
             return f"{noun}s given for the projection"
+def _has_seconds(file: Path) -> bool:
+    try:
+        return moments_seconds(file) >= 0
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
         return f"{config.rows} {noun}s"
 
 

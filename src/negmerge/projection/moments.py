@@ -165,8 +165,11 @@ class Moments:
 
 
 def is_current(path: Path, key: Mapping[str, Any]) -> bool:
-    """Return whether a file holds the moments of this model and these rows, taken by this code."""
+    """Return whether a file holds the moments of this model and these rows, taken by this code, and is whole."""
     if not path.exists():
         return False
-    with Moments(path) as moments:
-        return all(moments.facts.get(name) == value for name, value in {"code": code_hash(), **key}.items())
+    try:
+        with Moments(path) as moments:
+            return all(moments.facts.get(name) == value for name, value in {"code": code_hash(), **key}.items())
+    except InputError:
+        return False
