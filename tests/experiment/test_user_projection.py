@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from torch.utils.data import Dataset, Subset, TensorDataset
 
@@ -121,3 +122,20 @@ def test_other_rows_are_protected_whatever_is_known_of_their_labels(given):
     # Rows of the class of single rows that are to be forgotten are among others of it.
     x, y = (torch.cat(two) for two in zip(retain.tensors, more.tensors, strict=True))
     assert len(rows_of(model, forget, TensorDataset(x, y), {"rows": more, "strength": 10})) == 2
+
+
+def test_a_projected_row_is_called_by_what_became_of_its_statistics(given, tmp_path):
+    _, forget, retain, _ = given
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
+    with torch.no_grad():
+        model[1].running_mean.normal_()
+    done = unlearn(model, forget, retain, projection=10, buffers="negate", pool=POOL, directory=tmp_path / "run")
+    rows = done.results["methods"]
+    assert {name: row["buffers"] for name, row in rows.items()} == {
+        "consensus": "negate",
+        "consensus projected": "keep",
+    }
+    # Without the statistics in its vector a projected model has those of the base, whatever α is.
+    folder = tmp_path / "run" / "methods" / "consensus projected"
+    assert torch.equal(load_file(folder / "model.safetensors")["1.running_mean"], model[1].running_mean)

@@ -155,7 +155,8 @@ def _root(data: Any) -> Any:
 def _numbers_in(data: Any) -> Iterator[int]:
     """Yield the number of each row of a data set in what it is a subset of."""
     for row in range(len(data)):
-        place, at = data, row
+        place: Any = data
+        at = row
         while isinstance(place, Subset):
             place, at = place.dataset, int(place.indices[at])
         yield at
