@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from torch.utils.data import Dataset, Subset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from negmerge import unlearn
 from negmerge.errors import InputError
@@ -113,6 +113,14 @@ def test_rows_that_are_to_be_forgotten_are_not_protected(given):
     for asked, rows, said in cases:
         with pytest.raises(InputError, match=said):
             unlearn(model, asked, retain, projection={"rows": rows}, pool=POOL)
+
+
+def test_what_is_no_data_set_is_named_before_rows_are_compared(given):
+    model, forget, retain, more = given
+    with pytest.raises(InputError, match="forget is a DataLoader"):
+        unlearn(model, DataLoader(forget), retain, projection={"rows": more}, pool=POOL)
+    with pytest.raises(InputError, match="the projection set is empty"):
+        unlearn(model, forget, retain, projection={"rows": Subset(retain, [])}, pool=POOL)
 
 
 def test_other_rows_are_protected_whatever_is_known_of_their_labels(given):

@@ -32,7 +32,7 @@ from negmerge.experiment.prepare import About, Material
 from negmerge.experiment.rundir import RunDir
 from negmerge.experiment.unlearned import Unlearned, gather, write_page
 from negmerge.experiment.user_defaults import can_project, default_buffers, default_projection
-from negmerge.experiment.user_projection import asked_projection, check_labels, user_projection
+from negmerge.experiment.user_projection import asked_projection, check_labels, check_not_forgotten, user_projection
 from negmerge.requests.split_files import PARTS, save_split
 from negmerge.requests.splits import Split
 from negmerge.selection import OBJECTIVES
@@ -171,6 +171,7 @@ def unlearn(
     protected = None if isinstance(wished, str) else user_projection(wished, given, method)
     for name, data in given.items():
         check_data(name, data)
+    check_not_forgotten(given)
     check_loader(loader or {})
     bare = UserTask(
         model, given, forward or forward_batch, loss or loss_of_batch, Loading(collate_fn, dict(loader or {}))

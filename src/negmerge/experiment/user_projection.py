@@ -101,21 +101,24 @@ def _shown(value: Any) -> str:
 def user_projection(asked: Mapping[str, Any], given: dict[str, Dataset[Any]], method: str) -> dict[str, Any]:
     """Return a projection as a config has it; a data set in it joins those that are given.
 
-    Raises InputError for rows that are not there, rows of the forget set, and a method that does not merge.
+    Raises InputError for rows that are not there, and a method that does not merge.
     """
     if method != AUTO and describe(method).kind == "train":
         raise InputError(f"unlearn: the method {method} does not merge; leave projection out")
     chosen, rows = dict(asked), asked.get("rows", ROWS[0])
     if not isinstance(rows, str):
-        _check_not_forgotten(rows, given["forget"])
         given[GIVEN] = chosen.pop("rows")
     elif rows not in given:
         raise InputError(f"unlearn: projection: rows: {rows}: give that data set, or rows=DATASET")
     return ProjectionConfig(**chosen).model_dump(mode="json")
 
 
-def _check_not_forgotten(rows: Any, forget: Any) -> None:
-    """Raise InputError where rows are forget rows: by their numbers in one data set, or by their content."""
+def check_not_forgotten(given: Mapping[str, Dataset[Any]]) -> None:
+    """Raise InputError where rows of the projection are forget rows: by number in one data set, or by content."""
+    if GIVEN not in given:
+        return
+    rows: Any = given[GIVEN]
+    forget: Any = given["forget"]
     told = "are those to be forgotten" if rows is forget else ""
     ours, theirs = _root(rows), _root(forget)
     if not told and ours is theirs:
