@@ -355,3 +355,13 @@ def test_the_better_of_two_rows_is_handed_over_and_the_projected_one_of_equals()
     assert shipped((1.0, 95.0), (1.0, 97.0)) == "uniform projected"
     assert shipped((0.0, 95.0), (1.0, 97.0), evidence={"method": "uniform projected"}) == "uniform projected"
     assert shipped_row({"methods": methods[2:]}, {"methods": {}}) == "consensus"
+
+
+def test_only_a_projected_row_keeps_statistics_that_are_negated_elsewhere():
+    made = config(buffers="negate", methods=["consensus", {"name": "uniform", "projection": {}}])
+    assert {method.row: made.buffers_of(method) for method in made.methods} == {
+        "consensus": "negate", "consensus projected": "keep", "uniform": "keep"
+    }  # fmt: skip
+    anew = {"recalibrate": "forget", "rows": 50}
+    made = config(buffers=anew, methods=["consensus"])
+    assert all(made.buffers_of(method) == made.buffers for method in made.methods)

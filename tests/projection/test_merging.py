@@ -235,3 +235,31 @@ def test_mistakes_in_the_projection_of_a_recipe_are_named_by_their_place(pool, t
         with pytest.raises(InputError, match=said):
             merge_recipe({"base": base, **content}, tmp_path / "out.safetensors")
         assert not (tmp_path / "out.safetensors").exists()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_adapter_with_biases_needs_one_rank_more(tmp_path):
+    peft = pytest.importorskip("peft")
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(vocab_size=50, n_embd=16, n_layer=1, n_head=2)
+    model = transformers.GPT2LMHeadModel(config).eval()
+    model.save_pretrained(tmp_path / "base")
+    settings = peft.LoraConfig(r=2, target_modules=["c_fc"], fan_in_fan_out=True, bias="lora_only")
+    tuned = peft.get_peft_model(transformers.GPT2LMHeadModel(config), settings)
+    for name, parameter in tuned.named_parameters():
+        if "lora_B" in name or (parameter.requires_grad and "bias" in name):
+            nn.init.normal_(parameter)
+    tuned.save_pretrained(tmp_path / "adapter")
+    sets = [MomentRows(lambda s=seed: ids(s).split(4), 20, f"rows {seed}") for seed in (1, 2)]
+    write_moments(tmp_path / "moments", model, *sets, lambda own, batch: own(input_ids=batch), ids(1)[:1], {})
+    errors = []
+    for rank in (2, 3):
+        with Moments(tmp_path / "moments") as moments:
+            change = Projection(moments, 20.0)
+            out = tmp_path / f"out{rank}"
+            errors.append(
+                merge_as_adapter(tmp_path / "base", [tmp_path / "adapter"], out, rank, projection=change).error
+            )
+    assert errors[0] > 1e-3
+    assert errors[1] < 1e-5

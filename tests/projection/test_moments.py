@@ -158,3 +158,12 @@ def test_moments_of_another_model_and_other_files_are_refused(net, moments_file,
         Moments(tmp_path / "other.safetensors")
     with pytest.raises(InputError, match="no linear layer"):
         write_moments(tmp_path / "m", nn.BatchNorm2d(2), rows_of(1), rows_of(2), run, torch.ones(2, 2, 3, 3), {})
+
+
+def test_a_broken_file_is_not_current(moments_file):
+    whole = moments_file.read_bytes()
+    for broken in (b"", whole[:5], whole[:200], whole[:-1]):
+        moments_file.write_bytes(broken)
+        assert not is_current(moments_file, {"model": "x"})
+    moments_file.write_bytes(whole)
+    assert is_current(moments_file, {"model": "x"})

@@ -142,6 +142,10 @@ def test_what_a_row_was_made_with_stands_below_the_tables():
     assert line_of(text, "* consensus: ").endswith("; running statistics: recalibrate on 500 forget rows")
     assert "* uniform: " not in text  # it has none
     assert "running statistics" not in results_document(table_results(), record())
+    # Where the run negates them, it is said of a row that keeps them.
+    results["model"]["buffers"] = "negate"
+    results["methods"]["uniform"]["buffers"] = "keep"
+    assert line_of(results_document(results, record()), "* uniform: ").endswith("running statistics: keep")
 
 
 def test_what_selection_saw_is_said_by_objective():

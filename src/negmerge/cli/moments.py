@@ -21,9 +21,9 @@ def moments(
 ) -> None:
     """Take the second moments of every layer's inputs on the forget and the retain rows of a config.
 
-    Data and base are made in the run directory unless they are there, as `negmerge run` makes them. The rows are those
-    of `projection:` in the config (600 retain rows unless it says otherwise). The file tells of these rows: keep it
-    private.
+    Data and base are made in the run directory unless they are there, as `negmerge run` makes them; of several seeds
+    those of the first one. The rows are those of `projection:` in the config or on its methods (600 retain rows unless
+    it says otherwise). The file tells of these rows: keep it private.
     """
     from negmerge.cli.progress import RunProgress
     from negmerge.experiment.config import load_config

@@ -205,8 +205,9 @@ class RunConfig(Strict):
         return value
 
     def buffers_of(self, method: MethodConfig) -> Buffers:
-        """Return the policy of a row: its own, or else that of the config."""
-        return self.buffers if method.buffers is None else method.buffers
+        """Return the policy of a row: its own, or that of the config; `keep` where it would negate and is projected."""
+        own = self.buffers if method.buffers is None else method.buffers
+        return "keep" if own == "negate" and method.projected is not None else own  # its vector has no statistics
 
     def scratch_settings(self) -> TrainSettings | None:
         """Return the settings by which the run trains a model from scratch: those of the base, else the reference."""

@@ -25,11 +25,12 @@ def take_moments(
 
     Data and base are those of the run in `directory` (runs/NAME) on its first seed, made unless they are there. Returns
     what the file says of itself, with its `bytes` and the `seconds` that it took. Raises InputError for an OUT that is
-    there, unless it holds moments and `overwrite` is given.
+    there, unless it holds moments and `overwrite` is given, or whose folder is not; and where methods of the config
+    differ in the rows that they project on.
     """
     _check_output(output, overwrite)
     place = RunDir(directory if directory is not None else Path("runs") / config.name, on_event)
-    chosen = config.projection if isinstance(config.projection, ProjectionConfig) else ProjectionConfig()
+    chosen = chosen_projection(config)
     with place.lock():
         check_identity(place, config)
         check_inputs(place, config)
@@ -50,7 +51,28 @@ def take_moments(
         return {**moments.facts, "bytes": output.stat().st_size, "seconds": moments_seconds(file)}
 
 
+def chosen_projection(config: Config) -> ProjectionConfig:
+    """Return the projection of a config, or else that of its methods; where none projects, that of an empty mapping.
+
+    Raises InputError for methods whose projections differ in rows or samples, naming two.
+    """
+    if isinstance(config.projection, ProjectionConfig):
+        return config.projection
+    own = {method.row: method.projected for method in config.methods if method.projected is not None}
+    found = {(str(one.rows), one.samples): row for row, one in reversed(own.items())}
+    if len(found) > 1:
+        ways = ", ".join(f"{row} {samples} rows of {rows}" for (rows, samples), row in reversed(found.items()))
+        (rows, samples), *_ = reversed(found)
+        raise InputError(
+            f"the methods project on different rows ({ways}); choose one by "
+            f"--set 'projection={{rows: {rows}, samples: {samples}}}'"
+        )
+    return next(iter(own.values()), ProjectionConfig())
+
+
 def _check_output(output: Path, overwrite: bool) -> None:
+    if not output.parent.is_dir():
+        raise InputError(f"OUT {output}: there is no folder {output.parent}; make it first, or give another OUT")
     if not output.exists():
         return
     if not overwrite:

@@ -12,6 +12,7 @@ from negmerge.errors import InputError
 from negmerge.experiment.config import Config
 from negmerge.experiment.inputs import DATA, FREE, REFERENCE, Inputs, data_files, named_files, refuse
 from negmerge.experiment.keys import state_of
+from negmerge.experiment.projection_rows import check_files, check_listed
 from negmerge.experiment.renewing import check_identity
 from negmerge.experiment.rundir import TASK, RunDir, write_json
 from negmerge.plug_in import short_name
@@ -62,6 +63,7 @@ def prepare(place: RunDir, config: Config, hardest: Callable[[RunDir, Config], D
     Every file that is read is hashed, and must not change meanwhile. Raises InputError where the rows are not those
     that the run was begun with.
     """
+    check_files(config)
     preparing = preparing_of(config.model, config.task)
     store = preparing.open_store(place.private / "data")
     split_file = place.path / "split.json"
@@ -89,6 +91,7 @@ def prepare(place: RunDir, config: Config, hardest: Callable[[RunDir, Config], D
     compute = config.compute.on(device)
     task = preparing.make_task(config.data, config.model, compute, store, facts)
     parts = _parts(split, len(store.table("train")), task)
+    check_listed(config, task, split, parts)
     about = describe_request(config, split, task.rows())
     rows = {"path": f"{task.NOUN}s:{config.data.source}", "bytes": facts["bytes"], "hash": facts["fingerprint"]}
     kept = ("role", "path", "bytes", "hash", "sha256")
@@ -136,12 +139,14 @@ def load_unwritten(config: Config) -> Material:
 
     The family's files are not hashed.
     """
+    check_files(config)
     preparing = preparing_of(config.model, config.task)
     loaded = preparing.load_data(config.data, config.model)
     device = choose_device(config.device)
     compute = config.compute.on(device)
     task = preparing.make_task(config.data, config.model, compute, loaded.tables, loaded.described)
     parts = _parts(loaded.split, len(loaded.source.train), task)
+    check_listed(config, task, loaded.split, parts)
     about = describe_request(config, loaded.split, task.rows())
     described, split = loaded.described, loaded.split
     return Material(task, split, parts, about, device, compute, described["bytes"], notes=_notes(described, split))

@@ -14,10 +14,10 @@ from torch import Tensor
 from negmerge.checkpoints import hash_file
 from negmerge.errors import InputError
 from negmerge.experiment.projection_config import ProjectionConfig
+from negmerge.experiment.projection_rows import listed_rows
 from negmerge.experiment.rundir import read_json, write_json
 from negmerge.experiment.trainer import Trainer
 from negmerge.projection import MomentRows, Moments, Projection, is_current, project_vector, write_moments
-from negmerge.requests.rules import read_rows
 from negmerge.seeding import derive_seed
 from negmerge.unlearning.context import Projecting
 
@@ -46,7 +46,7 @@ class Projector:
             digest.update(rows[part].numpy().tobytes() + part.encode())
         key = {"model": hash_file(trainer.base), "drawn": digest.hexdigest()}
         file = trainer.place.private / "moments" / f"{digest.hexdigest()[:16]}.safetensors"
-        if not is_current(file, key):
+        if not is_current(file, key) or not _has_seconds(file):  # a kill may have left the one without the other
             with trainer.place.stage("moments"):
                 self._write(file, rows, about, key)
         return file
@@ -71,16 +71,11 @@ class Projector:
     def rows(self, config: ProjectionConfig) -> dict[str, Tensor]:
         """Return the rows whose moments are taken: of the request, and of what is protected, each a fixed sample.
 
-        Raises InputError for a file with rows of the request, and for a part without rows.
+        Raises InputError as `listed_rows` does, and for a part without rows.
         """
         parts, seed = self.trainer.material.parts, self.trainer.seed
         if isinstance(config.rows, Path):
-            kept = read_rows(config.rows, self._table)
-            asked = int(torch.isin(kept, parts["forget"]).sum())
-            if asked:
-                raise InputError(
-                    f"projection: {config.rows} holds {asked} rows that are to be forgotten; leave them out"
-                )
+            kept = listed_rows(config.rows, self.trainer.material.task, self.trainer.material.split, parts)
         else:
             kept = parts["projection"] if len(parts.get("projection", ())) else parts[config.rows]
         if not len(kept):
@@ -91,13 +86,6 @@ class Projector:
             return rows[torch.randperm(len(rows), generator=generator)[: config.samples].sort().values]
 
         return {"forget": sample(parts["forget"], "forget"), "retain": sample(kept, "retain")}
-
-    @property
-    def _table(self) -> int:
-        """The number of rows of the train table: test rows stand behind it."""
-        parts = self.trainer.material.parts
-        tests = [int(rows.min()) for name, rows in parts.items() if name.startswith("test") and len(rows)]
-        return min(tests, default=len(self.trainer.material.task.rows()))
 
     def _need(self, config: ProjectionConfig) -> str:
         """Return the data that it reads, as the result table says it."""
@@ -120,6 +108,13 @@ def _project(file: Path, need: str, vector: Path, target: Path, strength: float)
 
 def _beside(file: Path) -> Path:
     return file.with_suffix(".json")
+
+
+def _has_seconds(file: Path) -> bool:
+    try:
+        return moments_seconds(file) >= 0
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def moments_seconds(file: Path) -> float:

@@ -1,5 +1,6 @@
 """The part of a config that says on which rows merged vectors are projected, and how strongly."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -30,7 +31,7 @@ class ProjectionConfig(Strict):
     @field_validator("strength")
     @classmethod
     def _positive(cls, value: list[float]) -> list[float]:
-        if any(one <= 0 for one in value) or len(set(value)) < len(value):
+        if not all(0 < one < math.inf for one in value) or len(set(value)) < len(value):
             raise ValueError(f"give different numbers above 0, got {value}")
         return sorted(value)
 

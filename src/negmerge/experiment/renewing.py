@@ -92,8 +92,8 @@ def method_parts(
     """
     info, file, read = describe(method.name), file_of(method.name), files_of(method.name, method.settings)
     selection = config.selection.model_dump(mode="json")
-    buffers = config.model_dump(mode="json", include={"buffers"})["buffers"]
-    buffers = buffers if method.buffers is None else method.model_dump(mode="json", include={"buffers"})["buffers"]
+    policy = config.buffers_of(method)
+    buffers = policy if isinstance(policy, str) else policy.model_dump(mode="json")
     scratch = config.scratch_settings() if info.scratch else None
     rows = method.projected.rows if method.projected and isinstance(method.projected.rows, Path) else None
     matched = config.selection.objective != "retain-floor" or info.exact

@@ -25,15 +25,14 @@ from negmerge.experiment.methods import (
     check_settings,
     check_task,
     chosen_method,
-    describe,
     needs_of,
 )
 from negmerge.experiment.pipeline import run_stages
 from negmerge.experiment.prepare import About, Material
-from negmerge.experiment.projection_config import ProjectionConfig
 from negmerge.experiment.rundir import RunDir
 from negmerge.experiment.unlearned import Unlearned, gather, write_page
 from negmerge.experiment.user_defaults import can_project, default_buffers, default_projection
+from negmerge.experiment.user_projection import asked_projection, check_labels, check_not_forgotten, user_projection
 from negmerge.requests.split_files import PARTS, save_split
 from negmerge.requests.splits import Split
 from negmerge.selection import OBJECTIVES
@@ -81,7 +80,11 @@ def unlearn(
     selection: Mapping[str, Any] | None = None,
     method: str = AUTO,
     settings: Mapping[str, Any] | None = None,
-    projection: Mapping[str, Any] | Literal["auto", "none"] = "auto",
+    projection: Mapping[str, Any]
+    | Literal["auto", "none", "retain", "validation"]
+    | float
+    | Sequence[float]
+    | None = "auto",
     buffers: Mapping[str, Any] | Literal["auto", "keep", "negate"] = "auto",
     evidence: Mapping[str, Any] | Sequence[str] | None = None,
     seed: int = 0,
@@ -121,11 +124,12 @@ def unlearn(
 
     `projection` strips the merged vector of what acts on retain inputs, layer by layer, before α is chosen:
     `{"rows": "retain", "samples": 600, "strength": [1, 10, 100]}` with what is left out as here. `rows` may also be
-    "validation", or a data set of whatever rows are at hand, labels or none. The results then have a row of `method`
+    "validation", or a data set of whatever rows are at hand, labels or none, but none that are to be forgotten. Rows
+    ("retain") or strengths (10, or [1, 10]) may stand there alone. The results then have a row of `method`
     without projection and one with it; the better by the objective is returned, the projected one where they are
     equal, or the one that `evidence` judged. "auto", the default, projects on `retain` where the model has layers whose
     inputs can be seen and the objective is retain-floor, or matches unseen rows or Retrain (strengths 1 and 10 then);
-    "none" leaves it out.
+    "none", or None, leaves it out.
 
     `buffers` says what becomes of running statistics (batch normalisation) after the merge: "keep" (the base's),
     "negate" (merged and negated like weights), or `{"recalibrate": "forget", "rows": 2000}` (or "retain"). "auto", the
@@ -163,9 +167,11 @@ def unlearn(
         raise InputError("unlearn: give retain (a data set) or evaluate (a function), so that α can be chosen")
     sets = {"forget": forget, "retain": retain, "validation": validation}
     given = {name: data for name, data in sets.items() if data is not None}
-    protected = None if isinstance(projection, str) else _projection(projection, given, method)
+    wished = asked_projection(projection)
+    protected = None if isinstance(wished, str) else user_projection(wished, given, method)
     for name, data in given.items():
         check_data(name, data)
+    check_not_forgotten(given)
     check_loader(loader or {})
     bare = UserTask(
         model, given, forward or forward_batch, loss or loss_of_batch, Loading(collate_fn, dict(loader or {}))
@@ -188,7 +194,8 @@ def unlearn(
     check_settings(method, settings or {})
     task = _task(bare, evaluate, rule.objective)
     _check_method(task, method, settings or {}, given)
-    if projection == "auto" and can_project(task, given, method):
+    check_labels(task)
+    if wished == AUTO and can_project(task, given, method):
         protected = default_projection(rule.objective)
     inputs = {"model": fingerprint_module(model)}
     if reference is not None:
@@ -269,22 +276,6 @@ def _task(bare: UserTask, evaluate: Callable[[nn.Module], Mapping[str, float]] |
         task = UserClassifier(*parts, classes=classes, next_token=answers_next_token(bare))
     check_loss(task)
     return task
-
-
-def _projection(projection: Mapping[str, Any], given: dict[str, Dataset[Any]], method: str) -> dict[str, Any]:
-    """Return the projection as a config has it; a data set in it joins those that are given.
-
-    Raises InputError for settings that are wrong, rows that are not there, and a method that does not merge.
-    """
-    if method != AUTO and describe(method).kind == "train":
-        raise InputError(f"unlearn: the method {method} does not merge; leave projection out")
-    chosen, rows = dict(projection), projection.get("rows", "retain")
-    if not isinstance(rows, str):
-        given["projection"] = chosen.pop("rows")
-    elif rows not in given:
-        raise InputError(f"unlearn: projection: rows: {rows}: give that data set, or rows=DATASET")
-    made: ProjectionConfig = _checked(ProjectionConfig, chosen, "projection")
-    return made.model_dump(mode="json")
 
 
 def _claims(evidence: Mapping[str, Any] | Sequence[str] | None) -> EvidenceConfig:

@@ -66,7 +66,7 @@ def merge_as_adapter(
     no weight or bias of a layer) is left out, named in the report, and counts as error. A tensor is in memory whole
     while it is factored, one for each worker. OUT is a folder that PEFT loads onto the base; it appears whole or not
     at all. `origin` and `weights` are those of `merge_checkpoints`. `projection`, a `negmerge.projection.Projection`,
-    changes τ before it is factored: ΔW = B·A becomes B·(A·M), of the same rank.
+    changes τ before it is factored: ΔW = B·A becomes B·(A·M), of the same rank; of one more where the bias merges, too.
 
     Raises InputError as `merge_checkpoints` does, and for a pool without a matrix, or a rank below 1.
 

@@ -29,7 +29,7 @@ class ByLayer:
     def __init__(self, plan: Plan, term: Term, emit: Callable[[str, Floats], None]) -> None:
         merged = [name for name in plan.merged if name in term.pool.merged_set]
         if term.change is not None:
-            term.change.check(merged, plan.base.shape, str(plan.base.path))
+            term.change.check(merged, plan.base.shape, str(plan.base.path), plan.base.names)
         self._plan, self._change, self._emit = plan, term.change, emit
         self._unit_of = _units_of(term.change, merged)
         self._pieces: dict[str, dict[int, Floats]] = {}

@@ -32,8 +32,10 @@ class LayerChange(Protocol):
         """What was done, with `as_json()`, once all units are."""
         ...
 
-    def check(self, names: Sequence[str], shape: Callable[[str], tuple[int, ...]], where: str) -> None:
-        """Raise InputError where it is made for another model."""
+    def check(
+        self, names: Sequence[str], shape: Callable[[str], tuple[int, ...]], where: str, among: Sequence[str]
+    ) -> None:
+        """Raise InputError where it is made for another model than one with all the names `among`."""
         ...
 
     def check_weight(self, name: str, norm: float, where: str) -> None:

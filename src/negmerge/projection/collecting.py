@@ -1,15 +1,15 @@
 """Second moments of the inputs of every layer, in one pass over rows, by hooks."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from negmerge.errors import NegmergeError
-from negmerge.projection.inputs import Arguments, Slot, find_slots, real_rows
+from negmerge.projection.inputs import Arguments, Slot, find_slots, lies_turned, real_rows
 from negmerge.projection.layers import Layer
 
 WIDE = 2048  # inputs up to which products are taken in float64; beyond, in float32, added up in float64
@@ -24,12 +24,14 @@ Real = Callable[[Any], Tensor | None]
 class Source:
     """A place whose inputs are seen, with the size of their moments: [groups, columns, columns], or [columns] counts.
 
-    `ones` says that a column of ones stands last, for the biases of the layers that share the inputs.
+    `ones` says that a column of ones stands last, for the biases of the layers that share the inputs, `turned` that the
+    inputs were seen to lie as [length, rows, …], or as [rows, length, …]; None where that is not known.
     """
 
     slot: Slot
     columns: int
     ones: bool = False
+    turned: bool | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -58,9 +60,31 @@ class Survey:
     added: Mapping[str, str]  # places whose inputs are added to those of another, which has the same weight
     unseen: tuple[str, ...]  # trained tensors of two dimensions or more without a layer
 
+    def without(self, places: Collection[str]) -> "Survey":
+        """Return it without the layers that need the moments of some places: their tensors are unseen, too."""
+        gone = [layer for layer in self.layers if layer.source in places or layer.tokens in places]
+        kept = tuple(layer for layer in self.layers if layer not in gone)
+        needed = {place for layer in kept for place in (layer.source, layer.tokens)}  # asked for membership only
+        seen = {name for layer in kept for name in layer.tensors}  # likewise
+        added = {own: to for own, to in self.added.items() if to in needed}
+        sources = {own: found for own, found in self.sources.items() if own in needed or own in added}
+        unseen = [layer.weight[0] for layer in gone if layer.weight[0] not in seen]
+        return Survey(kept, sources, added, (*self.unseen, *dict.fromkeys(unseen)))
 
-def survey(model: nn.Module, forward: Forward, batch: Any, share: bool = True) -> Survey:
+
+def survey(
+    model: nn.Module,
+    forward: Forward,
+    batch: Any,
+    share: bool = True,
+    *,
+    further: Iterable[Any] = (),
+    real: Real = lambda _: None,
+) -> Survey:
     """Pass one batch, of few rows, through a model and return what of it the projection can see.
+
+    Modules that were not called are looked for in the `further` batches: a model may choose by the row which it calls.
+    By the mask `real(batch)` of a batch of unlike sizes, such as a single row, is told which way inputs lie.
 
     Layers that get the same tensor share one source, unless `share` is off. Left unseen are weights of other kinds of
     layers, parametrised ones, those of modules that were not called, or once for all rows (the text tower of a CLIP,
@@ -69,14 +93,25 @@ def survey(model: nn.Module, forward: Forward, batch: Any, share: bool = True) -
     """
     slots = find_slots(model)
     calls: dict[str, list[tuple[Tensor, int]]] = {slot.place: [] for slot in slots}
+    turned: dict[str, bool | None] = {}
 
-    def note(slot: Slot, found: Tensor) -> None:
-        calls[slot.place].append((found, 0 if found.is_inference() else found._version))
+    def look(batch: Any, at: Sequence[Slot]) -> None:
+        mask = real(batch)
+
+        def note(slot: Slot, found: Tensor) -> None:
+            calls[slot.place].append((found, 0 if found.is_inference() else found._version))
+            if turned.get(slot.place) is None and mask is not None:
+                turned[slot.place] = lies_turned(found.shape if slot.unfold is None else found.shape[:-1], mask)
+
+        with _hooked(model, at, note):
+            forward(model, batch)
 
     with torch.no_grad():
         forward(model, batch)  # what is computed once and kept is not called again below
-        with _hooked(model, slots, note):
-            forward(model, batch)
+        look(batch, slots)
+        rest = iter(further)
+        while (missing := [slot for slot in slots if not calls[slot.place]]) and (more := [*islice(rest, 1)]):
+            look(more[0], missing)
     called = [slot for slot in slots if calls[slot.place]]
     leaders: dict[tuple[Any, ...], str] = {}
     followers = {}
@@ -88,7 +123,9 @@ def survey(model: nn.Module, forward: Forward, batch: Any, share: bool = True) -
         if leader != slot.place:
             followers[slot.place] = leader
     columns = {slot.place: _columns_of(slot, calls[slot.place][0][0], model) for slot in called}
-    return _described(model, called, followers, columns)
+    found = _described(model, called, followers, columns)
+    sources = {place: replace(source, turned=turned.get(place)) for place, source in found.sources.items()}
+    return replace(found, sources=sources)
 
 
 def _columns_of(slot: Slot, seen: Tensor, model: nn.Module) -> int:
@@ -165,9 +202,8 @@ def collect(
         C = E[x xᵀ] over rows, tokens and places; of token numbers, their shares
 
     float64 [groups, n, n] for up to 2,048 inputs, float32 beyond; counts are float64 [n]. `real(batch)` is a mask
-    [rows, length] of the tokens that count, or None. The model is used as it is; it should be in evaluation mode.
-
-    Raises NegmergeError for a source whose module the model does not call.
+    [rows, length] of the tokens that count, or None. The model is used as it is; it should be in evaluation mode. A
+    source is left out whose module no batch reaches.
     """
     wanted = dict.fromkeys(places)
     sums = {place: _Sum(found.sources[place]) for place in places}
@@ -177,13 +213,13 @@ def collect(
     state: dict[str, Tensor | None] = {"real": None}
 
     def add(slot: Slot, inputs: Tensor) -> None:
-        sums[to[slot.place]].add(slot, inputs, state["real"])
+        sums[to[slot.place]].add(slot, inputs, state["real"], found.sources[slot.place].turned)
 
     with _hooked(model, slots, add), torch.no_grad():
         for batch in batches:
             state["real"] = real(batch)
             forward(model, batch)
-    return {place: total.moments() for place, total in sums.items()}
+    return {place: total.moments() for place, total in sums.items() if total.rows}
 
 
 class _Sum:
@@ -192,19 +228,19 @@ class _Sum:
     def __init__(self, source: Source) -> None:
         self._source = source
         self._total: Tensor | None = None
-        self._rows = 0
+        self.rows = 0
 
-    def add(self, slot: Slot, inputs: Tensor, real: Tensor | None) -> None:
+    def add(self, slot: Slot, inputs: Tensor, real: Tensor | None, turned: bool | None) -> None:
         """Add the inputs of one call."""
         if slot.unfold is None:
-            ids = real_rows(inputs.reshape(1, -1, 1), (*inputs.shape, 1), real).flatten()
+            ids = real_rows(inputs.reshape(1, -1, 1), (*inputs.shape, 1), real, turned).flatten()
             self._add(torch.bincount(ids, minlength=self._source.columns).double(), len(ids))
             return
         whole = inputs if slot.kind not in ("conv", "conv-transposed") else None
         for part in [inputs] if whole is not None else self._cut(slot, inputs):
             rows = slot.unfold(part)
             if whole is not None:
-                rows = real_rows(rows, part.shape, None if real is None else real.to(part.device))
+                rows = real_rows(rows, part.shape, None if real is None else real.to(part.device), turned)
             for piece in rows.split(max(1, PIECE // max(1, rows.shape[0] * rows.shape[2])), dim=1):
                 self._add(self._product(piece), piece.shape[1])
 
@@ -229,13 +265,12 @@ class _Sum:
         if self._total is None:
             self._total = torch.zeros(self._source.shape, dtype=torch.float64, device=own.device)
         self._total += own
-        self._rows += rows
+        self.rows += rows
 
     def moments(self) -> Tensor:
         """Return the mean over all rows."""
-        if self._total is None or not self._rows:
-            raise NegmergeError(f"no input of {self._source.slot.place} was seen; the model did not call it")
-        mean = (self._total / self._rows).cpu()
+        assert self._total is not None and self.rows
+        mean = (self._total / self.rows).cpu()
         return mean if self._source.wide or mean.dim() == 1 else mean.float()
 
 

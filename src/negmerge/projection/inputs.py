@@ -191,13 +191,22 @@ def _heads_of(module: nn.MultiheadAttention) -> Callable[[Arguments], Tensor]:
     return find
 
 
-def real_rows(rows: Tensor, shape: Sequence[int], real: Tensor | None) -> Tensor:
+def real_rows(rows: Tensor, shape: Sequence[int], real: Tensor | None, turned: bool | None = None) -> Tensor:
     """Return the rows [groups, n, columns] of an input of `shape` that are of real tokens, by a mask [batch, length].
 
-    All rows, where the input has none for each token.
+    All rows, where the input has none for each token. Where a batch is as large as it is long, its shape does not tell
+    which way it lies; then it is [length, batch, …] if `turned`.
     """
     if real is None or rows.shape[1] != real.numel():
         return rows
-    lead = tuple(shape[:-1]) if len(shape) > 1 else tuple(shape)
-    turned = lead == tuple(real.T.shape) and lead != tuple(real.shape)
-    return rows[:, (real.T if turned else real).reshape(-1)]
+    told = lies_turned(shape[:-1] if len(shape) > 1 else shape, real)
+    return rows[:, (real.T if (turned if told is None else told) else real).reshape(-1)]
+
+
+def lies_turned(lead: Sequence[int], real: Tensor) -> bool | None:
+    """Return whether an input whose shape begins so lies as [length, batch] and not as a mask [batch, length].
+
+    None where it lies neither way, or the shape does not tell.
+    """
+    ways = [tuple(lead) == tuple(way.shape) for way in (real, real.T)]
+    return None if ways[0] == ways[1] else ways[1]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -60,16 +61,50 @@ def write_moments(
 
     `forward(model, batch)` runs the model, `first` is a batch of few rows, `real(batch)` a mask of the tokens that
     count. All layers are summed up in one pass over the rows as long as their moments take at most `memory` bytes; else
-    groups of layers take turns, a pass each, with the same bytes as a result. The file appears whole or not at all, for
-    its owner only: it tells of the rows. `key` says what model and rows it is of.
+    groups of layers take turns, a pass each, with the same bytes as a result. Layers that no forget row or no retain
+    row reaches, as where a model chooses by the row which of its modules it calls, are unseen; the passes are then made
+    again without them. The file appears whole or not at all, for its owner only: it tells of the rows. `key` says what
+    model and rows it is of.
+
+    Raises InputError where no layer is left.
     """
     model.eval()
-    found = survey(model, forward, first)
-    if not found.layers:
-        raise InputError(
-            "projection: the model has no linear layer, convolution or embedding whose inputs are seen and come from "
-            "the rows; leave projection out"
-        )
+    further = (batch for rows in (forget, retain) for batch in islice(rows.batches(), 1))
+    found = survey(model, forward, first, further=further, real=real)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        if not found.layers:
+            raise InputError(
+                "projection: the model has no linear layer, convolution or embedding whose inputs are seen and come "
+                "from the rows; leave projection out"
+            )
+        try:
+            _write(path, model, found, (forget, retain), forward, key, real, memory, tell)
+            return
+        except _UnreachedError as error:
+            found = found.without(error.places)
+
+
+class _UnreachedError(Exception):
+    """Places that no forget row, or no retain row, reaches: a model may choose by the row what it calls."""
+
+    def __init__(self, places: Sequence[str]) -> None:
+        super().__init__(*places)
+        self.places = tuple(places)
+
+
+def _write(
+    path: Path,
+    model: nn.Module,
+    found: Survey,
+    parts: Sequence[MomentRows],
+    forward: Forward,
+    key: Mapping[str, Any],
+    real: Real,
+    memory: int,
+    tell: Callable[..., None],
+) -> None:
+    """Write the moments of all sources, whole or not at all. Raises _UnreachedError where there are none of some."""
     places = [place for place in found.sources if place not in found.added]
     layout = [
         (f"{part}/{place}", of_torch(_dtype(found, place)), found.sources[place].shape)
@@ -80,22 +115,25 @@ def write_moments(
         "format": FORMAT,
         "code": code_hash(),
         **key,
-        "forget": {"rows": forget.rows, "about": forget.about},
-        "retain": {"rows": retain.rows, "about": retain.about},
+        **{part: {"rows": rows.rows, "about": rows.about} for part, rows in zip(PARTS, parts, strict=True)},
         "unseen": list(found.unseen),
         "norms": _norms(model, found.layers),
         "layers": [layer.as_json() for layer in found.layers],
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
     turns = _turns(found, places, memory)
+    unreached: dict[str, None] = {}
     with atomic_write(path) as file:
         os.fchmod(file.fileno(), 0o600)
         writer = SafetensorsWriter(file, layout, {"format": "pt", KEY: json.dumps(facts, ensure_ascii=False)})
         for i, turn in enumerate(turns):
-            for part, rows in zip(PARTS, (forget, retain), strict=True):
+            for part, rows in zip(PARTS, parts, strict=True):
                 tell("moments", part=part, turn=i + 1, of=len(turns), rows=rows.rows)
-                for place, moments in collect(model, found, turn, rows.batches(), forward, real).items():
-                    writer.write(f"{part}/{place}", 0, stored(moments.reshape(-1)))
+                moments = collect(model, found, turn, rows.batches(), forward, real)
+                unreached |= dict.fromkeys(place for place in turn if place not in moments)
+                for place, own in moments.items():
+                    writer.write(f"{part}/{place}", 0, stored(own.reshape(-1)))
+        if unreached:
+            raise _UnreachedError(list(unreached))
 
 
 def _dtype(found: Survey, place: str) -> Any:
@@ -165,8 +203,11 @@ class Moments:
 
 
 def is_current(path: Path, key: Mapping[str, Any]) -> bool:
-    """Return whether a file holds the moments of this model and these rows, taken by this code."""
+    """Return whether a file holds the moments of this model and these rows, taken by this code, and is whole."""
     if not path.exists():
         return False
-    with Moments(path) as moments:
-        return all(moments.facts.get(name) == value for name, value in {"code": code_hash(), **key}.items())
+    try:
+        with Moments(path) as moments:
+            return all(moments.facts.get(name) == value for name, value in {"code": code_hash(), **key}.items())
+    except InputError:
+        return False

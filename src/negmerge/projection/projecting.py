@@ -17,6 +17,7 @@ from negmerge.checkpoints.writing import SafetensorsWriter
 from negmerge.errors import InputError
 from negmerge.projection.layers import Layer, units
 from negmerge.projection.moments import PARTS, Moments
+from negmerge.projection.naming import check_most, fits, found_in
 from negmerge.projection.solving import EPSILON, action, project, project_tied, project_tokens
 
 Others = Literal["leave-out", "keep"]
@@ -46,7 +47,10 @@ class LayerEffect:
 
 @dataclass
 class ProjectionReport:
-    """What a projection did: every layer's effect, and the merged tensors without a layer, which are `others`."""
+    """What a projection did: every layer's effect, and the merged tensors without a layer, which are `others`.
+
+    `missing` are layers of the moments that the model lacks.
+    """
 
     strength: float
     rows: Mapping[str, Any]
@@ -54,6 +58,7 @@ class ProjectionReport:
     order: Sequence[str]
     effects: dict[str, LayerEffect] = field(default_factory=dict)
     without: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
 
     @property
     def layers(self) -> list[LayerEffect]:
@@ -68,6 +73,7 @@ class ProjectionReport:
             "layers": [layer.as_json() for layer in self.layers],
             "others": self.others,
             "without": sorted(self.without),
+            **({"missing": list(self.missing)} if self.missing else {}),
         }
 
 
@@ -88,9 +94,8 @@ class Projection:
             raise InputError(f"the strength of a projection is a number from 0, got {strength}")
         self.moments, self.strength, self.others = moments, float(strength), others
         rows = {part: moments.facts[part] for part in PARTS}
-        self.report = ProjectionReport(self.strength, rows, others, [layer.name for layer in moments.layers])
-        self._units = units(moments.layers)
-        self._unit_of = {name: i for i, unit in enumerate(self._units) for layer in unit for name in layer.tensors}
+        self.report = ProjectionReport(self.strength, rows, others, [])
+        self._take(moments.layers, {})
 
     def unit(self, name: str, merged: Iterable[str]) -> tuple[str, ...]:
         """Return the merged names that are projected together with a merged tensor, itself among them."""
@@ -100,32 +105,43 @@ class Projection:
         own = {other for layer in self._units[at] for other in layer.tensors}
         return tuple(other for other in merged if other in own)
 
-    def check(self, names: Sequence[str], shape: Callable[[str], tuple[int, ...]], where: str) -> None:
-        """Raise InputError where the moments are of another model than one with tensors of these names and shapes."""
-        there = set(names)  # asked for membership only
-        fitting = [layer for layer in self.moments.layers if any(name in there for name in layer.weight)]
-        if not fitting:
-            example = self.moments.layers[0].weight[0]
-            raise InputError(f"{self.moments.path}: none of its layers (such as {example}) is in {where}")
-        for layer in fitting:
-            name = next(name for name in layer.weight if name in there)
-            if not self._fits(layer, shape(name)):
+    def check(
+        self,
+        names: Sequence[str],
+        shape: Callable[[str], tuple[int, ...]],
+        where: str,
+        among: Sequence[str] | None = None,
+    ) -> None:
+        """Take the names of a model with tensors of these names and shapes, one prefix more or less than the moments'.
+
+        `names` are those of the vector, `among` all of the model, where these are known. Raises InputError where the
+        moments are of another model, or fewer than half of their layers are among its names.
+        """
+        file = str(self.moments.path)
+        known = names if among is None else among
+        found = found_in(self.moments.layers, known, shape, where, file)
+        if among is not None:
+            check_most(found, among, where, file)
+            merged = set(names)  # asked for membership only
+            if not any(name in merged for layer in found.layers for name in layer.weight):
+                raise InputError(f"{file}: none of its layers (such as {found.layers[0].name}) merges into {where}")
+            self.report.missing = list(found.missing)
+        there = set(known)  # asked for membership only
+        for layer in found.layers:
+            name = next((name for name in layer.weight if name in there), None)
+            if name is not None and not fits(layer, shape(name)):
                 raise InputError(
-                    f"{self.moments.path}: layer {name} has {layer.columns} inputs, in {where} its shape is "
+                    f"{file}: layer {name} has {layer.columns} inputs, in {where} its shape is "
                     f"{list(shape(name))}; make the moments of this model"
                 )
+        self._take(found.layers, found.of)
 
-    def _fits(self, layer: Layer, shape: tuple[int, ...]) -> bool:
-        if layer.kind == "conv1d":
-            return len(shape) == 2 and shape[0] == layer.columns
-        if layer.kind == "embedding":
-            return len(shape) == 2 and shape[0] == layer.columns
-        if layer.kind == "tied-embedding":
-            return len(shape) == 2 and shape[1] == layer.columns
-        if layer.kind == "conv-transposed":
-            inner = torch.Size((shape[0] // layer.groups, *shape[2:])).numel()
-            return inner == layer.columns
-        return torch.Size(shape[1:]).numel() == layer.columns
+    def _take(self, layers: Sequence[Layer], of: Mapping[str, str]) -> None:
+        """Go by these layers, of whose tensors `of` has the names in the moments."""
+        self._of = of
+        self.report.order = [layer.name for layer in layers]
+        self._units = units(layers)
+        self._unit_of = {name: i for i, unit in enumerate(self._units) for layer in unit for name in layer.tensors}
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -139,7 +155,7 @@ class Projection:
 
     def check_weight(self, name: str, norm: float, where: str) -> None:
         """Raise InputError where ‖W‖ of a base's weight is not what it was in the model of the moments, within 1 %."""
-        expected = self.moments.facts["norms"].get(name)
+        expected = self.moments.facts["norms"].get(self._of.get(name, name))
         if expected is not None and abs(norm - expected) > SAME * expected:
             raise InputError(
                 f"{self.moments.path} was taken from another model: {name} has a norm of {expected:.6g} there, of "

@@ -146,7 +146,7 @@ def _noise(results: Json) -> str:
 
 
 def _settings(results: Json) -> str:
-    found = [(name, settings_text(row)) for name, row in results["methods"].items()]
+    found = [(name, settings_text(row, results)) for name, row in results["methods"].items()]
     lines = [f"* {escape(label(results, name))}: {escape(text)}" for name, text in found if text]
     return "\n".join(["## Settings", "", *lines]) if lines else ""
 

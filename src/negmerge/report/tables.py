@@ -101,7 +101,7 @@ def method_table(results: Json) -> tuple[list[str], list[TableRow]]:
                 _needs(row),
                 _cells(results, row),
                 main=name == main,
-                settings=settings_text(row),
+                settings=settings_text(row, results),
                 note=row.get("note") or "",
             )
         )
@@ -111,12 +111,16 @@ def method_table(results: Json) -> tuple[list[str], list[TableRow]]:
     return [key for key in columns if any(row.cells[key] != numbers.MISSING for row in table)], table
 
 
-def settings_text(row: Json) -> str:
-    """Return what a row was made with: the member, the settings, and what became of the running statistics."""
+def settings_text(row: Json, results: Json) -> str:
+    """Return what a row was made with: the member, the settings, and what became of the running statistics.
+
+    That the base's are kept is said where the run's policy is another one.
+    """
     settings, buffers = row.get("settings") or {}, row.get("buffers")
     shown = ", ".join(f"{key} {numbers.setting(value)}" for key, value in settings.items() if value != {})
     member = f"member {row['member']}" if row.get("member") else ""
-    statistics = f"running statistics: {buffers}" if buffers and buffers != "keep" else ""
+    usual = (results.get("model") or {}).get("buffers") or "keep"
+    statistics = f"running statistics: {buffers}" if buffers and (buffers, usual) != ("keep", "keep") else ""
     return "; ".join(part for part in (member, shown, statistics, projected.short_text(row)) if part)
 
 

@@ -176,31 +176,38 @@ def read_rows(path: Path, size: int) -> Tensor:
 
     Raises InputError for a file that is none of these or empty, a row beyond the table of `size` rows, and duplicates.
     """
+    return checked_rows(values_in(path, str(path), "forget_rows"), size, str(path))
+
+
+def values_in(path: Path, where: str, key: str | None = None) -> Any:
+    """Return what a file has in the place of row numbers: a JSON value, of an object that under `key`, or words.
+
+    Raises InputError for a file that cannot be read as text.
+    """
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
-            f"{path}: {getattr(error, 'strerror', None) or 'not a text'}; give a file of row numbers"
+            f"{where}: {getattr(error, 'strerror', None) or 'not a text'}; give a file of row numbers"
         ) from None
     try:
         values = json.loads(text)
-        if isinstance(values, dict):
-            values = values.get("forget_rows")
     except ValueError:
         values = [int(word) if word.isdecimal() else word for word in text.split()]
-    if isinstance(values, int):
-        values = [values]
-    return checked_rows(values, size, str(path))
+    if isinstance(values, dict) and key is not None:
+        values = values.get(key)
+    return [values] if type(values) is int else values
 
 
-def checked_rows(values: Any, size: int, where: str, table: str = "train") -> Tensor:
+def checked_rows(
+    values: Any, size: int, where: str, table: str = "train", forms: str = "a JSON object with forget_rows, "
+) -> Tensor:
     """Return row numbers, sorted, once they are whole numbers, distinct and inside the table of `size` rows.
 
     >>> checked_rows([4, 2], size=5, where="rows.json")
     tensor([2, 4])
     """
-    if not isinstance(values, list) or not values or not all(type(value) is int for value in values):
-        raise InputError(f"{where} must hold row numbers: a JSON list, a JSON object with forget_rows, or one a line")
+    check_numbers(values, where, forms)
     wrong = min(values) if min(values) < 0 else max(values)
     if not 0 <= wrong < size:
         raise InputError(f"{where}: row {wrong} is not in the {table} table, which has rows 0 to {size - 1}")
@@ -209,6 +216,12 @@ def checked_rows(values: Any, size: int, where: str, table: str = "train") -> Te
     if len(twice):
         raise InputError(f"{where}: row {int(twice[0])} stands twice")
     return rows
+
+
+def check_numbers(values: Any, where: str, forms: str = "") -> None:
+    """Raise InputError unless something is a list of one whole number or more; `forms` are further ones of a file."""
+    if not isinstance(values, list) or not values or not all(type(value) is int for value in values):
+        raise InputError(f"{where} must hold row numbers: a JSON list, {forms}or one a line")
 
 
 def checked_range(values: Any, size: int, where: str) -> Tensor:

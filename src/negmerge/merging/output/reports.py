@@ -265,8 +265,12 @@ def _projected(done: Mapping[str, Any]) -> list[tuple[str, str]]:
         if kept and min(kept) > 0:
             mean = 100 * geometric_mean(kept)
             found.append(("", f"what layers do to {part} inputs: {mean:.1f} % of before (geometric mean)"))
+    missing = done.get("missing")
     if done["without"]:
-        found.append(("left out", f"{shortened(done['without'])}: their inputs cannot be seen"))
+        why = "the moments have no layer of these names" if missing else "their inputs cannot be seen"
+        found.append(("left out", f"{shortened(done['without'])}: {why}"))
+    if missing:
+        found.append(("not found", f"{shortened(missing)}: layers of the moments that BASE lacks"))
     return found
 
 
