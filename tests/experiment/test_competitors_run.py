@@ -217,12 +217,14 @@ def test_the_plan_counts_what_the_competitors_train(monkeypatch):
         plan(config(methods=two, **conv)).evaluated_rows
         - plan(config(methods=["best-single", "greedy"], **conv)).evaluated_rows
     )
-    assert apart == 3 * 13 * (min(2000, rows["retain"]) + rows["forget"] + rows["validation"])  # once for each policy
+    assert apart == 3 * 13 * (min(2000, rows["retain"]) + rows["forget"])  # once for each policy
     matched = plan(config(methods=["consensus"], selection={"objective": "match-reference"}))
-    assert matched.evaluated_rows == few.evaluated_rows  # both see the validation rows; retain-floor does not
+    assert matched.evaluated_rows - few.evaluated_rows == 13 * rows["validation"]  # match-holdout asks the base alone
     floored = plan(config(methods=["consensus"], selection={"objective": "retain-floor"}))
-    assert few.evaluated_rows - floored.evaluated_rows == 13 * rows["validation"]
-    seen = min(2000, rows["retain"]) + rows["forget"] + rows["validation"]
+    assert few.evaluated_rows == floored.evaluated_rows
+    both = plan(config(methods=["consensus"], selection={"objective": "match-holdout", "floor_on": "both"}))
+    assert both.evaluated_rows == matched.evaluated_rows
+    seen = min(2000, rows["retain"]) + rows["forget"]
     for selection, points in (
         ({"max_alpha": 1.0}, 8),
         ({"search": "grid"}, 21),

@@ -166,6 +166,9 @@ def test_a_projected_row_is_judged_beside_the_plain_one():
     assert said(damaged, moved=0.3) == []  # the advice would be the row that is there
     other = {**damaged, "ties": gone | {"method": "ties", "buffers": "keep", "retain": 70.0}}
     assert [name for name, *_ in said(other, moved=0.3)] == ["moved-statistics"]
+    other["ties"]["kind"] = "select"
+    assert said(other, moved=0.3) == []
+    assert [name for name, *_ in said({"ties": other["ties"]}, moved=0.3)] == ["moved-statistics"]
 
 
 def test_a_base_that_knows_nothing_of_the_rows():

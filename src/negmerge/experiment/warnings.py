@@ -232,10 +232,16 @@ def row_warnings(
 ) -> Warnings:
     """Return what curves and statistics say of all rows with a curve; see `curve_warnings`, `statistics_warnings`.
 
-    Statistics are judged by rows that neither are projected nor have a projected row beside them: that is the advice.
+    Statistics are judged by rows that neither are projected nor have a projected row beside them, which is the advice;
+    beside projected merges not by rows that pick members, which search each and are mostly left plain.
     A projected row that forgets too little beside a plain one that does not is the projection's doing.
     """
-    plain = {name: row for name, row in rows.items() if not _variants(row, rows, projected=True)}
+    projected = any(row.get("projection") for row in rows.values())
+    plain = {
+        name: row
+        for name, row in rows.items()
+        if not _variants(row, rows, projected=True) and not (projected and row.get("kind") == "select")
+    }
     found = statistics_warnings(plain, base, moved) if rule.objective == "retain-floor" else []
     known = bool(found)  # the cause that is known speaks for the damage
     said = {name: curve_warnings(name, row, rule, blamed=blamed, measure=measure) for name, row in rows.items()}
