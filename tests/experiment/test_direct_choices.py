@@ -117,7 +117,7 @@ def test_listed_images_among_others_of_their_classes_take_the_mean_and_statistic
         ("pool.adapter={r: 4}", "auto"),
         ("pool.train.freeze_statistics=true", "auto"),
         ("methods=[salun]", "auto"),
-        ("data.forget={classes: [circle]}", "gradient-ascent"),
+        ("data.forget={classes: [circle]}", "auto"),
         ("workers=1", "gradient-ascent"),
     ],
 )
@@ -129,21 +129,6 @@ def test_statistics_are_left_alone_where_something_else_was_asked_for(photos, ch
     assert config.buffers == ("negate" if "negate" in change else "keep")
     assert all(member.settings.freeze_statistics for member in config.pool.members())
     assert not any("estimated again" in line for line in request.assumed)
-
-
-def test_members_of_a_class_that_is_projected_move_their_statistics(photos):
-    def made(*changes):
-        request = Request(photos / "w.safetensors", photos / "photos" / "circle", photos / "photos", family="small-cnn")
-        config = checked_request(request, ("model.width=4", *changes))
-        (line,) = [line for line in request.assumed if line.startswith("running statistics")]
-        assert config.buffers == "keep"
-        return all(member.settings.freeze_statistics for member in config.pool.members()), line
-
-    frozen, line = made()
-    assert not frozen and "the projection wants that" in line
-    for change in ("projection=none", "pool.train.freeze_statistics=true"):
-        frozen, line = made(change)
-        assert frozen and "stay as they are" in line
 
 
 def test_images_are_counted_once_and_one_lone_image_decides_nothing(photos):

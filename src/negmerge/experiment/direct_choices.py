@@ -30,15 +30,13 @@ def checked_request(request: Request, changes: Sequence[str] = ()) -> Config:
     config = check_config(raw, "unlearn")
     if any(_key(change) == "data" or _key(change).startswith(WHICH) for change in changes):
         request.scattered = 0
-    if _may_choose(request, config, changes) and (request.scattered >= LEAST or _is_projected_class(config)):
+    if _takes_anew(request, config, changes):
         raw["pool"]["train"].pop("freeze_statistics")
-        if request.scattered >= LEAST:
-            raw["buffers"] = {"recalibrate": "forget"}
-            why = "are estimated again on the images to forget, which are of kinds that are kept"
-        else:
-            why = "are the members' own while they train, and the model keeps its own: the projection wants that"
+        raw["buffers"] = {"recalibrate": "forget"}
         config = check_config(raw, "unlearn")
-        request.assumed.append(f"running statistics {why}")
+        request.assumed.append(
+            "running statistics are estimated again on the images to forget, which are of kinds that are kept"
+        )
     elif request.statistics and all(member.settings.freeze_statistics for member in config.pool.members()):
         request.assumed.append("running statistics stay as they are: those of the rows to forget are no others'")
     if request.method != AUTO or raw["methods"] is not methods:  # it was named, by an option or by a change
@@ -50,18 +48,12 @@ def checked_request(request: Request, changes: Sequence[str] = ()) -> Config:
     return check_config({**raw, "methods": [method]}, "unlearn")
 
 
-def _may_choose(request: Request, config: Config, changes: Sequence[str]) -> bool:
-    """Return whether it is left to us how members treat running statistics, and merges are made of them."""
+def _takes_anew(request: Request, config: Config, changes: Sequence[str]) -> bool:
+    """Return whether running statistics are estimated again on the forget rows, where nothing else was asked for."""
     own = any(_key(change).startswith(("buffers", "pool.train.freeze", "pool.adapter")) for change in changes)
     own = own or any(_key(change) in ("pool", "pool.train") for change in changes)
     merging = any(describe(method.name).kind != "train" for method in config.methods)
-    return request.statistics and config.pool.adapter is None and merging and not own
-
-
-def _is_projected_class(config: Config) -> bool:
-    """Return whether a class goes as a whole and merges are projected; docs/merging.md has what was measured."""
-    forget = config.data.forget
-    return forget is not None and bool(forget.classes) and config.projection not in (None, "none")
+    return request.statistics and request.scattered >= LEAST and config.pool.adapter is None and merging and not own
 
 
 def _key(change: str) -> str:

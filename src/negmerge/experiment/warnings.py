@@ -232,37 +232,31 @@ def row_warnings(
 ) -> Warnings:
     """Return what curves and statistics say of all rows with a curve; see `curve_warnings`, `statistics_warnings`.
 
-    Statistics are judged by rows that neither are projected nor have a projected row beside them, which is the advice;
-    beside projected merges not by rows that pick members, which search each and are mostly left plain.
+    Statistics are not judged where a row is projected: that is the advice, and the table shows what it is worth.
     A projected row that forgets too little beside a plain one that does not is the projection's doing.
     """
-    projected = any(row.get("projection") for row in rows.values())
-    plain = {
-        name: row
-        for name, row in rows.items()
-        if not _variants(row, rows, projected=True) and not (projected and row.get("kind") == "select")
-    }
-    found = statistics_warnings(plain, base, moved) if rule.objective == "retain-floor" else []
+    judged = rule.objective == "retain-floor" and not any(row.get("projection") for row in rows.values())
+    found = statistics_warnings(rows, base, moved) if judged else []
     known = bool(found)  # the cause that is known speaks for the damage
     said = {name: curve_warnings(name, row, rule, blamed=blamed, measure=measure) for name, row in rows.items()}
     for name, row in rows.items():
-        beside = _variants(row, rows, projected=False) if row.get("projection") else []
+        beside = _plain(row, rows) if row.get("projection") else []
         forgot = any("weak-forgetting" not in [one["name"] for one in said[other]] for other in beside)
         for one in said[name]:
             if one["name"] == "weak-forgetting" and forgot:
                 one["advice"] = "take the plain row or a smaller strength: unprojected, the same vector forgets"
-            if not (known and name in plain and one["name"] == "retain-damage"):
+            if not (known and one["name"] == "retain-damage"):
                 found.append(one)
     return found
 
 
-def _variants(row: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]], *, projected: bool) -> list[str]:
-    """Return the names of the rows, projected or plain, of a row's method and settings; its own may be among them."""
+def _plain(row: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the names of the rows of a row's method and settings that are not projected."""
     same = ("method", "settings", "include", "exclude")
     return [
         name
         for name, other in rows.items()
-        if all(other.get(key) == row.get(key) for key in same) and bool(other.get("projection")) == projected
+        if all(other.get(key) == row.get(key) for key in same) and not other.get("projection")
     ]
 
 
