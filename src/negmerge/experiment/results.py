@@ -6,7 +6,7 @@ from typing import Any
 
 from negmerge.experiment.choices import Buffers, Recalibrate, describe_buffers
 from negmerge.experiment.config import MethodConfig, RunConfig
-from negmerge.experiment.measure import further_of
+from negmerge.experiment.measure import further_of, groups_without_retain
 from negmerge.experiment.methods import describe, needs_of
 from negmerge.experiment.prepare import Material
 from negmerge.experiment.stages import Finished
@@ -60,7 +60,7 @@ def collect(config: RunConfig, material: Material, finished: Finished) -> dict[s
             "source": material.about.source,
             "noun": material.task.NOUN,
             **({} if material.task.MEASURE == ACCURACY else {"measure": material.task.MEASURE}),
-            **({} if TESTED in material.task.BY_GROUP[0] else {"by_group": [*chain(*material.task.BY_GROUP[0])]}),
+            **({} if TESTED in material.task.BY_GROUP[0] else _by_group(material)),
             "forget_classes": list(material.about.forgotten),
             "classes": list(material.task.rows().groups),
             "rows": material.split.describe(),
@@ -91,6 +91,14 @@ def collect(config: RunConfig, material: Material, finished: Finished) -> dict[s
         **({"said": finished.said} if finished.said else {}),
         **finished.evidence,
         "shown": finished.shown,
+    }
+
+
+def _by_group(material: Material) -> dict[str, Any]:
+    """Return of which parts numbers are told by group, and the groups of which nothing is kept."""
+    return {
+        "by_group": [*chain(*material.task.BY_GROUP[0])],
+        "groups_without_retain": groups_without_retain(material.task, material.parts),
     }
 
 

@@ -111,6 +111,7 @@ _RESULTS: Json = {
         "noun": str,
         "measure": str,
         "by_group": [str],
+        "groups_without_retain": [str],  # beside by_group: groups of forget rows alone
         "forget_classes": [str],
         "classes": [str],
         "rows": {},

@@ -28,7 +28,8 @@ class ModelFile:
 
 def changes_of(results: Json, row: Json) -> list[classes.ClassChange]:
     """Return what became of every class: those to keep first, of these the one that lost most; then the forgotten."""
-    names, forgotten = results["task"].get("classes") or [], results["task"].get("forget_classes") or []
+    names = results["task"].get("classes") or []
+    forgotten = {*(results["task"].get("forget_classes") or []), *(results["task"].get("groups_without_retain") or [])}
     before, after = _per_class(results["base"]), _per_class(row)
     target = _per_class(results.get("reference") or {}) or [None] * len(names)
     if not names or (len(names) == 1 and results["task"].get("by_group")):
