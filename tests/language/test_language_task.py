@@ -135,7 +135,8 @@ def test_a_refusal_stands_in_the_place_of_the_answer(tmp_path):
         ([{"question": None, "answer": "Ann."}] * 9, "row 0 has no prompt"),
         ([{"question": "Who?", "reply": "Ann."}] * 9, "which column holds the answer.*question, reply"),
         ([{"text": " "}] * 9, "row 0 has no text"),
-        ([{"question": "Who?", "answer": "Ann.", "group": None}] * 9, "row 0 has no group"),
+        ([{"question": "Who?", "answer": ["Ann."]}] * 9, r"row 0: its answer is no text but \['Ann.'\]"),
+        ([{"question": "Who?", "answer": True}] * 9, "row 0: its answer is no text but True"),
     ],
 )
 def test_what_is_no_row_is_refused(tmp_path, rows, words):

@@ -58,6 +58,8 @@ def load_population(config: ExactConfig) -> Population:
     """Load the rows of a config. Raises InputError as loading does, and for rows without groups."""
     preparing: Any = preparing_of(config.model, config.task)
     loaded = preparing.load_data(config.data, config.model)
+    if loaded.source.groupless:
+        raise InputError(f"{loaded.source.groupless}, so there are no clients; leave such rows out")
     device = choose_device(config.device)
     task = preparing.make_task(config.data, config.model, config.compute.on(device), loaded.tables, loaded.described)
     split, table = loaded.split, loaded.source.train

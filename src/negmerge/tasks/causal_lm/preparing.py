@@ -33,11 +33,13 @@ def open_store(directory: Path) -> QuestionStore:
 def load_data(data: DataConfig, model: ModelConfig) -> LoadedRows[QuestionSource, Sequences]:
     """Load the source of a config, draw the split and encode the rows as the model's tokenizer does.
 
-    Raises InputError for a forget set of another source.
+    Raises InputError for a forget set of another source, and for groups to forget or keep where rows have none.
     """
     if data.forget is not None and data.forget.source is not None:
         raise InputError("data.forget.source: this task does not join two sources; name groups, rows or a fraction")
     source = load_rows(source_file(data.source), data.source_settings)
+    if source.groupless and any(rule is not None and rule.whole_groups for rule in (data.forget, data.retain)):
+        raise InputError(f"{source.groupless}, so no group can be named; leave such rows out, or name rows by where")
     return LoadedRows(source, split_rows(data, source), encode(source, _model(model)), (len(source.train.classes),))
 
 
