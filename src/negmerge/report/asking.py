@@ -54,13 +54,10 @@ def asked(results: Json) -> list[tuple[str, str]]:
     if pool.get("members") and main is not None and results["methods"][main].get("alpha") is not None:
         consensus = "consensus" in (main, results["methods"][main].get("method"))
         taken = "what they have in common" if consensus else f"what the method “{label(results, main)}” made of that"
-        pairs.append(
-            (
-                "Method",
-                f"{len(pool['members'])} copies of the model were each trained further on what is to be forgotten; "
-                f"{taken} was subtracted from the model.",
-            )
-        )
+        copies = f"{len(pool['members'])} copies of the model were each trained further"
+        if len(pool["members"]) == 1:
+            copies, taken = "A copy of the model was trained further", "the change"
+        pairs.append(("Method", f"{copies} on what is to be forgotten; {taken} was subtracted from the model."))
     names = [label(results, name) for name, row in results["methods"].items() if not is_retrain(name, row)]
     if len(names) > 1:
         pairs.append(("Ways tried", f"{numbers.listed(names)}."))

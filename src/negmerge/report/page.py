@@ -147,6 +147,7 @@ def context(
         "cost": detail.cost_figure(results, main),
         "searches": search_table(results),
         "projection": detail.projection_section(results, main, row),
+        "single": len((results.get("pool") or {}).get("members") or []) == 1,
         "pool": detail.pool_section(results.get("pool") or {}),
         "measured": explain.measured(results),
         "config": "\n".join(_lines(record.get("config") or {})),
