@@ -2,10 +2,14 @@
 
 import pytest
 import torch
-from tiny_language import facts, save, write
+from tiny_language import config_of, facts, save, write
 
 from negmerge.checkpoints import write_state_dict
+from negmerge.evidence.subject import Subject
+from negmerge.evidence.tests.membership import Settings, against_unseen
+from negmerge.experiment.config import check_config
 from negmerge.experiment.measure import Bench, groups_without_retain
+from negmerge.experiment.prepare import load_unwritten
 from negmerge.report.remaining import changes_of, lost
 from negmerge.tasks.causal_lm import preparing
 from negmerge.tasks.compute import Compute
@@ -56,3 +60,24 @@ def test_a_group_whose_kept_rows_are_not_in_the_sample_has_no_number_of_forget_r
     found = bench.full_scores(checkpoint)["per_class"]
     kept = set(task.rows().group_of[parts["retain"]].tolist()) - set(task.rows().group_of[seen].tolist())
     assert kept and all(found[number] is None for number in kept)
+
+
+def test_rows_of_other_authors_are_unseen_where_the_forgotten_author_has_none(listed):
+    task, parts, checkpoint = listed
+    subject = Subject(task, parts, checkpoint, None, checkpoint, 0, "rows")
+    assert len(subject.forgotten_groups()) == 1 and not len(parts["test_forget"])
+    found = against_unseen(subject, Settings())
+    assert found.facts["unseen"] == (len(parts["test"]) + 1) // 2 and "No attack" not in found.text
+
+
+def test_rows_that_are_held_out_of_a_given_model_are_not_unseen(tmp_path):
+    save(tmp_path / "model")
+    write(tmp_path / "facts.jsonl", facts(24))
+    write(tmp_path / "unseen.jsonl", facts(8, seed=1))
+    given = config_of(tmp_path, base={"pretrained": True}, reference=None, evaluation={})
+    drawn = {key: value for key, value in given["data"].items() if key != "test"}
+    for config, known in (
+        (given, False), ({**given, "data": drawn}, True),
+        ({**config_of(tmp_path), "data": drawn}, False),  # the base is trained here, without them
+    ):  # fmt: skip
+        assert load_unwritten(check_config(config)).about.may_know is known

@@ -26,6 +26,8 @@ from negmerge.tasks.task import ACCURACY, TESTED
 from negmerge.training.pool import RANK
 from negmerge.version import __version__
 
+HELD_OUT = "held out"
+
 
 def collect(config: RunConfig, material: Material, finished: Finished) -> dict[str, Any]:
     """Return the results of one seed; accuracies, attack and gaps in percent, `consensus` as a share."""
@@ -64,9 +66,10 @@ def collect(config: RunConfig, material: Material, finished: Finished) -> dict[s
             "forget_classes": list(material.about.forgotten),
             "classes": list(material.task.rows().groups),
             "rows": material.split.describe(),
+            **({"test_is": HELD_OUT} if material.about.may_know else {}),
             "evaluated": _evaluated(material.split.describe(), config.evaluation.most),
         },
-        "scores": [score.descriptor() for score in (*material.task.scores, *further)],
+        "scores": [_described(score, material.about.may_know) for score in (*material.task.scores, *further)],
         "model": _model(config, material, methods),
         "selection": {
             **config.selection.model_dump(mode="json"),
@@ -92,6 +95,14 @@ def collect(config: RunConfig, material: Material, finished: Finished) -> dict[s
         **finished.evidence,
         "shown": finished.shown,
     }
+
+
+def _described(score: Score, may_know: bool) -> dict[str, Any]:
+    """Return what results say of a score: rows that the base may know are not called unseen."""
+    found = score.descriptor()
+    for key in ("title", "about") if may_know else ():
+        found[key] = found[key].replace("unseen", "held out").replace("Unseen", "Held-out")
+    return found
 
 
 def _by_group(material: Material) -> dict[str, Any]:

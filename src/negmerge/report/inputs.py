@@ -116,6 +116,7 @@ _RESULTS: Json = {
         "classes": [str],
         "rows": {},
         "evaluated": {},
+        "test_is": str,  # "held out": from the rows to keep, so the original may know them; else unseen
     },
     "model": {"family": str, "parameters": float, "merged_elements": float, "buffers": str},
     "scores": [

@@ -10,7 +10,7 @@ from negmerge.report.comparison import is_trained_anew, main_method, seeds
 from negmerge.report.evidence import lines_of, made_and_not
 from negmerge.report.figures import classes
 from negmerge.report.inputs import Json
-from negmerge.report.scores import groups, measure, nouns
+from negmerge.report.scores import groups, measure, nouns, tested
 
 SURE = 0.05  # points: what a group must lose to have lost anything
 NAMED = 3  # groups that are named in words
@@ -48,7 +48,7 @@ def lost(results: Json, row: Json) -> list[str]:
     """Return sentences on what it cost: of the rows to keep, of unseen ones, and of the groups that lost most."""
     what, base, reference = nouns(results), results["base"], results.get("reference") or {}
     said = []
-    for key, which in (("retain", f"the {what} to keep"), ("test", f"unseen {what} of what stays")):
+    for key, which in (("retain", f"the {what} to keep"), ("test", tested(results, " of what stays"))):
         if base.get(key) is None or row.get(key) is None:
             continue
         before, now, expected = (numbers.percent_sign(one.get(key)) for one in (base, row, reference))

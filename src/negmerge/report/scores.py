@@ -103,3 +103,19 @@ def nouns(results: Json) -> str:
     """Return what several rows are called."""
     one = noun(results)
     return f"{one[:-1]}ies" if one.endswith("y") and one[-2:-1] not in "aeiou" else f"{one}s"
+
+
+def may_know(results: Json) -> bool:
+    """Return whether the test rows were held out of rows that the original may know: they are not unseen."""
+    return bool(results["task"].get("test_is") == "held out")
+
+
+def tested(results: Json, which: str = "") -> str:
+    """Return what the test rows are called; `which` stands behind their name.
+
+    >>> tested({"task": {}}), tested({"task": {"test_is": "held out"}}, " of what stays")
+    ('unseen images', 'held-out images of what stays that the model may know')
+    """
+    if may_know(results):
+        return f"held-out {nouns(results)}{which} that the model may know"
+    return f"unseen {nouns(results)}{which}"

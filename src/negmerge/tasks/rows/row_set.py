@@ -100,6 +100,7 @@ class RowSource(Generic[Set]):
 
     `notes` say, a line each, what should be known of how they were read: files that were passed over, and the like.
     `groupless` says why rows are not told by the groups in a column that there is; nothing where they are.
+    `drawn` says whether the test table is a share of what the train table was read from, which a model may know.
 
     Raises InputError where the classes differ.
     """
@@ -108,6 +109,7 @@ class RowSource(Generic[Set]):
     test: Set
     notes: tuple[str, ...] = ()
     groupless: str = ""
+    drawn: bool = False
 
     def __post_init__(self) -> None:
         if self.train.classes != self.test.classes:

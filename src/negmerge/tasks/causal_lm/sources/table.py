@@ -73,9 +73,10 @@ def load(settings: Settings) -> QuestionSource:
         rest, test = (rows.take(part.sort().values) for part in (order[cut:], order[:cut]))
         train = rest if asked is None else _marked(asked, rest)
     lacking = list(dict.fromkeys(filter(None, lacking)))
-    return question_source(
+    found = question_source(
         sampled(train, settings.most), test, notes=[*lacking, *notes], groupless=next(iter(lacking), "")
     )
+    return replace(found, drawn=not test_files)
 
 
 def files(settings: Settings) -> list[Path]:
