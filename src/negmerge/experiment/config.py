@@ -319,7 +319,8 @@ def check_config(raw: Mapping[str, Any], where: str = "config") -> Config:
         )
     kind = data.forget.kind if data.forget is not None else kind_in_file(data.split)  # type: ignore[arg-type]
     config.selection = config.selection.resolved(kind, preparing.GONE)
-    check_selection(config.selection.objective, kind, config.reference is not None, where)
+    unseen = None if preparing.LABELLED else data.holds_out_unseen(config.base.train is not None)
+    check_selection(config.selection.objective, kind, config.reference is not None, where, unseen)
     check_lasting(config.selection, where)
     return config
 

@@ -34,9 +34,12 @@ def main_method(results: Json) -> str | None:
 def erases(results: Json) -> bool:
     """Return whether forget accuracy should fall as low as possible.
 
-    True for a class or a data set. Chosen rows of the classes that stay should only become like unseen ones.
+    True for a class or a data set. Chosen rows of the classes that stay should only become like unseen ones; so should
+    groups that are matched with unseen rows.
     """
     task = results["task"]
+    if (results.get("selection") or {}).get("objective") == "match-holdout":
+        return False
     return task.get("kind") in ("class", "source") or bool(task.get("forget_classes"))
 
 
