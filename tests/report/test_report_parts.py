@@ -284,3 +284,15 @@ def test_one_member_agrees_with_nobody_and_is_no_noise(tmp_path):
     for wrong in ("by chance", "noise", "1 copies", "copies agree", "each with other settings"):
         assert wrong not in text, wrong
     assert "A copy of the model was trained further" in text and "One copy of the original model" in text
+
+
+def test_passages_are_no_questions_and_have_no_right_answers(tmp_path):
+    results = class_results()
+    results["task"] |= {"measure": "probability", "noun": "passage", "by_group": ["retain", "forget"]}
+    told = {"part": "forget", "prompt": "", "right": "and so on", "before": "and", "after": "or"}
+    results["said"] = {"method": "consensus", "rows": [told, {**told, "part": "retain"}]}
+    text = Page(page_of(tmp_path, results)).text
+    assert "right answers" not in text and "question" not in text and "What the models answer" not in text
+    said = lost(results, results["methods"]["consensus"])
+    assert said[0].startswith("The passages to keep had a mean probability of 99.6\xa0% before")
+    assert "the mean probability of its passages before" in text

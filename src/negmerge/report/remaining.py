@@ -10,7 +10,7 @@ from negmerge.report.comparison import is_trained_anew, main_method, seeds
 from negmerge.report.evidence import lines_of, made_and_not
 from negmerge.report.figures import classes
 from negmerge.report.inputs import Json
-from negmerge.report.scores import groups, measure, nouns, tested
+from negmerge.report.scores import groups, known_rows, measure, nouns, tested
 
 SURE = 0.05  # points: what a group must lose to have lost anything
 NAMED = 3  # groups that are named in words
@@ -56,7 +56,8 @@ def lost(results: Json, row: Json) -> list[str]:
         if measure(results) == "accuracy":
             said.append(f"Of {which} {before} were right before and {now} are right now{target}.")
         else:
-            mean = f"The right answers to {which} had a mean {measure(results)} of {before} before"
+            known = numbers.first_upper(known_rows(results, which))
+            mean = f"{known} had a mean {measure(results)} of {before} before"
             said.append(f"{mean} and have one of {now} now{target}.")
     told = groups(results)
     kept = [one for one in changes_of(results, row) if not one.forgotten]

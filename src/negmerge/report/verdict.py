@@ -17,8 +17,8 @@ from negmerge.report.comparison import (
     subject,
 )
 from negmerge.report.inputs import Json
-from negmerge.report.numbers import count, listed, percent, percent_sign
-from negmerge.report.scores import may_know, measure, nouns, share, tested
+from negmerge.report.numbers import count, first_upper, listed, percent, percent_sign
+from negmerge.report.scores import PASSAGE, known_rows, may_know, measure, noun, nouns, share, tested
 
 Tone = Literal["good", "mixed", "bad"]
 POINT = 1.0  # percentage points of a mean probability that are told apart
@@ -168,8 +168,9 @@ def _like_unseen(results: Json, row: Json, base: Json) -> tuple[str, Tone, str]:
     said = f"It gets the chosen {nouns(results)} right {percent(abs(now))} points {more} often than unseen ones"
     if measure(results) != "accuracy":
         said = (
-            f"The right answers to the chosen {nouns(results)} have a {measure(results)} {percent(abs(now))} points "
-            f"{'higher' if now >= 0 else 'lower'} than those to unseen ones"
+            f"{first_upper(known_rows(results, f'the chosen {nouns(results)}'))} have a {measure(results)} "
+            f"{percent(abs(now))} points {'higher' if now >= 0 else 'lower'} than "
+            f"{'unseen ones' if noun(results) == PASSAGE else 'those to unseen ones'}"
         )
         before = "higher" if was >= 0 else "lower"
     said += f"; before {percent(abs(was))} points {before}. There is no retrained model in this run to compare with."

@@ -15,7 +15,7 @@ from negmerge.tasks.causal_lm.language_model import LanguageModel
 from negmerge.tasks.causal_lm.questions import QuestionSource
 from negmerge.tasks.causal_lm.source_file import source_file
 from negmerge.tasks.causal_lm.store import QuestionStore, Sequences
-from negmerge.tasks.causal_lm.task import CausalLM
+from negmerge.tasks.causal_lm.task import CausalLM, CausalLMOfPassages
 from negmerge.tasks.compute import Compute
 from negmerge.tasks.preparing import OwnFamily, own
 from negmerge.tasks.rows.loading import LoadedRows, load_rows, split_rows
@@ -79,7 +79,8 @@ def make_task(
     data: DataConfig, model: ModelConfig, compute: Compute, tables: BothTables[Sequences], facts: Mapping[str, Any]
 ) -> CausalLM:
     """Return the task of rows in a store, or in memory, whose facts are given."""
-    return CausalLM(_model(model), tables, dict(facts), compute)
+    kind = CausalLMOfPassages if facts.get("passages") else CausalLM
+    return kind(_model(model), tables, dict(facts), compute)
 
 
 def family_of(name: str) -> OwnFamily:
