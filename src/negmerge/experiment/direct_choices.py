@@ -64,7 +64,8 @@ def describe_choices(config: Config) -> list[str]:
     """Return what a config says of the pool and of α, a line each."""
     pool, rule = config.pool, config.selection
     grid = "; ".join(f"{key} {', '.join(_short(value) for value in values)}" for key, values in pool.grid.items())
-    lines = [f"pool: {len(pool.members())} members, {grid}"]
+    members = len(pool.members())
+    lines = [f"pool: {members} member{'' if members == 1 else 's'}, {grid}"]
     if config.projection is not None and config.projection != "none":
         lines.append(
             "projection: what the merge would do to rows that are kept is taken out of it; the better of the two "

@@ -77,7 +77,8 @@ def _read_lines(forget: Path, asked: ReadRows, kept: ReadRows, files: str) -> li
     if asked.given > rows:
         said.append(f"{asked.given - rows:,} of the rows to forget stand there twice, and count once")
     both = len(hashes(asked.rows) & hashes(kept.rows))
-    said.append(f"of the rows to forget {both:,} stand in {files}, too, and are taken out of what is kept")
+    found = f"of the rows to forget {both:,} stand in {files}, too, and are taken out of what is kept"
+    said.append(found if both else f"none of the rows to forget stands in {files}")
     return said + [f"groups: {why}" for why in dict.fromkeys((asked.groupless, kept.groupless)) if why]
 
 
