@@ -73,7 +73,7 @@ def describe_choices(config: Config) -> list[str]:
         )
     if rule.objective == "retain-floor":
         kept = f"{100 * rule.floor_share:g} % of how well the others are known"
-        far = f", to {rule.gone:g} % at most" if rule.gone else ""
+        far = f", to {rule.gone:g} % at most," if rule.gone else ""
         lines.append(f"α: the deepest forgetting{far} that keeps {kept}; --set selection.floor=SHARE asks for another")
     return lines
 
