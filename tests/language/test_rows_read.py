@@ -107,6 +107,11 @@ def test_a_kept_row_that_answers_a_forgotten_prompt_otherwise_is_said(tmp_path):
     assert read(tmp_path, ROWS, GONE)[1].notes == ()
 
 
+def test_nothing_left_to_keep_is_said_so(tmp_path):
+    with pytest.raises(InputError, match="all of its rows are to be forgotten or left out"):
+        read(tmp_path, GONE, GONE)
+
+
 def test_a_list_of_ids_names_rows_of_the_table(tmp_path):
     kept = [{**row, "id": f"q{i}"} for i, row in enumerate(ROWS)]
     path, listed = write(tmp_path / "kept.jsonl", kept), as_json(tmp_path / "ids.txt", "q1\nq5\nq9\nq1\n")

@@ -60,6 +60,8 @@ def load(settings: Settings) -> QuestionSource:
         else:
             gone |= {row.get("hash") for row in listed}
     rows = without(rows, gone)
+    if not len(rows):
+        raise InputError(f"{where}: all of its rows are to be forgotten or left out; give others that are kept")
     notes = [] if asked is None else contradictions(asked, rows, where)
     if test_files:
         tested = read_files(test_files, _without_id(settings.columns))
