@@ -259,7 +259,7 @@ def test_a_second_list_of_photos_though_the_first_is_written_anew(tmp_path, call
     code, _, err = call(
         "unlearn", tmp_path / "w.safetensors", "--forget", listed, *given, "-o", tmp_path / "one", *small
     )
-    assert code == 0 and "names 2 images" in err and "pool: 1 members, lr 0.001; epochs 1" in err, err
+    assert code == 0 and "names 2 images" in err and "pool: 1 member, lr 0.001; epochs 1" in err, err
     assert "running statistics stay as they are" in err
     listed.write_text("line-2.png\nline-3.png\nline-4.png\n")
     again = ("unlearn", tmp_path / "one", "--forget", listed, "-o", tmp_path / "two", "--dry-run", "--json")

@@ -78,3 +78,12 @@ def test_unseen_rows_may_stand_for_retrain_at_both_ends():
     assert word(0.6).word == "suppressed" and word(0.0, own="partly").word == "partly"
     assert word(0.0, both_ends=False).word == "not refuted" and word(0.6, both_ends=False).word == "suppressed"
     assert decide("held", [answer("x", 0.0, "refutation")], reference=False, both_ends=True).word == "not refuted"
+
+
+@pytest.mark.parametrize("own", ["not", "partly", "nothing", "held", "too far"])
+@pytest.mark.parametrize("both_ends", [True, False])
+def test_nothing_is_compared_with_a_retrain_that_there_is_not(own, both_ends):
+    found = decide(own, [answer("x", 0.0)], reference=False, both_ends=both_ends, rows="questions")
+    said = " ".join([found.text, *found.because])
+    assert "than Retrain" not in said and "as Retrain does" not in said and "one that never saw" not in said
+    assert ("unseen ones" in said) == (both_ends and own in ("partly", "nothing", "too far"))

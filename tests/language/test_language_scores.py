@@ -1,12 +1,15 @@
 """Scores that a config asks for, attacks to model utility and ROUGE, and what a model says by itself."""
 
+import sys
+
 import pytest
 import torch
 from test_tofu import write as write_tofu
-from tiny_language import facts, save, write
+from tiny_language import config_of, facts, save, write
 
 from negmerge.checkpoints import write_state_dict
 from negmerge.errors import InputError
+from negmerge.experiment.config import check_config
 from negmerge.experiment.measure import Bench
 from negmerge.scores.auc import loss_auc
 from negmerge.scores.language import forget_quality, harmonic_mean, privleak
@@ -132,3 +135,10 @@ def test_a_next_question_of_its_own_is_no_part_of_an_answer():
 
     assert cut_at_marks("Ann Lee.\n\nMore") == cut_at_marks("Ann Lee.\nQuestion: Who?") == "Ann Lee."
     assert cut_at_marks("Ann\nLee") == "Ann\nLee"
+
+
+@pytest.mark.parametrize("name", ["forget-rouge", "verbatim-f1", "model-utility-rouge"])
+def test_a_score_whose_package_is_missing_is_refused_with_the_config(name, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "rouge_score", None)
+    with pytest.raises(InputError, match=rf"{name} needs the package rouge-score; pip install 'negmerge\[rouge\]'"):
+        check_config(config_of(tmp_path, evaluation={"scores": [name]}))

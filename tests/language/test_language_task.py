@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 import torch
-from tiny_language import facts, save, write
+from tiny_language import facts, save, transformers, write
 
 from negmerge.errors import InputError
 from negmerge.tasks.causal_lm import preparing
@@ -15,6 +15,8 @@ from negmerge.tasks.causal_lm.sources import table
 from negmerge.tasks.compute import Compute
 from negmerge.tasks.settings import DataConfig, ModelConfig
 from negmerge.training import TrainSettings
+
+AutoTokenizer = transformers.AutoTokenizer
 
 PLAIN_COLUMNS = [name for name in COLUMNS if name not in SAID]
 
@@ -135,7 +137,8 @@ def test_a_refusal_stands_in_the_place_of_the_answer(tmp_path):
         ([{"question": None, "answer": "Ann."}] * 9, "row 0 has no prompt"),
         ([{"question": "Who?", "reply": "Ann."}] * 9, "which column holds the answer.*question, reply"),
         ([{"text": " "}] * 9, "row 0 has no text"),
-        ([{"question": "Who?", "answer": "Ann.", "group": None}] * 9, "row 0 has no group"),
+        ([{"question": "Who?", "answer": ["Ann."]}] * 9, r"row 0: its answer is no text but \['Ann.'\]"),
+        ([{"question": "Who?", "answer": True}] * 9, "row 0: its answer is no text but True"),
     ],
 )
 def test_what_is_no_row_is_refused(tmp_path, rows, words):
@@ -201,3 +204,18 @@ def test_what_an_earlier_run_lists_is_left_out(tmp_path):
     left = hashes(tmp_path / "split.json", gone)
     assert set(left) < set(everything) and not {row["hash"] for row in forgotten} & set(left)
     assert left[:2] == everything[:2] and 8 <= len(left) <= 10  # a listed row may be one of gone.jsonl
+
+
+def test_a_padding_token_without_a_vector_is_replaced(tmp_path):
+    save(tmp_path / "model", pad=False)
+    rows = [{**row, "answer": row["answer"] * (1 + i % 2)} for i, row in enumerate(facts(9))]
+    plain = make(tmp_path, rows)
+    settings = json.loads((tmp_path / "model" / "tokenizer_config.json").read_text())
+    own = AutoTokenizer.from_pretrained(tmp_path / "model")
+    own.add_special_tokens({"pad_token": "[PAD]"})
+    own.save_pretrained(tmp_path / "model")
+    task = make(tmp_path, rows, max_length=64)
+    assert settings.get("pad_token") is None and own.pad_token_id == task.model.found.config.vocab_size
+    assert task.model.padding == own.eos_token_id == plain.model.padding
+    model, batch = task.start(0), task.batch(torch.arange(9), "cpu")
+    torch.testing.assert_close(task.loss(model, batch), plain.loss(model, plain.batch(torch.arange(9), "cpu")))

@@ -1,10 +1,17 @@
 """MUSE and other data sets of the hub, from local folders of the same form."""
 
+import pickle
+
 import pytest
 import yaml
+from tiny_language import facts, save
+from tiny_language import write as write_rows
 
 from negmerge.errors import InputError
+from negmerge.tasks.causal_lm import preparing
 from negmerge.tasks.causal_lm.sources import hub, muse
+from negmerge.tasks.compute import Compute
+from negmerge.tasks.settings import DataConfig, ModelConfig
 
 datasets = pytest.importorskip("datasets")
 
@@ -54,3 +61,19 @@ def test_a_data_set_of_the_hub_has_questions_by_their_columns(tmp_path):
     assert found.train.prompts == ("a?", "b?") and found.test.classes == ("x", "y")
     with pytest.raises(InputError, match="has no column 'q'"):
         hub.load(hub.Settings(path=path, columns={"prompt": "q"}))
+
+
+def test_texts_are_called_passages_and_answer_nothing(tmp_path):
+    save(tmp_path / "model")
+    text = [{"text": f"{row['question']} {row['answer']}"} for row in facts(12)]
+    for rows, noun, words in (
+        (text, "passage", "Forget passages’ probability"),
+        (facts(12), "question", "Forget answers’"),
+    ):
+        path = write_rows(tmp_path / "rows.jsonl", rows)
+        data = DataConfig(source="table", path=str(path), forget={"fraction": 0.2})
+        model = ModelConfig(family="hf", path=str(tmp_path / "model"))
+        loaded = preparing.load_data(data, model)
+        task = preparing.make_task(data, model, Compute(), loaded.tables, loaded.described)
+        assert task.NOUN == pickle.loads(pickle.dumps(task)).NOUN == noun
+        assert task.scores[0].about.startswith(words)

@@ -264,3 +264,35 @@ def test_own_rows_decide_by_chance_and_not_by_the_bar(tmp_path):
     page = page_of(tmp_path, found)
     assert "What decided are the request’s own images, at" in page and "it passes where" not in page
     assert "More of them are right than chance explains in a retrained model." in page
+
+
+def test_without_a_retrained_model_nothing_is_said_of_what_one_answers(tmp_path):
+    results = {**class_results(), "reference": None}
+    told = {"part": "forget", "prompt": "Who?", "right": "Ann.", "before": "Ann.", "after": "Bob."}
+    results["said"] = {"method": "consensus", "rows": [told, {**told, "part": "retain"}]}
+    text = Page(page_of(tmp_path / "alone", results)).text
+    (section,) = re.findall(r"What the models answer.*?To be kept.*?Bob\.", text, re.DOTALL)
+    assert "etrained" not in section and "None" not in section
+    results["said"]["rows"] = [{**one, "reference": ""} for one in results["said"]["rows"]]
+    assert "Retrained" in Page(page_of(tmp_path / "both", results)).text.split("What the models answer")[1][:400]
+
+
+def test_one_member_agrees_with_nobody_and_is_no_noise(tmp_path):
+    results = class_results()
+    results["pool"] |= {"members": results["pool"]["members"][:1], "chance": 1.0, "consensus": 1.0, "cosine": [[1.0]]}
+    text = Page(page_of(tmp_path, results)).text
+    for wrong in ("by chance", "noise", "1 copies", "copies agree", "each with other settings"):
+        assert wrong not in text, wrong
+    assert "A copy of the model was trained further" in text and "One copy of the original model" in text
+
+
+def test_passages_are_no_questions_and_have_no_right_answers(tmp_path):
+    results = class_results()
+    results["task"] |= {"measure": "probability", "noun": "passage", "by_group": ["retain", "forget"]}
+    told = {"part": "forget", "prompt": "", "right": "and so on", "before": "and", "after": "or"}
+    results["said"] = {"method": "consensus", "rows": [told, {**told, "part": "retain"}]}
+    text = Page(page_of(tmp_path, results)).text
+    assert "right answers" not in text and "question" not in text and "What the models answer" not in text
+    said = lost(results, results["methods"]["consensus"])
+    assert said[0].startswith("The passages to keep had a mean probability of 99.6\xa0% before")
+    assert "the mean probability of its passages before" in text

@@ -3,7 +3,9 @@
 import pytest
 from report_example import class_results, random_results, seeds_results
 
+from negmerge.report.asking import asked
 from negmerge.report.comparison import compare, main_method
+from negmerge.report.remaining import lost
 from negmerge.report.verdict import judge
 
 
@@ -180,3 +182,37 @@ def test_rows_that_the_original_knew_as_well_do_not_say_how_far_to_go():
         "now knows the chosen questions less well than held-out ones, which it knew as well before" in verdict.headline
     )
     assert "too much" not in said and "As low as possible" not in said and "cannot tell" in said
+
+
+def held_out(forget):
+    """Results of questions without Retrain, tested on questions that were held out of those to keep."""
+    results = random_results()
+    about = {"kind": "rows", "noun": "question", "measure": "probability", "test_is": "held out"}
+    results["task"], results["reference"] = {**results["task"], **about}, None
+    name = main_method(results)
+    results["base"] |= {"forget": 80.0, "test": 82.0, "retain": 84.0, "gap": None}
+    for row in results["methods"].values():
+        row |= {"gap": None, "gap_parts": None}
+    results["methods"][name] |= {"forget": forget, "test": 79.0, "retain": 83.5}
+    return results
+
+
+@pytest.mark.parametrize(
+    ("forget", "words"),
+    [
+        (1.0, "knows hardly anything any more of the chosen questions"),
+        (30.0, "forgot most of the chosen questions"),
+        (60.0, "forgot only part of the chosen questions"),
+        (79.0, "still knows the chosen questions about as well as before"),
+    ],
+)
+def test_held_out_rows_that_the_model_may_know_are_not_called_unseen(forget, words):
+    results = held_out(forget)
+    found = judge(results)
+    said = " ".join([found.headline, *found.sentences])
+    assert words in found.headline and "like unseen ones" not in said and "than unseen ones" not in said
+    assert "on held-out questions that the model may know 79.0" in said
+    assert "held-out questions of what stays that the model may know" in " ".join(
+        lost(results, results["methods"][main_method(results)])
+    )
+    assert "though the model may know them" in dict(asked(results))["Set aside"]

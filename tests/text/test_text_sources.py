@@ -106,7 +106,7 @@ def test_class_names_that_the_hub_keeps_in_parquet(tmp_path):
         ([{"text": "a", "label": "x"}, {"text": None, "label": "y"}, {"text": "c", "label": "x"}], "row 1 has no text"),
         ([{"text": "a", "label": "x"}, {"text": "b", "label": "x"}], "two at least can be told apart"),
         ([], "has no rows"),
-        ([3], "row 0 is int, not an object"),
+        ([3], "row 0 is a number, not an object"),
     ],
 )
 def test_what_is_refused(tmp_path, rows, words):

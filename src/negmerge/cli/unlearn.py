@@ -57,7 +57,9 @@ def unlearn(
     given: dict[str, Any] = {}
     for change in changes or []:
         apply_change(given, change)
-    columns = given.get("data", {}).get("columns") or {}
+    data = given.get("data")
+    columns = data.get("columns") if isinstance(data, dict) else None
+    columns = columns if isinstance(columns, dict) else {}  # anything else is refused with the config
     request = Request(Path(model), forget, retain, unseen, family, method, columns)
     config = checked_request(request, changes or [])
     for line in () if is_quiet() else (*request.assumed, *describe_choices(config)):

@@ -30,7 +30,8 @@ def read_own_rows(subject: Subject, controls: Sequence[Subject] = ()) -> tuple[F
     text = f"Of the request's own rows {model} are right (Retrain {reference}, the base {base})."
     if not subject.counts:
         measure = subject.task.MEASURE
-        text = f"The answers to the request's own rows have a mean {measure} of {model} (Retrain {reference}, the base "
+        whose = "The request's own rows" if subject.task.NOUN == "passage" else "The answers to the request's own rows"
+        text = f"{whose} have a mean {measure} of {model} (Retrain {reference}, the base "
         text += f"{base})."
     further = [one.known(one.kept("model"), rows) for one in controls]
     return Found((reading,), text), _own(reading, known, further)

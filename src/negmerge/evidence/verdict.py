@@ -19,6 +19,14 @@ HEADLINES: dict[Word, str] = {
     "not refuted": "Not refuted: nothing contradicts the claim, but without a Retrain model nothing proves it.",
 }
 
+WITHOUT: dict[Word, str] = {  # where there is no Retrain, nor unseen rows in its place
+    "partly": "Partly forgotten: the model still knows some of these very {rows}.",
+    "too far": "Too far: the model does worse on these {rows} than one that forgot them would.",
+}
+AGAINST_UNSEEN: dict[Word, str] = {  # where unseen rows stand in the place of Retrain
+    "partly": "Partly forgotten: the model still does better on these very {rows} than on unseen ones.",
+    "too far": "Too far: the model does worse on these {rows} than on unseen ones, which is as telling.",
+}
 UNSEEN = "Forgotten, as far as unseen {rows} tell: the model does on these {rows} as on others that it never saw."
 OWN_ROWS = "the request's own rows"
 
@@ -57,13 +65,18 @@ def decide(
     kind stand in its place, for own rows and for an informative probe.
     """
 
+    said = HEADLINES if reference else {**HEADLINES, **(AGAINST_UNSEEN if both_ends else WITHOUT)}
+
     def verdict(word: Word, because: Sequence[str]) -> Verdict:
-        return Verdict(word, HEADLINES[word].format(rows=rows), tuple(because))
+        return Verdict(word, said[word].format(rows=rows), tuple(because))
 
     if own in ("not", "partly"):
         return verdict(own, [OWN_ROWS])
     if own == "nothing":
-        return verdict("can't tell", ["the base knew them no better than a model that never saw them"])
+        why = "the base knew them no better than a model that never saw them"
+        if not reference:
+            why = "the base knew them no better than unseen ones" if both_ends else "the base hardly knew them"
+        return verdict("can't tell", [why])
     told = [one for one in answers if one.weight != "description" and one.found.counted.informative]
     failed = [one.name for one in told if not one.found.counted.passes]
     if failed:

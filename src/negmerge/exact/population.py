@@ -12,6 +12,7 @@ from negmerge.exact.config import ExactConfig
 from negmerge.experiment.prepare import choose_device
 from negmerge.requests.rows import Hashed, Rows
 from negmerge.tasks.opening import preparing_of
+from negmerge.tasks.rows.row_set import RowSource
 from negmerge.tasks.task import Pretrained, Task, need
 from negmerge.tasks.user.fingerprint import fingerprint_row
 
@@ -58,6 +59,8 @@ def load_population(config: ExactConfig) -> Population:
     """Load the rows of a config. Raises InputError as loading does, and for rows without groups."""
     preparing: Any = preparing_of(config.model, config.task)
     loaded = preparing.load_data(config.data, config.model)
+    if isinstance(loaded.source, RowSource) and loaded.source.groupless:
+        raise InputError(f"{loaded.source.groupless}, so there are no clients; leave such rows out")
     device = choose_device(config.device)
     task = preparing.make_task(config.data, config.model, config.compute.on(device), loaded.tables, loaded.described)
     split, table = loaded.split, loaded.source.train

@@ -195,8 +195,11 @@ class SelectionConfig(Strict):
         return ("retain", "validation") if self.floor_on == "both" else ("retain",)
 
 
-def check_selection(objective: str, kind: str, has_reference: bool, where: str) -> None:
-    """Raise InputError for an objective that lacks what it compares with; `kind` is that of the split."""
+def check_selection(objective: str, kind: str, has_reference: bool, where: str, unseen: bool | None = None) -> None:
+    """Raise InputError for an objective that lacks what it compares with; `kind` is that of the split.
+
+    `unseen` says, where groups are no classes, whether the base never saw the validation rows.
+    """
     if objective == "match-reference" and not has_reference:
         raise InputError(
             f"{where}: selection: match-reference needs a reference: {{train: base}}, or {{checkpoint: FILE}}"
@@ -206,11 +209,18 @@ def check_selection(objective: str, kind: str, has_reference: bool, where: str) 
             f"{where}: selection: lasting compares what comes back with Retrain, so it needs a reference: "
             "{train: base}, or {checkpoint: FILE}; without one use retain-floor"
         )
-    if objective == "match-holdout" and OF_KIND.get(kind) != "match-holdout":
+    if objective != "match-holdout" or OF_KIND.get(kind) == "match-holdout" or unseen:
+        return
+    if unseen is False:
         raise InputError(
-            f"{where}: selection: match-holdout needs unseen rows that look like the forget rows, but to a base that "
-            "knows them those of a class or source stand out; use retain-floor or match-reference"
+            f"{where}: selection: match-holdout needs validation rows that the base never saw: a share of unseen test "
+            "rows (data.validation: {of: test}), rows outside of data.train_rows, or a base that is trained here; or "
+            "use retain-floor"
         )
+    raise InputError(
+        f"{where}: selection: match-holdout needs unseen rows that look like the forget rows, but to a base that "
+        "knows them those of a class or source stand out; use retain-floor or match-reference"
+    )
 
 
 class EvidenceTestConfig(BaseModel):

@@ -312,15 +312,15 @@ def check_config(raw: Mapping[str, Any], where: str = "config") -> Config:
         )
     if config.reference and config.reference.train == "base" and config.base.train is None:
         raise InputError(f"{where}: reference: train: base needs base.train; give settings or a checkpoint")
-    data = config.data
-    if data.forget is not None and data.forget.hardest is not None and config.scratch_settings() is None:
+    if forget is not None and forget.hardest is not None and config.scratch_settings() is None:
         raise InputError(
             f"{where}: data.forget.hardest trains models from scratch to rank the rows; give base.train or "
             "reference.train"
         )
-    kind = data.forget.kind if data.forget is not None else kind_in_file(data.split)  # type: ignore[arg-type]
+    kind = forget.kind if forget is not None else kind_in_file(config.data.split)  # type: ignore[arg-type]
     config.selection = config.selection.resolved(kind, preparing.GONE)
-    check_selection(config.selection.objective, kind, config.reference is not None, where)
+    unseen = None if preparing.LABELLED else config.data.holds_out_unseen(config.base.train is not None)
+    check_selection(config.selection.objective, kind, config.reference is not None, where, unseen)
     check_lasting(config.selection, where)
     return config
 

@@ -155,7 +155,8 @@ class Request:
         left_out = direct_language.earlier_requests(before, previous)
         kept, gone = [_whole(path) for path in retain], [_whole(path) for path in left_out]
         unseen = _whole(self.unseen) if self.unseen else None
-        data, rows, assumed = direct_language.question_data(_whole(self.forget), kept, gone, unseen)
+        chosen = self.columns or before.get("columns") or {}
+        data, rows, assumed = direct_language.question_data(_whole(self.forget), kept, gone, unseen, chosen)
         self.assumed += assumed
         return {**data, "rows": rows, "objective": "retain-floor"}
 

@@ -64,7 +64,8 @@ def describe_choices(config: Config) -> list[str]:
     """Return what a config says of the pool and of α, a line each."""
     pool, rule = config.pool, config.selection
     grid = "; ".join(f"{key} {', '.join(_short(value) for value in values)}" for key, values in pool.grid.items())
-    lines = [f"pool: {len(pool.members())} members, {grid}"]
+    members = len(pool.members())
+    lines = [f"pool: {members} member{'' if members == 1 else 's'}, {grid}"]
     if config.projection is not None and config.projection != "none":
         lines.append(
             "projection: what the merge would do to rows that are kept is taken out of it; the better of the two "
@@ -72,7 +73,7 @@ def describe_choices(config: Config) -> list[str]:
         )
     if rule.objective == "retain-floor":
         kept = f"{100 * rule.floor_share:g} % of how well the others are known"
-        far = f", to {rule.gone:g} % at most" if rule.gone else ""
+        far = f", to {rule.gone:g} % at most," if rule.gone else ""
         lines.append(f"α: the deepest forgetting{far} that keeps {kept}; --set selection.floor=SHARE asks for another")
     return lines
 

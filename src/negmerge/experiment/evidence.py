@@ -23,6 +23,7 @@ from negmerge.training import TrainSettings
 
 OWN = "own-rows"
 ALONE = "there is no Retrain model to compare with"
+HELD_OUT = "there is no Retrain model to compare with, and the model may know the rows that were held out"
 
 
 def judged_row(config: RunConfig) -> str:
@@ -174,18 +175,21 @@ def _without_reference(
 ) -> dict[str, Any]:
     """Read own rows, and the tests that can do without Retrain, against unseen rows of the same kind."""
     rows = material.split.describe()
+    may_know = material.about.may_know
     erased = material.split.kind in ("class", "source") or bool(material.about.forgotten)
+    erased = (erased and config.selection.objective != "match-holdout") or may_know
     part = "test_forget" if erased else "test" if rows["test"] else "validation"
     known = {role: scores[role] for role in ("base", "model")}
-    unseen = known["model"].get(part)
+    unseen = None if may_know else known["model"].get(part)
     counts = rows["forget"], rows[part]
     own = own_without_reference(known["base"]["forget"], known["model"]["forget"], unseen, counts, erased)
     answers, seconds = [], {}
     for test in config.evidence.tests:
         name, held = short_name(test.name), read_test(test.name)
         started = time.perf_counter()
-        if held.against_unseen is None:
-            found = Found((unread(name, ALONE),), f"Not made: {ALONE}.")
+        why = ALONE if held.against_unseen is None else HELD_OUT if may_know else ""
+        if why or held.against_unseen is None:
+            found = Found((unread(name, why),), f"Not made: {why}.")
         else:
             found = held.against_unseen(subject, checked_settings(test.name, test.settings))
         answers.append(Answer(name, held.WEIGHT, found))

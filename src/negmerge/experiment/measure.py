@@ -71,12 +71,19 @@ class Bench:
         return scores
 
     def _by_group(self, seen: Mapping[str, Columns], told: Sequence[Sequence[str]], column: str) -> list[float | None]:
-        """Return the mean of a column in percent for each group, over the first parts that have rows of it."""
-        found: list[list[float | None]] = []
+        """Return the mean of a column in percent for each group, over the first parts that have rows of it.
+
+        A group whose rows of those parts are not among those looked at has no number.
+        """
+        count = len(self.task.rows().groups)
+        found: list[float | None] = [None] * count
+        told_of: set[int] = set()
         for parts in told:
             values, group = (torch.cat([seen[part][name] for part in parts]) for name in (column, "group"))
-            found.append(percent_by_group(values, group, len(self.task.rows().groups)))
-        return [next((value for value in of if value is not None), None) for of in zip(*found, strict=True)]
+            means = percent_by_group(values, group, count)
+            found = [means[i] if i not in told_of else found[i] for i in range(count)]
+            told_of |= _groups_in(self.task, self.parts, parts)
+        return found
 
     def _reference_seen(self, wanted: Sequence[Score]) -> dict[Role, Mapping[str, Columns]]:
         """Return the columns of the Retrain model that scores need, asked for once; nothing where none does."""
@@ -88,6 +95,19 @@ class Bench:
 
     def _draw(self, score: Score) -> Draw:
         return Draw(derive_seed(self.seed, score.name))
+
+
+def groups_without_retain(task: Task, parts: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of groups that have forget rows and no retain rows, where a task tells of these by group."""
+    if not {"retain", "forget"} <= {part for told in task.BY_GROUP[0] for part in told}:
+        return []
+    gone = _groups_in(task, parts, ("forget",)) - _groups_in(task, parts, ("retain",))
+    return [task.rows().groups[number] for number in sorted(gone)]
+
+
+def _groups_in(task: Task, parts: Mapping[str, Tensor], names: Sequence[str]) -> set[int]:
+    group_of = task.rows().group_of
+    return {number for name in names for number in group_of[parts[name]].unique().tolist()}
 
 
 def further_of(config: RunConfig, material: Material) -> tuple[Score, ...]:

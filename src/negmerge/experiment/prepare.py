@@ -24,6 +24,8 @@ from negmerge.tasks.settings import DataConfig
 from negmerge.tasks.task import FurtherParts, Task
 from negmerge.tasks.text_classification.tables import DISTINCT, REQUESTED
 
+NOTHING: Mapping[str, Any] = {}
+
 
 @dataclass(frozen=True)
 class About:
@@ -34,6 +36,7 @@ class About:
     family: str
     settings: Mapping[str, Any]
     forgotten: tuple[str, ...] = ()  # the groups that are forgotten as a whole
+    may_know: bool = False  # the base was given, and the test rows were drawn from what it may have been trained on
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ def prepare(place: RunDir, config: Config, hardest: Callable[[RunDir, Config], D
     task = preparing.make_task(config.data, config.model, compute, store, facts)
     parts = _parts(split, len(store.table("train")), task)
     check_listed(config, task, split, parts)
-    about = describe_request(config, split, task.rows())
+    about = describe_request(config, split, task.rows(), facts)
     rows = {"path": f"{task.NOUN}s:{config.data.source}", "bytes": facts["bytes"], "hash": facts["fingerprint"]}
     kept = ("role", "path", "bytes", "hash", "sha256")
     named = [{k: entry[k] for k in kept if k in entry} for entry in inputs.entries if entry["role"] != DATA]
@@ -147,7 +150,7 @@ def load_unwritten(config: Config) -> Material:
     task = preparing.make_task(config.data, config.model, compute, loaded.tables, loaded.described)
     parts = _parts(loaded.split, len(loaded.source.train), task)
     check_listed(config, task, loaded.split, parts)
-    about = describe_request(config, loaded.split, task.rows())
+    about = describe_request(config, loaded.split, task.rows(), loaded.described)
     described, split = loaded.described, loaded.split
     return Material(task, split, parts, about, device, compute, described["bytes"], notes=_notes(described, split))
 
@@ -162,8 +165,8 @@ def _notes(facts: Mapping[str, Any], split: Split) -> tuple[str, ...]:
     return (*facts.get("notes", ()), *split.notes)
 
 
-def describe_request(config: Config, split: Split, rows: Rows) -> About:
-    """Return what is said of the request and the model of a config whose split was drawn."""
+def describe_request(config: Config, split: Split, rows: Rows, facts: Mapping[str, Any] = NOTHING) -> About:
+    """Return what is said of the request and the model of a config whose split was drawn, of rows with these facts."""
     forgotten: tuple[str, ...] = ()
     rule, source = config.data.forget, _source_name(config.data.source, config.data.source_settings)
     text = f"forget {len(split.forget):,} rows of {source}"
@@ -181,7 +184,8 @@ def describe_request(config: Config, split: Split, rows: Rows) -> About:
         text = f"{text} where {asked}"
     elif rule is not None and rule.source is not None:
         text = f"forget {_source_name(rule.source, rule.source_settings)}, keep {source}"
-    return About(text, source, short_name(config.model.family), config.model.settings, forgotten)
+    may_know = bool(facts.get("drawn")) and config.base.train is None
+    return About(text, source, short_name(config.model.family), config.model.settings, forgotten, may_know)
 
 
 def _asked(data: DataConfig) -> str:

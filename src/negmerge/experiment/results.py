@@ -6,7 +6,7 @@ from typing import Any
 
 from negmerge.experiment.choices import Buffers, Recalibrate, describe_buffers
 from negmerge.experiment.config import MethodConfig, RunConfig
-from negmerge.experiment.measure import further_of
+from negmerge.experiment.measure import further_of, groups_without_retain
 from negmerge.experiment.methods import describe, needs_of
 from negmerge.experiment.prepare import Material
 from negmerge.experiment.stages import Finished
@@ -25,6 +25,8 @@ from negmerge.scores import Score, average_gap
 from negmerge.tasks.task import ACCURACY, TESTED
 from negmerge.training.pool import RANK
 from negmerge.version import __version__
+
+HELD_OUT = "held out"
 
 
 def collect(config: RunConfig, material: Material, finished: Finished) -> dict[str, Any]:
@@ -60,13 +62,14 @@ def collect(config: RunConfig, material: Material, finished: Finished) -> dict[s
             "source": material.about.source,
             "noun": material.task.NOUN,
             **({} if material.task.MEASURE == ACCURACY else {"measure": material.task.MEASURE}),
-            **({} if TESTED in material.task.BY_GROUP[0] else {"by_group": [*chain(*material.task.BY_GROUP[0])]}),
+            **({} if TESTED in material.task.BY_GROUP[0] else _by_group(material)),
             "forget_classes": list(material.about.forgotten),
             "classes": list(material.task.rows().groups),
             "rows": material.split.describe(),
+            **({"test_is": HELD_OUT} if material.about.may_know else {}),
             "evaluated": _evaluated(material.split.describe(), config.evaluation.most),
         },
-        "scores": [score.descriptor() for score in (*material.task.scores, *further)],
+        "scores": [_described(score, material.about.may_know) for score in (*material.task.scores, *further)],
         "model": _model(config, material, methods),
         "selection": {
             **config.selection.model_dump(mode="json"),
@@ -91,6 +94,22 @@ def collect(config: RunConfig, material: Material, finished: Finished) -> dict[s
         **({"said": finished.said} if finished.said else {}),
         **finished.evidence,
         "shown": finished.shown,
+    }
+
+
+def _described(score: Score, may_know: bool) -> dict[str, Any]:
+    """Return what results say of a score: rows that the base may know are not called unseen."""
+    found = score.descriptor()
+    for key in ("title", "about") if may_know else ():
+        found[key] = found[key].replace("unseen", "held out").replace("Unseen", "Held-out")
+    return found
+
+
+def _by_group(material: Material) -> dict[str, Any]:
+    """Return of which parts numbers are told by group, and the groups of which nothing is kept."""
+    return {
+        "by_group": [*chain(*material.task.BY_GROUP[0])],
+        "groups_without_retain": groups_without_retain(material.task, material.parts),
     }
 
 

@@ -21,7 +21,7 @@ from negmerge.seeding import derive_seed
 from negmerge.selection import LASTING, OBJECTIVES, Selection, choose_alpha
 from negmerge.selection.buffers import recalibrate
 from negmerge.selection.negated_model import NegatedModel, apply_vector
-from negmerge.tasks.task import Task
+from negmerge.tasks.task import TESTED, Task
 
 ATTACK_ROWS = 2000  # members and as many non-members; the reported attack takes up to 10,000, at 20 times the cost
 RECALIBRATION_BATCH = 250
@@ -63,7 +63,8 @@ class Selector:
             raise InputError(f"selection: match: {unknown[0]} is no part of the average gap; choose among {parts}")
         if self.rule.objective == LASTING and self.reference is None:
             raise InputError("selection: lasting needs a reference: {train: base}, or {checkpoint: FILE}")
-        if self.rule.objective == "match-holdout" and len(self.rows["validation_forget"]):
+        labelled = TESTED in self.task.BY_GROUP[0]  # of groups that are no classes no test rows are told
+        if self.rule.objective == "match-holdout" and labelled and len(self.rows["validation_forget"]):
             raise InputError(
                 "selection: match-holdout compares the forget rows with unseen rows of the same kind, and a base that "
                 "knows the kind recognises those too; to forget a class or a source use retain-floor or match-reference"

@@ -3,7 +3,7 @@
 from negmerge.report import numbers
 from negmerge.report.comparison import erases, is_retrain, label, main_method, subject
 from negmerge.report.inputs import Json
-from negmerge.report.scores import noun, nouns
+from negmerge.report.scores import may_know, noun, nouns
 
 OWN_DATA = "your own data"  # of negmerge.unlearn
 FIELDS = {
@@ -34,12 +34,13 @@ def asked(results: Json) -> list[tuple[str, str]]:
         ("To forget", f"{_rows(results, rows.get('forget'))}{_which(results)}. {aim}"),
         ("To keep", f"{_rows(results, rows.get('retain'))}: the rest of {task.get('source') or 'the training data'}."),
     ][: 1 if rows.get("retain") == 0 else 2]
+    known = ", though the model may know them" if may_know(results) else ""
     checks = [
         f"{_rows(results, rows[key])} {text}"
         for key, text in (
             ("validation", "for choosing settings"),
             ("validation_forget", "of what is to be forgotten, for choosing settings"),
-            ("test", "never used before the final measurement"),
+            ("test", f"never used before the final measurement{known}"),
             ("test_forget", "of what is to be forgotten, never used before the final measurement"),
         )
         if rows.get(key)
@@ -54,13 +55,10 @@ def asked(results: Json) -> list[tuple[str, str]]:
     if pool.get("members") and main is not None and results["methods"][main].get("alpha") is not None:
         consensus = "consensus" in (main, results["methods"][main].get("method"))
         taken = "what they have in common" if consensus else f"what the method “{label(results, main)}” made of that"
-        pairs.append(
-            (
-                "Method",
-                f"{len(pool['members'])} copies of the model were each trained further on what is to be forgotten; "
-                f"{taken} was subtracted from the model.",
-            )
-        )
+        copies = f"{len(pool['members'])} copies of the model were each trained further"
+        if len(pool["members"]) == 1:
+            copies, taken = "A copy of the model was trained further", "the change"
+        pairs.append(("Method", f"{copies} on what is to be forgotten; {taken} was subtracted from the model."))
     names = [label(results, name) for name, row in results["methods"].items() if not is_retrain(name, row)]
     if len(names) > 1:
         pairs.append(("Ways tried", f"{numbers.listed(names)}."))

@@ -2,7 +2,7 @@
 
 from negmerge.report.inputs import Json
 from negmerge.report.numbers import count, listed, percent
-from negmerge.report.scores import gap_names, nouns
+from negmerge.report.scores import gap_names, may_know, nouns
 
 FLOOR = 0.95
 FLOOR_SLACK = 0.5  # selection saw a sample of the retain rows: so much may be lost on all of them
@@ -34,9 +34,12 @@ def main_method(results: Json) -> str | None:
 def erases(results: Json) -> bool:
     """Return whether forget accuracy should fall as low as possible.
 
-    True for a class or a data set. Chosen rows of the classes that stay should only become like unseen ones.
+    True for a class or a data set. Chosen rows of the classes that stay should only become like unseen ones; so should
+    groups that are matched with unseen rows.
     """
     task = results["task"]
+    if (results.get("selection") or {}).get("objective") == "match-holdout":
+        return False
     return task.get("kind") in ("class", "source") or bool(task.get("forget_classes"))
 
 
@@ -129,7 +132,7 @@ def compare(results: Json, row: Json, mine: Json) -> tuple[int, str]:
 
 
 def _distance(results: Json, row: Json) -> float:
-    if erases(results) or row.get("test") is None:
+    if erases(results) or may_know(results) or row.get("test") is None:
         return float(row["forget"])
     return abs(float(row["forget"]) - float(row["test"]))
 

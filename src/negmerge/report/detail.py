@@ -68,14 +68,14 @@ def projection_section(results: Json, main: str | None, row: Json | None) -> dic
 
 
 def layers_section(results: Json, main: str | None, row: Json | None) -> dict[str, Any] | None:
-    """Return how far the members agree, layer by layer; None where nobody counted."""
-    if row is None:
+    """Return how far the members agree, layer by layer; None where nobody counted, and of one member."""
+    pool = results.get("pool") or {}
+    if row is None or len(pool.get("members") or []) == 1:
         return None
     filters = (row.get("method") or main) == "consensus"
     source = row if row.get("layers") or not row.get("seeds") else row["seeds"][0]
     everything = (source.get("layers") or []) if filters else []
     shown = layers.pick(everything)
-    pool = results.get("pool") or {}
     share = row.get("consensus") if filters and row.get("consensus") is not None else pool.get("consensus")
     if not shown and share is None:
         return None

@@ -8,7 +8,7 @@ from negmerge.report.evidence import evidence_document
 from negmerge.report.explain import forget_seen, seen_by_selection
 from negmerge.report.inputs import Json, rows_of
 from negmerge.report.numbers import count
-from negmerge.report.scores import scores_of
+from negmerge.report.scores import may_know, scores_of
 from negmerge.report.searches import search_table
 from negmerge.report.tables import escape, gap_table, markdown_table, oracle_text, settings_text
 from negmerge.report.verdict import judge
@@ -77,7 +77,8 @@ def _denominators(results: Json) -> str:
     shares = [
         f"{key} of {count(rows[key])} rows" for key in ("forget", "test_forget", "retain", "test") if rows.get(key)
     ]
-    text = f"Shares: {', '.join(shares).replace('test_forget', 'forget (unseen)')}."
+    unseen = "held out" if may_know(results) else "unseen"
+    text = f"Shares: {', '.join(shares).replace('test_forget', f'forget ({unseen})')}."
     if rows.get("forget"):
         text += f" Membership: the share of the {count(rows['forget'])} forget rows that the attack calls non-members."
     merged = (results.get("model") or {}).get("merged_elements")

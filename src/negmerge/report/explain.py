@@ -3,7 +3,7 @@
 from negmerge.report import numbers
 from negmerge.report.comparison import label, seeds
 from negmerge.report.inputs import Json
-from negmerge.report.scores import measure, nouns, scores_of
+from negmerge.report.scores import may_know, measure, nouns, scores_of
 from negmerge.report.tables import oracle_text
 
 MEANING = {
@@ -94,10 +94,12 @@ def measured(results: Json) -> list[str]:
         )
     sizes = task.get("rows") or {}
     if sizes.get("test") or "test" not in sizes:
+        unseen = "held out" if may_know(results) else "unseen"
         said.append(
             f"The test {nouns(results)} were used once, after every choice was made."
+            + (f" They were held out of the {nouns(results)} to keep, so the model may know them." * may_know(results))
             + (
-                f" “Test” counts the {nouns(results)} of what stays; “forget (unseen)” those of what was to go."
+                f" “Test” counts the {nouns(results)} of what stays; “forget ({unseen})” those of what was to go."
                 if sizes.get("test_forget")
                 else ""
             )

@@ -111,10 +111,12 @@ _RESULTS: Json = {
         "noun": str,
         "measure": str,
         "by_group": [str],
+        "groups_without_retain": [str],  # beside by_group: groups of forget rows alone
         "forget_classes": [str],
         "classes": [str],
         "rows": {},
         "evaluated": {},
+        "test_is": str,  # "held out": from the rows to keep, so the original may know them; else unseen
     },
     "model": {"family": str, "parameters": float, "merged_elements": float, "buffers": str},
     "scores": [

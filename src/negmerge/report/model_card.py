@@ -124,8 +124,9 @@ def _done(results: Json, row: str, about: Mapping[str, Any]) -> str:
     members = len((results.get("pool") or {}).get("members") or [])
     if found.get("alpha") is not None:
         lines.append(
-            f"The base was fine-tuned {members} times on what was to be forgotten; what the method made of these "
-            f"fine-tunings was subtracted with α = {numbers.alpha(found['alpha'])}."
+            f"The base was fine-tuned {'once' if members == 1 else f'{members} times'} on what was to be forgotten; "
+            f"what the method made of {'this fine-tuning' if members == 1 else 'these fine-tunings'} was subtracted "
+            f"with α = {numbers.alpha(found['alpha'])}."
         )
     lines += [escape(said) for said in projected.sentences(found)]
     if about["adapter"]:

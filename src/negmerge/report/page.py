@@ -17,7 +17,7 @@ from negmerge.report.inputs import Json, read_forgotten, read_run
 from negmerge.report.lasting import lasting_section
 from negmerge.report.markup import markup
 from negmerge.report.relearning import relearning_section
-from negmerge.report.scores import gap_names, groups, measure, noun, nouns, scores_of
+from negmerge.report.scores import gap_names, groups, known_rows, measure, noun, nouns, scores_of
 from negmerge.report.searches import search_table
 from negmerge.report.tables import gap_table, method_table
 from negmerge.report.verdict import judge
@@ -144,9 +144,11 @@ def context(
         "nouns": nouns(results),
         "noun": noun(results),
         "measure": measure(results),
+        "known_rows": known_rows(results, f"the {nouns(results)}"),
         "cost": detail.cost_figure(results, main),
         "searches": search_table(results),
         "projection": detail.projection_section(results, main, row),
+        "single": len((results.get("pool") or {}).get("members") or []) == 1,
         "pool": detail.pool_section(results.get("pool") or {}),
         "measured": explain.measured(results),
         "config": "\n".join(_lines(record.get("config") or {})),

@@ -10,7 +10,7 @@ from negmerge.report.comparison import is_trained_anew, main_method, seeds
 from negmerge.report.evidence import lines_of, made_and_not
 from negmerge.report.figures import classes
 from negmerge.report.inputs import Json
-from negmerge.report.scores import groups, measure, nouns
+from negmerge.report.scores import groups, known_rows, measure, nouns, tested
 
 SURE = 0.05  # points: what a group must lose to have lost anything
 NAMED = 3  # groups that are named in words
@@ -28,7 +28,8 @@ class ModelFile:
 
 def changes_of(results: Json, row: Json) -> list[classes.ClassChange]:
     """Return what became of every class: those to keep first, of these the one that lost most; then the forgotten."""
-    names, forgotten = results["task"].get("classes") or [], results["task"].get("forget_classes") or []
+    names = results["task"].get("classes") or []
+    forgotten = {*(results["task"].get("forget_classes") or []), *(results["task"].get("groups_without_retain") or [])}
     before, after = _per_class(results["base"]), _per_class(row)
     target = _per_class(results.get("reference") or {}) or [None] * len(names)
     if not names or (len(names) == 1 and results["task"].get("by_group")):
@@ -47,7 +48,7 @@ def lost(results: Json, row: Json) -> list[str]:
     """Return sentences on what it cost: of the rows to keep, of unseen ones, and of the groups that lost most."""
     what, base, reference = nouns(results), results["base"], results.get("reference") or {}
     said = []
-    for key, which in (("retain", f"the {what} to keep"), ("test", f"unseen {what} of what stays")):
+    for key, which in (("retain", f"the {what} to keep"), ("test", tested(results, " of what stays"))):
         if base.get(key) is None or row.get(key) is None:
             continue
         before, now, expected = (numbers.percent_sign(one.get(key)) for one in (base, row, reference))
@@ -55,7 +56,8 @@ def lost(results: Json, row: Json) -> list[str]:
         if measure(results) == "accuracy":
             said.append(f"Of {which} {before} were right before and {now} are right now{target}.")
         else:
-            mean = f"The right answers to {which} had a mean {measure(results)} of {before} before"
+            known = numbers.first_upper(known_rows(results, which))
+            mean = f"{known} had a mean {measure(results)} of {before} before"
             said.append(f"{mean} and have one of {now} now{target}.")
     told = groups(results)
     kept = [one for one in changes_of(results, row) if not one.forgotten]

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, fields
 
 from negmerge.report.inputs import Json
+from negmerge.report.numbers import first_upper
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,7 @@ class ScoreInfo:
     shown: bool = True
 
 
+PASSAGE = "passage"  # a row without a prompt
 CALLED = "called non-member"  # the share of forget rows that the attack takes for unseen ones
 OLD_TITLES = {"membership": CALLED}  # of results that said only what attacked
 
@@ -60,7 +62,16 @@ def share(results: Json, which: str, value: str, now: str = "") -> str:
     """
     if measure(results) == "accuracy":
         return f"Of {which} it {now}gets {value} right"
-    return f"The right answers to {which} {now}have a mean {measure(results)} of {value}"
+    return f"{first_upper(known_rows(results, which))} {now}have a mean {measure(results)} of {value}"
+
+
+def known_rows(results: Json, which: str) -> str:
+    """Return what a probability is of: the right answers to some rows, or passages, which answer nothing, themselves.
+
+    >>> known_rows({"task": {}}, "the rows"), known_rows({"task": {"noun": "passage"}}, "the passages")
+    ('the right answers to the rows', 'the passages')
+    """
+    return which if noun(results) == PASSAGE else f"the right answers to {which}"
 
 
 def known_of(results: Json, which: str) -> str:
@@ -94,8 +105,9 @@ def groups(results: Json) -> Groups:
     """
     what = nouns(results)
     if results["task"].get("by_group"):
-        mean = f"the mean {measure(results)} of the right answers to its {what}"
-        return Groups("group", "groups", f"{measure(results)} of its {what}’ right answers", mean)
+        mean = f"the mean {measure(results)} of {known_rows(results, f'its {what}')}"
+        of = "" if noun(results) == PASSAGE else "’ right answers"
+        return Groups("group", "groups", f"{measure(results)} of its {what}{of}", mean)
     return Groups("class", "classes", f"accuracy on test {what}", f"how many of its unseen test {what} are right")
 
 
@@ -103,3 +115,19 @@ def nouns(results: Json) -> str:
     """Return what several rows are called."""
     one = noun(results)
     return f"{one[:-1]}ies" if one.endswith("y") and one[-2:-1] not in "aeiou" else f"{one}s"
+
+
+def may_know(results: Json) -> bool:
+    """Return whether the test rows were held out of rows that the original may know: they are not unseen."""
+    return bool(results["task"].get("test_is") == "held out")
+
+
+def tested(results: Json, which: str = "") -> str:
+    """Return what the test rows are called; `which` stands behind their name.
+
+    >>> tested({"task": {}}), tested({"task": {"test_is": "held out"}}, " of what stays")
+    ('unseen images', 'held-out images of what stays that the model may know')
+    """
+    if may_know(results):
+        return f"held-out {nouns(results)}{which} that the model may know"
+    return f"unseen {nouns(results)}{which}"

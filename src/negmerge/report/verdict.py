@@ -17,13 +17,18 @@ from negmerge.report.comparison import (
     subject,
 )
 from negmerge.report.inputs import Json
-from negmerge.report.numbers import count, listed, percent, percent_sign
-from negmerge.report.scores import measure, nouns, share
+from negmerge.report.numbers import count, first_upper, listed, percent, percent_sign
+from negmerge.report.scores import PASSAGE, known_rows, may_know, measure, noun, nouns, share, tested
 
 Tone = Literal["good", "mixed", "bad"]
 POINT = 1.0  # percentage points of a mean probability that are told apart
 LEVEL = 0.05  # of the test whether more is known than chance explains
 TONES: dict[str, Tone] = {"forgotten": "good", "suppressed": "bad", "not": "bad"}  # of the evidence; else mixed
+FALLS: tuple[tuple[float, str, Tone], ...] = (  # up to which share of what was known is left
+    (0.1, "knows hardly anything any more of", "good"),
+    (0.5, "forgot most of", "mixed"),
+    (0.9, "forgot only part of", "bad"),
+)
 NAMED = 3  # methods of a group that are named with their numbers; of more the table has them
 
 
@@ -138,7 +143,7 @@ def _matched(results: Json, row: Json, base: Json) -> Verdict:
             f"the original model's is {percent(before)}."
         )
     else:
-        text, tone, said = _like_unseen(results, row, base)
+        text, tone, said = (_known_less if may_know(results) else _like_unseen)(results, row, base)
     verdict = Verdict(_worse(tone, hurt), f"The model {text}{', but ' if hurt else ' and '}{cost}.")
     aim = " As low as possible is not the aim: a model that never saw them would do about as well on them as on any "
     aim += f"unseen {nouns(results)}."
@@ -163,8 +168,9 @@ def _like_unseen(results: Json, row: Json, base: Json) -> tuple[str, Tone, str]:
     said = f"It gets the chosen {nouns(results)} right {percent(abs(now))} points {more} often than unseen ones"
     if measure(results) != "accuracy":
         said = (
-            f"The right answers to the chosen {nouns(results)} have a {measure(results)} {percent(abs(now))} points "
-            f"{'higher' if now >= 0 else 'lower'} than those to unseen ones"
+            f"{first_upper(known_rows(results, f'the chosen {nouns(results)}'))} have a {measure(results)} "
+            f"{percent(abs(now))} points {'higher' if now >= 0 else 'lower'} than "
+            f"{'unseen ones' if noun(results) == PASSAGE else 'those to unseen ones'}"
         )
         before = "higher" if was >= 0 else "lower"
     said += f"; before {percent(abs(was))} points {before}. There is no retrained model in this run to compare with."
@@ -194,10 +200,25 @@ def _like_unseen(results: Json, row: Json, base: Json) -> tuple[str, Tone, str]:
     return f"still knows the chosen {nouns(results)} better than unseen ones", "bad", said
 
 
+def _known_less(results: Json, row: Json, base: Json) -> tuple[str, Tone, str]:
+    """Without a retrained model and without unseen rows: how much less are the chosen rows known than before?"""
+    what, before, after = nouns(results), base.get("forget"), row["forget"]
+    said = (
+        f"There is no retrained model in this run to compare with, and no {what} that the original surely never saw: "
+        "those held out are of the ones to keep, and the model may know them."
+    )
+    if before is None or before < 1.0:
+        return f"hardly knew the chosen {what} to begin with", "mixed", said
+    for left, text, tone in FALLS:
+        if after <= left * before:
+            return f"{text} the chosen {what}", tone, said
+    return f"still knows the chosen {what} about as well as before", "bad", said
+
+
 def _knew_alike(results: Json, base: Json) -> bool:
     """Whether, without a retrained model, the original knew the chosen rows no better than those held out."""
     unseen = base.get("test") if base.get("test") is not None else base.get("validation")
-    if results.get("reference") or unseen is None or base.get("forget") is None:
+    if results.get("reference") or may_know(results) or unseen is None or base.get("forget") is None:
         return False
     return bool(base["forget"] - unseen <= _chance(results))
 
@@ -224,7 +245,7 @@ def _cost(results: Json, row: Json, base: Json) -> tuple[str, bool]:
 def _unseen(results: Json, row: Json, base: Json) -> str:
     if row.get("test_forget") is None:
         return ""
-    known = share(results, f"unseen {nouns(results)} of the same kind", percent_sign(row["test_forget"]))
+    known = share(results, tested(results, " of the same kind"), percent_sign(row["test_forget"]))
     return f" {known}, before {percent_sign(base.get('test_forget'))}."
 
 
@@ -232,7 +253,7 @@ def _others(results: Json, row: Json, base: Json) -> str:
     text = share(results, f"the {nouns(results)} it should keep", percent_sign(row["retain"]))
     text += f" (before {percent_sign(base.get('retain'))})"
     if row.get("test") is not None:
-        text += f"; on unseen {nouns(results)} {percent_sign(row['test'])} (before {percent_sign(base.get('test'))})"
+        text += f"; on {tested(results)} {percent_sign(row['test'])} (before {percent_sign(base.get('test'))})"
     return text + "."
 
 

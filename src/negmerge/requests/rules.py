@@ -3,10 +3,18 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 from torch import Tensor
 
 from negmerge.errors import InputError, nearest
@@ -133,6 +141,21 @@ class ValidationRule(BaseModel):
     fraction: float = Field(0.1, gt=0, lt=1, description="seeded share of the train table")
     most: int = Field(5000, ge=1, description="at most so many rows")
     rows: tuple[int, int] | None = Field(None, description="[start, stop] instead of a share")
+    of: Literal["train", "test"] = Field(
+        "train", description="test: a share of the test table, whose rows are unseen (language models)"
+    )
+
+    @model_validator(mode="after")
+    def _no_range_of_test(self) -> "ValidationRule":
+        if self.of == "test" and self.rows is not None:
+            raise ValueError("rows count in the train table: give a fraction, or leave of: test out")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out the table where it is the train table: configs are then those of runs that did not know it."""
+        found: dict[str, Any] = serialize(self)
+        return {key: value for key, value in found.items() if key != "of" or value != "train"}
 
 
 def group_numbers(wanted: Sequence[str | int], groups: Sequence[str], noun: str = "class") -> list[int]:

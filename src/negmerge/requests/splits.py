@@ -69,6 +69,8 @@ def draw_split(
     """
     generator = torch.Generator().manual_seed(seed)
     rule = validation or ValidationRule()
+    if rule.of == "test":
+        raise InputError("data.validation.of: test is for language models; here validation rows are of the train table")
     none = torch.empty(0, dtype=torch.int64)
     everything = torch.arange(len(test))
     if other is not None:

@@ -1,5 +1,6 @@
 """Scores that are named: by their registered name, or by the path of a file."""
 
+import importlib.util
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ from negmerge.errors import InputError, nearest
 from negmerge.scores.score import Score
 
 PARTS = ("forget", "retain", "validation", "validation_forget", "test", "test_forget")
+PACKAGES = dict.fromkeys(("rouge", "rouge_f1"), ("rouge_score", "negmerge[rouge]"))  # of columns: package, extra
 # What stands in a row of results beside its scores.
 TAKEN = (
     "label", "method", "kind", "stands_for", "needs", "buffers", "settings", "member", "taken", "search", "curve",
@@ -25,10 +27,20 @@ class ScoreFile:
 
 
 def score_file(name: str) -> ScoreFile:
-    """Return what a score's file holds. Raises InputError for an unknown name, and for a file without a Score."""
+    """Return what a score's file holds.
+
+    Raises InputError for an unknown name, a file without a Score, and a score that needs a package that is not there.
+    """
     found = registry.read("scores", name, ScoreFile)
     if not isinstance(found.SCORE, Score):
         raise InputError(f"score {name!r}: SCORE must be a negmerge.scores.Score, got {type(found.SCORE).__name__}")
+    for need in found.SCORE.needs:
+        package, extra = PACKAGES.get(need.column, ("", ""))
+        if package and importlib.util.find_spec(package) is None:
+            raise InputError(
+                f"evaluation: scores: {name} needs the package {package.replace('_', '-')}; pip install {extra!r}, or "
+                "leave the score out"
+            )
     return found
 
 

@@ -132,6 +132,7 @@ class Preparing:
     InputError for an augmentation that the task does not know, which is every one unless given; `model_files(model)`
     the files that the model is read from, by the names that a record shows: they are hashed when a run begins. `GONE`
     is the score of forget rows, in percent, at and below which nothing is left to forget: 0 of accuracies.
+    `LABELLED` says whether groups are classes, which a model tells apart: then rows of others are of another kind.
     """
 
     SUMMARY: str
@@ -143,3 +144,4 @@ class Preparing:
     check_training: Callable[[str, str], None] = refuse_augmentation
     model_files: Callable[[ModelConfig], Mapping[str, Path]] = _no_files
     GONE: float = 0.0
+    LABELLED: bool = True

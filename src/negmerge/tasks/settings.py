@@ -37,6 +37,10 @@ class DataConfig(BaseModel):
             raise ValueError("split fixes every row: leave out retain, train_rows and validation")
         return self
 
+    def holds_out_unseen(self, trained_here: bool) -> bool:
+        """Whether the base never saw the validation rows: it is trained here without them, or they are named so."""
+        return trained_here or self.train_rows is not None or self.validation.of == "test"
+
     @property
     def source_settings(self) -> dict[str, Any]:
         """The keys that belong to the source."""

@@ -44,6 +44,7 @@ def encode(source: QuestionSource, model: LanguageModel) -> MemoryTables[Sequenc
         "ends": len(model.end),
         "refusals": [model.answer(text, "") + model.end for text in REFUSALS],
         "others": sorted(kinds),
+        **({"passages": True} if all(prompt is None for prompt in source.train.prompts) else {}),
         "notes": [*facts["notes"], *_notes(train.followed_by(test), model)],
     }
     return MemoryTables(train, test, facts)

@@ -100,9 +100,10 @@ class LanguageModel:
 
     @property
     def padding(self) -> int:
-        """The number of the token behind the end; it is masked, so it may be any."""
+        """The number of the token behind the end; it is masked, so it may be any that the model has a vector for."""
+        known = getattr(self.found.config.get_text_config(), "vocab_size", None) or 2**62
         found = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
-        return next(number for number in found if number is not None)
+        return next(number for number in found if number is not None and number < known)
 
     # prompts and answers as tokens
 

@@ -63,8 +63,9 @@ class QuestionSet(RowSet):
         }
 
     def row_hash(self, row: int) -> str:
-        """Return the hash of a row's prompt and answer, with the name of its algorithm."""
-        text = json.dumps([self.prompts[row], self.answers[row]])
+        """Return the hash of a row's prompt and answer, without the white space around them, and its algorithm."""
+        prompt = self.prompts[row]
+        text = json.dumps([prompt if prompt is None else prompt.strip(), self.answers[row].strip()])
         return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
     def digest(self) -> str:
@@ -85,11 +86,17 @@ class QuestionSource(RowSource[QuestionSet]):
 
 
 def question_source(
-    train: QuestionSet, test: QuestionSet, further: Mapping[str, QuestionSet] | None = None
+    train: QuestionSet,
+    test: QuestionSet,
+    further: Mapping[str, QuestionSet] | None = None,
+    notes: Sequence[str] = (),
+    groupless: str = "",
 ) -> QuestionSource:
     """Return a source of two tables, whose groups are counted alike: those of the same name are the same."""
     groups = (*train.classes, *(name for name in test.classes if name not in train.classes))
-    return QuestionSource(train.counted_as(groups), test.counted_as(groups), further=further or {})
+    return QuestionSource(
+        train.counted_as(groups), test.counted_as(groups), tuple(notes), groupless, further=further or {}
+    )
 
 
 def question_set(
@@ -104,11 +111,9 @@ def question_set(
     Raises InputError, naming the row, for a prompt or an answer that is no text, or is empty.
     """
     for row, answer in enumerate(answers):
-        if not isinstance(answer, str) or not answer.strip():
-            what = "answer" if prompts is not None else "text"
-            raise InputError(f"{where}: row {row} has no {what} ({answer!r}); leave such rows out")
-        if prompts is not None and (not isinstance(prompts[row], str) or not prompts[row].strip()):
-            raise InputError(f"{where}: row {row} has no prompt ({prompts[row]!r}); leave such rows out")
+        _check_text(answer, "answer" if prompts is not None else "text", where, row)
+        if prompts is not None:
+            _check_text(prompts[row], "prompt", where, row)
     named = ["all"] * len(answers) if groups is None else [_name(group, where, i) for i, group in enumerate(groups)]
     names = tuple(dict.fromkeys(named))
     place = {name: number for number, name in enumerate(names)}
@@ -129,7 +134,19 @@ def with_others(rows: QuestionSet, others: Sequence[Answer]) -> QuestionSet:
     return replace(rows, others=tuple(others))
 
 
+def is_group(value: Any) -> bool:
+    """Whether a value names one group."""
+    return value is not None and value != "" and not isinstance(value, list | tuple | dict)
+
+
+def _check_text(value: Any, what: str, where: str, row: int) -> None:
+    if value is None or (isinstance(value, str) and not value.strip()):
+        raise InputError(f"{where}: row {row} has no {what} ({value!r}); leave such rows out")
+    if not isinstance(value, str):
+        raise InputError(f"{where}: row {row}: its {what} is no text but {value!r}; write one text")
+
+
 def _name(group: Any, where: str, row: int) -> str:
-    if group is None or group == "" or isinstance(group, list | dict):
+    if not is_group(group):
         raise InputError(f"{where}: row {row} has no group ({group!r}); leave such rows out, or write group: none")
     return str(group)

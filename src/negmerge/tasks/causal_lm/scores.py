@@ -48,25 +48,26 @@ def language_scores(noun: str, others: Collection[str], further: Collection[str]
     >>> [score.name for score in language_scores("question", (), ()) if score.in_gap]
     ['forget', 'retain', 'test']
     """
+    rows = "answers" if noun == "question" else f"{noun}s"
     found = [
-        _probability("forget", "forget", "Forget answers’ probability", "lower", in_gap=True, in_curve=True),
-        _probability("test_forget", "forget (unseen)", "Unseen forget answers’ probability", "lower", in_curve=True),
-        _probability("retain", "retain", "Other answers’ probability", "higher", in_gap=True, in_curve=True),
-        _probability("test", "test", "Unseen answers’ probability", "reference", in_gap=True),
+        _probability("forget", "forget", f"Forget {rows}’ probability", "lower", in_gap=True, in_curve=True),
+        _probability("test_forget", "forget (unseen)", f"Unseen forget {rows}’ probability", "lower", in_curve=True),
+        _probability("retain", "retain", f"Other {rows}’ probability", "higher", in_gap=True, in_curve=True),
+        _probability("test", "test", f"Unseen {rows}’ probability", "reference", in_gap=True),
     ]
     of_both: tuple[tuple[str, str, Aim], ...] = (("forget", "Forget", "lower"), ("retain", "Other", "higher"))
     for part, whose, aim in of_both:
         found += [
-            mean_of(f"{part}_extraction", part, "extraction", f"{part} ES", f"{whose} answers completed word for word",
+            mean_of(f"{part}_extraction", part, "extraction", f"{part} ES", f"{whose} {rows} completed word for word",
                     aim, in_curve=True),
-            mean_of(f"{part}_memorised", part, "memorised", f"{part} EM", f"{whose} answers’ words predicted", aim,
+            mean_of(f"{part}_memorised", part, "memorised", f"{part} EM", f"{whose} {rows}’ words predicted", aim,
                     shown=False),
         ]  # fmt: skip
     found += [
         mean_loss_of("retain", "retain loss", f"Loss on other {noun}s", in_curve=True),
-        _probability("validation", "validation", "Validation answers’ probability", "reference", shown=False),
+        _probability("validation", "validation", f"Validation {rows}’ probability", "reference", shown=False),
         _probability(
-            "validation_forget", "validation, forget", "Validation forget answers’ probability", "lower", shown=False
+            "validation_forget", "validation, forget", f"Validation forget {rows}’ probability", "lower", shown=False
         ),
     ]
     if "perturbed" in others and "paraphrased" in others:

@@ -169,3 +169,10 @@ class CausalLM(Task):
         """Write a model and its tokenizer as a folder that from_pretrained reads."""
         self.model.export(model, folder)
         return True
+
+
+@dataclass(frozen=True)
+class CausalLMOfPassages(CausalLM):
+    """The same of texts alone, which answer nothing."""
+
+    NOUN: ClassVar[str] = "passage"

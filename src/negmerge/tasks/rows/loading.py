@@ -104,7 +104,8 @@ def split_rows(data: DataConfig, source: Tables, other: Joined | None = None) ->
 def facts_of(source: RowSource[Any], size: int) -> dict[str, Any]:
     """Return what every store keeps of a source whose content is so many bytes, as plain JSON values."""
     names, hash = list(source.train.classes), fingerprint(source.train, source.test)
-    return {"classes": names, "fingerprint": hash, "bytes": size, "notes": list(source.notes)}
+    drawn = {"drawn": True} if source.drawn else {}
+    return {"classes": names, "fingerprint": hash, "bytes": size, "notes": list(source.notes), **drawn}
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,8 @@ class RowSource(Generic[Set]):
     """The two tables of a source: `train` (also for validation) and `test`, of the same classes.
 
     `notes` say, a line each, what should be known of how they were read: files that were passed over, and the like.
+    `groupless` says why rows are not told by the groups in a column that there is; nothing where they are.
+    `drawn` says whether the test table is a share of what the train table was read from, which a model may know.
 
     Raises InputError where the classes differ.
     """
@@ -106,6 +108,8 @@ class RowSource(Generic[Set]):
     train: Set
     test: Set
     notes: tuple[str, ...] = ()
+    groupless: str = ""
+    drawn: bool = False
 
     def __post_init__(self) -> None:
         if self.train.classes != self.test.classes:

@@ -1,6 +1,6 @@
 """Files of questions with answers, or of texts: JSON (a list, or an object a line), CSV, parquet."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +10,9 @@ from pydantic import Field
 from negmerge.errors import InputError
 from negmerge.requests.naming import listed_rows
 from negmerge.tasks.causal_lm.questions import QuestionSet, QuestionSource, question_source
-from negmerge.tasks.causal_lm.tables import QuestionSettings, Table, find_columns, sampled, to_questions
-from negmerge.tasks.text_classification.tables import REQUESTED, read_table
+from negmerge.tasks.causal_lm.requested import contradictions, hashes, read_files, read_requested, without
+from negmerge.tasks.causal_lm.tables import QuestionSettings, sampled
+from negmerge.tasks.text_classification.tables import REQUESTED
 
 SUMMARY = "files of questions with answers, or of texts: .json, .jsonl, .csv or .parquet (also by these names)"
 PARTS = ("train", "test")
@@ -26,7 +27,9 @@ class Settings(QuestionSettings):
     test: Path | None = Field(None, description="the file of the test table, where path is no folder")
     test_fraction: float = Field(0.2, gt=0, lt=1, description="share of the rows for test, where there is no file")
     seed: int = Field(0, ge=0, description="of that share")
-    requested: Path | None = Field(None, description="a file of rows to forget, put first: see negmerge unlearn")
+    requested: Path | None = Field(
+        None, description="rows to forget, put first: a file of rows, or a .txt list of ids of rows in path"
+    )
     leave_out: list[Path] = Field(
         default_factory=list,
         description="files of rows that are left out of path, or the split.json of runs that forgot them",
@@ -37,43 +40,51 @@ def load(settings: Settings) -> QuestionSource:
     """Return the tables in the files.
 
     Rows that are `requested` stand in the train table, before all others, with the column `requested`; what else is
-    equal to one of them, or to a row that is left out, is dropped. Raises InputError for what is not there, for
-    columns that are missing or cannot be told, and for a row without prompt or answer.
+    equal to one of them, or to a row that is left out, is dropped; white space around texts does not count, and of
+    equal rows that are requested the first stands for all. Raises InputError for what is not there, for columns that
+    are missing or cannot be told, and for a row without prompt or answer.
     """
     train_files, test_files = _parts(settings)
-    rows, where = _read(train_files, settings.columns)
+    read = read_files(train_files, settings.columns)
+    rows, where, lacking = read.rows, read.where, [read.groupless]
     asked = None
     if settings.requested is not None:
-        asked, _ = _read([settings.requested], settings.columns)
-        _check_likeness(asked, rows, settings.requested, where)
-    gone = set() if asked is None else _hashes(asked)
+        requested = read_requested(settings.requested, settings.columns, read)
+        asked = requested.rows
+        lacking.append(requested.groupless)
+    gone = set() if asked is None else hashes(asked)
     for path in settings.leave_out:
         listed = listed_rows(path)
-        found = _hashes(_read([path], settings.columns)[0]) if listed is None else {row.get("hash") for row in listed}
-        gone |= found
-    rows = _without(rows, gone)
+        if listed is None:
+            gone |= hashes(read_files([path], settings.columns).rows)
+        else:
+            gone |= {row.get("hash") for row in listed}
+    rows = without(rows, gone)
+    if not len(rows):
+        raise InputError(f"{where}: all of its rows are to be forgotten or left out; give others that are kept")
+    notes = [] if asked is None else contradictions(asked, rows, where)
     if test_files:
-        test, _ = _read(test_files, settings.columns)
+        tested = read_files(test_files, _without_id(settings.columns))
+        test, lacking = without(tested.rows, gone), [*lacking, tested.groupless]
         train = rows if asked is None else _marked(asked, rows)
-        return question_source(sampled(train, settings.most), _without(test, gone))
-    cut = max(1, round(settings.test_fraction * len(rows)))
-    if len(rows) <= cut:
-        raise InputError(f"{where} has {len(rows)} rows, too few to take a test part from; give test: FILE")
-    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(settings.seed))
-    rest, test = (rows.take(part.sort().values) for part in (order[cut:], order[:cut]))
-    return question_source(sampled(rest if asked is None else _marked(asked, rest), settings.most), test)
+    else:
+        cut = max(1, round(settings.test_fraction * len(rows)))
+        if len(rows) <= cut:
+            raise InputError(f"{where} has {len(rows)} rows, too few to take a test part from; give test: FILE")
+        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(settings.seed))
+        rest, test = (rows.take(part.sort().values) for part in (order[cut:], order[:cut]))
+        train = rest if asked is None else _marked(asked, rest)
+    lacking = list(dict.fromkeys(filter(None, lacking)))
+    found = question_source(
+        sampled(train, settings.most), test, notes=[*lacking, *notes], groupless=next(iter(lacking), "")
+    )
+    return replace(found, drawn=not test_files)
 
 
 def files(settings: Settings) -> list[Path]:
     """Return the files that `load` reads, in a fixed order."""
     train, test = _parts(settings)
     return [*([settings.requested] if settings.requested else []), *train, *test, *settings.leave_out]
-
-
-def _check_likeness(asked: QuestionSet, rows: QuestionSet, requested: Path, where: str) -> None:
-    if (asked.prompts[0] is None) != (rows.prompts[0] is None):
-        kinds = ("texts", "questions") if asked.prompts[0] is None else ("questions", "texts")
-        raise InputError(f"{requested} holds {kinds[0]} and {where} {kinds[1]}; give both in the same form")
 
 
 def _both(asked: QuestionSet, rows: QuestionSet) -> QuestionSet:
@@ -90,21 +101,8 @@ def _marked(asked: QuestionSet, rows: QuestionSet) -> QuestionSet:
     return replace(both, columns={**both.columns, REQUESTED: flags})
 
 
-def _hashes(rows: QuestionSet) -> set[str | None]:
-    return {rows.row_hash(row) for row in range(len(rows))}
-
-
-def _without(rows: QuestionSet, gone: set[str | None]) -> QuestionSet:
-    """Return the rows whose hash, of prompt and answer, is none of these."""
-    kept = [row for row in range(len(rows)) if rows.row_hash(row) not in gone]
-    return rows if len(kept) == len(rows) else rows.take(torch.tensor(kept, dtype=torch.int64))
-
-
-def _read(paths: Sequence[Path], columns: Mapping[str, str]) -> tuple[QuestionSet, str]:
-    """Return the rows of files, one behind the other, and what to call them in an error."""
-    where = str(paths[0]) if len(paths) == 1 else f"{paths[0]} …"
-    table = _together(paths)
-    return to_questions(table, find_columns(table, columns, where), where), where
+def _without_id(columns: Mapping[str, str]) -> dict[str, str]:
+    return {role: name for role, name in columns.items() if role != "id"}
 
 
 def _parts(settings: Settings) -> tuple[list[Path], list[Path]]:
@@ -119,13 +117,3 @@ def _parts(settings: Settings) -> tuple[list[Path], list[Path]]:
     if not train:
         raise InputError(f"{given[0]} holds no train* file; give the file itself as data.path")
     return train, own or test
-
-
-def _together(paths: Sequence[Path]) -> Table:
-    """Return the columns that all files have, their rows one behind the other."""
-    tables = [read_table(path) for path in paths]
-    for path, table in zip(paths, tables, strict=True):
-        if not table or not len(next(iter(table.values()))):
-            raise InputError(f"{path} has no rows; check the path")
-    shared = [name for name in tables[0] if all(name in table for table in tables)]
-    return {name: [value for table in tables for value in table[name]] for name in shared}

@@ -4,12 +4,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-from negmerge.errors import InputError
+from negmerge.errors import InputError, shortened
 from negmerge.tasks.text_classification.tables import FileSettings, Table, files_of, load_files
 from negmerge.tasks.text_classification.texts import TextSource
 
 SUMMARY = "files with a list of JSON objects, or one a line, all with the same keys"
 ENDINGS = (".json", ".jsonl", ".ndjson")
+
+
+FORM = (
+    'write a list of objects, or an object a line, such as {"prompt": …, "answer": …} or {"text": …} for a language '
+    'model, {"text": …, "label": …} for a classifier'
+)
 
 
 class Settings(FileSettings):
@@ -35,9 +41,15 @@ def read(path: Path) -> Table:
     rows = _rows(text, path)
     wrong = next((i for i, row in enumerate(rows) if not isinstance(row, dict)), None)
     if wrong is not None:
-        raise InputError(f"{path}: row {wrong} is {type(rows[wrong]).__name__}, not an object with text and label")
+        raise InputError(f"{path}: row {wrong} is {_kind(rows[wrong])}, not an object; {FORM}")
+    if len(rows) == 1 and rows[0] and all(isinstance(value, list | dict) for value in rows[0].values()):
+        raise InputError(f"{path} holds one object of columns or of lists ({shortened([*rows[0]])}), no rows; {FORM}")
     keys = list(dict.fromkeys(key for row in rows for key in row))
     return {key: [row.get(key) for row in rows] for key in keys}
+
+
+def _kind(value: Any) -> str:
+    return {list: "a list", str: "a text", type(None): "null", bool: "a truth value"}.get(type(value), "a number")
 
 
 def _rows(text: str, path: Path) -> list[Any]:
