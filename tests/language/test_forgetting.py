@@ -78,6 +78,7 @@ def test_one_command_makes_a_folder_that_has_forgotten(known, tmp_path, capsys):
         "deepest forgetting, to 0.1 % at most, that keeps" in " ".join(err.split())
         and results["selection"]["gone"] == 0.1
     )
+    assert "--set evaluation.answers=5 shows" in " ".join(err.split()) and not results.get("said")
     assert "Up to 0.1 % counts as none." in (tmp_path / "run" / "report.html").read_text()
 
     again = negmerge.run(tmp_path / "run" / "config.yaml", tmp_path / "python")  # the same request in Python

@@ -5,6 +5,7 @@ from typing import Any
 
 from negmerge.experiment.config import Config, apply_change, check_config
 from negmerge.experiment.direct import Request
+from negmerge.experiment.direct_language import TASK
 from negmerge.experiment.methods import AUTO, LIKE_UNSEEN, chosen_method, describe
 from negmerge.experiment.user_defaults import LEAST
 
@@ -75,6 +76,10 @@ def describe_choices(config: Config) -> list[str]:
         kept = f"{100 * rule.floor_share:g} % of how well the others are known"
         far = f", to {rule.gone:g} % at most," if rule.gone else ""
         lines.append(f"α: the deepest forgetting{far} that keeps {kept}; --set selection.floor=SHARE asks for another")
+    if config.task == TASK and not config.evaluation.answers:
+        lines.append(
+            "page: it repeats no question and no answer; --set evaluation.answers=5 shows what the models say to some"
+        )
     return lines
 
 
