@@ -15,7 +15,7 @@ from negmerge.evidence.tests.relearning import _text
 class Answers:
     """A task whose models are the probabilities of their answers; no answer is right word for word but the base's."""
 
-    MEASURE, KNOWN = "probability", "confidence"
+    MEASURE, KNOWN, NOUN = "probability", "confidence", "question"
 
     def open(self, path, device):
         return {"base": 0.95, "retrain": 0.10, "half": 0.45, "gone": 0.11}[path.name]

@@ -144,6 +144,7 @@ def test_an_open_end_and_a_plateau():
     (flat,) = warned(row((1.0, 50.0, 90.0), (2.0, 50.0, 90.0), alpha=1.0))
     assert flat["name"] == "weak-forgetting" and "still 50.0 % and falls no further up to α = 2" in flat["text"]
     assert warned(row((1.0, 50.0, 90.0), (2.0, 20.0, 80.0), alpha=1.0)) == []  # the floor is what stopped it
+    assert warned(row((1.0, 0.0, 90.0), (2.0, 12.0, 90.0), alpha=1.0)) == []  # gone, and more comes back further on
 
 
 def test_a_projected_row_is_judged_beside_the_plain_one():

@@ -181,16 +181,15 @@ def curve_warnings(
     """Return the warnings of one row's α curve, chosen by a rule; `blamed`: earlier warnings name the cause.
     `measure` is what the task's scores are: accuracy, probability.
 
-    `weak-forgetting`: the floor still holds at the largest α tried and the forget set is still recognised, or no α
-    above 0 was better than the base. `retain-damage`: at the first α above the chosen one (or the chosen one, if it
-    is the last) forget accuracy has lost less than twice what retain accuracy has lost, both as shares of the base's;
-    said of a chosen α above 0 only.
+    `weak-forgetting`: the floor still holds at the largest α tried and at the chosen one the forget set, or held-out
+    rows of its kind, are still recognised; or no α above 0 was better than the base. `retain-damage`: at the first α
+    above the chosen one (or the chosen one, if it is the last) forget accuracy has lost less than twice what retain
+    accuracy has lost, both as shares of the base's; said of a chosen α above 0 only.
     """
     curve, alpha, floor = row["curve"], row["alpha"], row["floor"]
     base, end = curve[0], curve[-1]
     longer = "see to the warnings above" if blamed else LONGER
     value = OBJECTIVES[rule.objective].value
-    known = next(point for point in curve if point["alpha"] == alpha)["forget"]
     if row["open_end"]:
         text = f"the best α may lie beyond {end['alpha']:g}, the largest tried: nothing broke there, and forget "
         text += f"{measure} is still {end['forget']:.1f} %"
@@ -207,9 +206,11 @@ def curve_warnings(
             text += f": at α = {curve[1]['alpha']:g}, the smallest tried, the retain floor was broken already"
         return [_warning("weak-forgetting", method, text, "try smaller α (selection.step)" if broke else longer)]
     holds = floor is not None and end["retain"] >= floor
-    if rule.objective == "retain-floor" and holds and value(end, rule.gone_at) > LEFT * value(base):
-        text = f"forget {measure} is still {known:.1f} % and falls no further up to α = {end['alpha']:g}, where the "
-        return [_warning("weak-forgetting", method, text + "floor holds", longer)]
+    if rule.objective == "retain-floor" and holds:
+        left = value(next(point for point in curve if point["alpha"] == alpha), rule.gone_at)
+        if left > LEFT * value(base):
+            text = f"forget {measure} is still {left:.1f} % and falls no further up to α = {end['alpha']:g}, where the "
+            return [_warning("weak-forgetting", method, text + "floor holds", longer)]
     point = next((point for point in curve if point["alpha"] > alpha), end)
     lost_forget = 1.0 - point["forget"] / base["forget"] if base["forget"] else 0.0
     lost_retain = 1.0 - point["retain"] / base["retain"] if base["retain"] else 0.0
