@@ -17,7 +17,7 @@ from negmerge.experiment.methods import AUTO, describe
 from negmerge.experiment.rundir import read_json
 from negmerge.parsing import parse_yaml
 from negmerge.registry import FILE, names
-from negmerge.requests.naming import SPLIT_FILE, rows_named
+from negmerge.requests.naming import SPLIT_FILE, goes_on, rows_named
 from negmerge.tasks.image_classification.folders import classes_in, files_below, is_image, parts_of
 from negmerge.tasks.text_classification.tables import (
     ID,
@@ -323,7 +323,7 @@ class Request:
         gone = Counter(ids[row].split("/")[0] for row in listed)
         kept = Counter(name.split("/")[0] for row, name in enumerate(ids) if row not in left_out)
         among = data.get("retain", {}).get("classes", classes)
-        near = sum(count for name, count in gone.items() if name in among and 2 * kept[name] >= count)
+        near = sum(count for name, count in gone.items() if name in among and goes_on(kept[name], count))
         self.scattered = len(listed) if listed and 10 * near >= 9 * len(listed) else 0
         return len(listed)
 

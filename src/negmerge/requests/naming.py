@@ -182,3 +182,14 @@ def _as_kind(name: str, wanted: Sequence[Any], kinds: tuple[type, ...], what: st
     if strangers:
         raise InputError(f"where: {name} holds {what}, got {strangers[0]!r}; write it without quotes")
     return list(wanted)
+
+
+def goes_on(kept: int, gone: int) -> bool:
+    """Return whether a class of which so many rows are kept and forgotten goes on: half as many are kept, at least.
+
+    Its forget rows are then rows among others of their kind, which are to become like unseen ones.
+
+    >>> goes_on(36, 74), goes_on(37, 74), goes_on(0, 0)
+    (False, True, True)
+    """
+    return 2 * kept >= gone

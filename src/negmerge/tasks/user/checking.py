@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from negmerge.errors import InputError
+from negmerge.requests.naming import goes_on
 from negmerge.tasks.user.batches import IGNORED, aligned, has_labels, labels_of, logits_of, loss_of_batch
 from negmerge.tasks.user.task import UserTask
 
@@ -124,7 +125,7 @@ def is_drawn_among(task: UserTask) -> bool:
             found[part] = Counter(torch.cat([one.flatten() for one in labels]).tolist() if labels else [])
             del found[part][IGNORED]
     forget, retain, validation = (found.get(part, Counter()) for part in ("forget", "retain", "validation"))
-    return all(2 * retain[label] >= count and validation[label] for label, count in forget.items())
+    return all(goes_on(retain[label], count) and validation[label] for label, count in forget.items())
 
 
 def check_loss(task: UserTask) -> None:
