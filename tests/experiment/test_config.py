@@ -178,3 +178,11 @@ def test_bad_files(tmp_path, text, message):
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(InputError, match=message):
         load_config(tmp_path / "c.yaml")
+
+
+def test_where_to_stop_is_refused_of_rows_that_are_to_become_like_unseen_ones():
+    drawn = change(data={"source": "digits", "forget": {"fraction": 0.1}, "validation": {"fraction": 0.2}})
+    drawn.pop("selection", None)
+    with pytest.raises(InputError, match=r"gone says where retain-floor and lasting stop.*match-holdout"):
+        check_config({**drawn, "selection": {"gone": 5}})
+    assert check_config({**drawn, "selection": {"gone": 5, "objective": "retain-floor"}}).selection.gone == 5

@@ -163,9 +163,27 @@ def test_a_projected_row_is_judged_beside_the_plain_one():
     alone = said({"ties": gone | {"method": "ties"}, "mean projected": left | stripped})
     assert [advice for *_, advice in alone] == ["train the members longer, or at a higher rate"]
 
+    stopped = row((1.0, 60.0, 90.0), (2.0, 30.0, 80.0), alpha=1.0)  # by the floor: no warning, and not forgotten
+    assert [advice for *_, advice in said({"mean": stopped | plain, "mean projected": left | stripped})] == [
+        "train the members longer, or at a higher rate"
+    ]
+    ended = row((2.0, 70.0, 90.0), alpha=2.0, open_end=True)
+    assert "take the plain" not in said({"mean": gone | plain, "mean projected": ended | stripped})[0][2]
+
     damaged = {"mean": gone | plain | {"retain": 80.0}, "mean projected": gone | stripped | {"retain": 89.0}}
     assert said(damaged, moved=0.3) == []  # the advice would be the row that is there
     assert [name for name, *_ in said({"mean": damaged["mean"]}, moved=0.3)] == ["moved-statistics"]
+
+
+def test_what_is_left_is_named_and_what_counts_as_gone_is_nothing():
+    held_out = row((1.0, 0.0, 90.0), (2.0, 0.0, 90.0), alpha=1.0)
+    held_out["curve"] = [{**point, "validation_forget": 60.0} for point in held_out["curve"]]
+    (found,) = warned(held_out)
+    assert found["text"].startswith("accuracy on held-out rows of their kind is still 60.0 %")
+    faint = row((1.0, 0.001, 40.0), alpha=0.0)
+    faint["curve"][0] = {**BASE, "forget": 0.016}
+    (found,) = warned(faint, gone=0.1)
+    assert "nothing to forget (forget accuracy 0.016 %)" in found["text"]
 
 
 def test_a_base_that_knows_nothing_of_the_rows():

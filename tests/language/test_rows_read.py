@@ -147,3 +147,28 @@ def test_json_of_another_form_is_one_true_line(tmp_path, content, words):
     with pytest.raises(InputError, match=words) as error:
         data_of(tmp_path, content)
     assert "prompt" in str(error.value) and "text" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_row_to_forget_is_written_as_it_was_kept_and_an_earlier_list_goes_by_its_hash(tmp_path):
+    spaced = [{**row, "answer": f"{row['answer']}  "} for row in GONE]
+    train, _ = read(tmp_path, ROWS, spaced)
+    assert train.answers[: len(GONE)] == tuple(row["answer"] for row in GONE)
+    forgotten = [{"row": row, "hash": train.row_hash(row)} for row in range(len(GONE))]
+    (tmp_path / "split.json").write_text(json.dumps({"forgotten": forgotten}))
+    others = [row for row in ROWS if row not in GONE]
+    left, source = read(tmp_path, ROWS, others[:2], leave_out=[tmp_path / "split.json"])
+    assert len(left) == len(others) and not source.notes
+    _, source = read(tmp_path, others, others[:2], leave_out=[tmp_path / "split.json"])
+    assert f"none of the {len(GONE)} rows that" in source.notes[0] and "split.json lists" in source.notes[0]
+
+
+def test_unseen_rows_that_are_kept_are_not_unseen(tmp_path):
+    def assumed(unseen):
+        kept = write(tmp_path / "kept.jsonl", ROWS)
+        return question_data(as_json(tmp_path / "f.json", GONE), [kept], [], write(tmp_path / "u.jsonl", unseen))[2][-1]
+
+    with pytest.raises(InputError, match=r"all rows of --unseen .* give rows that the model was never trained on"):
+        assumed(ROWS[:4])
+    new = facts(8, seed=1)
+    assert assumed(new).endswith("they are tested on")
+    assert "3 of them stand among what is kept, and are not unseen" in assumed([*new, *ROWS[:3]])

@@ -175,6 +175,11 @@ class SelectionConfig(Strict):
         found = self.model_dump()
         if self.objective == "auto":
             found["objective"] = OF_KIND.get(kind, "retain-floor")
+        if self.gone is not None and found["objective"].startswith("match"):
+            raise InputError(
+                f"selection: gone says where retain-floor and lasting stop, and rows like these are forgotten by "
+                f"{found['objective']}; leave gone out, or choose one of these"
+            )
         if gone and self.gone is None and not found["objective"].startswith("match"):
             found["gone"] = gone
         return SelectionConfig(**found)

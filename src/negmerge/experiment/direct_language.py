@@ -7,7 +7,7 @@ from typing import Any
 
 from negmerge.errors import InputError, shortened
 from negmerge.requests.naming import SPLIT_FILE
-from negmerge.tasks.causal_lm.requested import ReadRows, hashes, read_files, read_requested
+from negmerge.tasks.causal_lm.requested import ReadRows, keys, read_files, read_requested
 from negmerge.tasks.text_classification.tables import REQUESTED
 
 TASK = "causal-lm"
@@ -61,7 +61,15 @@ def question_data(
             "model may know them"
         )
         return data, rows, assumed
-    assumed.append(f"{unseen} holds rows that the model has never seen: they are tested on")
+    tested = keys(read_files([unseen], {role: name for role, name in chosen.items() if role != "id"}).rows)
+    both = len(tested & keys(kept.rows))
+    if both == len(tested):
+        raise InputError(
+            f"unlearn: all rows of --unseen {unseen} stand in {data['path'][0]} …, too: give rows that the model was "
+            "never trained on, or leave --unseen out"
+        )
+    known = f"; {both:,} of them stand among what is kept, and are not unseen" if both else ""
+    assumed.append(f"{unseen} holds rows that the model has never seen: they are tested on{known}")
     return {**data, "test": str(unseen)}, rows, assumed
 
 
@@ -76,7 +84,7 @@ def _read_lines(forget: Path, asked: ReadRows, kept: ReadRows, files: str) -> li
     said = [f"rows: {forget} has {rows:,} to forget ({about}); what else stands in {files} is kept"]
     if asked.given > rows:
         said.append(f"{asked.given - rows:,} of the rows to forget stand there twice, and count once")
-    both = len(hashes(asked.rows) & hashes(kept.rows))
+    both = len(keys(asked.rows) & keys(kept.rows))
     found = f"of the rows to forget {both:,} stand in {files}, too, and are taken out of what is kept"
     said.append(found if both else f"none of the rows to forget stands in {files}")
     return said + [f"groups: {why}" for why in dict.fromkeys((asked.groupless, kept.groupless)) if why]

@@ -19,6 +19,7 @@ from negmerge.tasks.user.task import UserTask
 
 ROWS = ("retain", "validation")
 GIVEN = "projection"  # the part of the rows that a user gives for it
+SEVERAL = 5  # forget rows of a class that goes as a whole, at least
 LABEL_BATCH = 256  # rows whose labels are read at a time
 FORMS = (
     '"auto", "none", "retain" or "validation" (rows), a number or a list of numbers above 0 (strengths), '
@@ -168,15 +169,17 @@ def _numbers_in(data: Any) -> Iterator[int]:
 def check_labels(task: UserTask) -> None:
     """Raise InputError where rows of the projection are of a class that is forgotten as a whole.
 
-    That is one of which the forget set has rows and `retain` none, where each row has one whole number as its label;
-    what has no such labels is not known, and passes.
+    That is one of which the forget set has five rows or more and `retain` none, where each row has one whole number as
+    its label (of fewer rows a sample that is retained may lack the class by chance); what has no such labels is not
+    known, and passes.
     """
     if GIVEN not in task.sets or "retain" not in task.sets:
         return
     forget, retain, rows = (_labels(task, part) for part in ("forget", "retain", GIVEN))
     if forget is None or retain is None or rows is None:
         return
-    whole = forget[~torch.isin(forget, retain)].unique()
+    lacking, rows_of = forget[~torch.isin(forget, retain)].unique(return_counts=True)
+    whole = lacking[rows_of >= SEVERAL]
     count = int(torch.isin(rows, whole).sum())
     if count:
         first = int(rows[torch.isin(rows, whole)][0])

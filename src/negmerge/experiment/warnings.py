@@ -196,8 +196,9 @@ def curve_warnings(
         limit = rule.max_alpha or (None if rule.search == "bracket" else 1.0)
         limited = limit is not None and end["alpha"] > limit - rule.step
         return [_warning("weak-forgetting", method, text, "raise selection.max_alpha" if limited else longer)]
-    if alpha == 0.0 and base["forget"] == 0.0:
+    if alpha == 0.0 and base["forget"] <= rule.gone_at:
         text = "the base recognises none of the rows to forget, so there is nothing to forget"
+        text += f" (forget {measure} {base['forget']:.2g} %)" if base["forget"] else ""
         return [_warning("weak-forgetting", method, text, "check that the base was trained on these rows")]
     if alpha == 0.0:
         broke = floor is not None and len(curve) > 1 and curve[1]["retain"] < floor
@@ -207,9 +208,11 @@ def curve_warnings(
         return [_warning("weak-forgetting", method, text, "try smaller α (selection.step)" if broke else longer)]
     holds = floor is not None and end["retain"] >= floor
     if rule.objective == "retain-floor" and holds:
-        left = value(next(point for point in curve if point["alpha"] == alpha), rule.gone_at)
+        chosen = _chosen(row)
+        left = value(chosen, rule.gone_at)
         if left > LEFT * value(base):
-            text = f"forget {measure} is still {left:.1f} % and falls no further up to α = {end['alpha']:g}, where the "
+            own = f"forget {measure} is" if left <= chosen["forget"] else f"{measure} on held-out rows of their kind is"
+            text = f"{own} still {left:.1f} % and falls no further up to α = {end['alpha']:g}, where the "
             return [_warning("weak-forgetting", method, text + "floor holds", longer)]
     point = next((point for point in curve if point["alpha"] > alpha), end)
     lost_forget = 1.0 - point["forget"] / base["forget"] if base["forget"] else 0.0
@@ -242,12 +245,23 @@ def row_warnings(
     said = {name: curve_warnings(name, row, rule, blamed=blamed, measure=measure) for name, row in rows.items()}
     for name, row in rows.items():
         beside = _plain(row, rows) if row.get("projection") else []
-        forgot = any("weak-forgetting" not in [one["name"] for one in said[other]] for other in beside)
+        forgot = not row["open_end"] and any(_has_forgotten(rows[other], rule) for other in beside)
         for one in said[name]:
             if one["name"] == "weak-forgetting" and forgot:
                 one["advice"] = "take the plain row or a smaller strength: unprojected, the same vector forgets"
             if not (known and one["name"] == "retain-damage"):
                 found.append(one)
+    return found
+
+
+def _has_forgotten(row: Mapping[str, Any], rule: SelectionConfig) -> bool:
+    """Return whether what is left at the chosen α counts as no longer recognised."""
+    value = OBJECTIVES["retain-floor"].value
+    return value(_chosen(row), rule.gone_at) <= LEFT * value(row["curve"][0])
+
+
+def _chosen(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = next(point for point in row["curve"] if point["alpha"] == row["alpha"])
     return found
 
 

@@ -63,10 +63,14 @@ class QuestionSet(RowSet):
         }
 
     def row_hash(self, row: int) -> str:
-        """Return the hash of a row's prompt and answer, without the white space around them, and its algorithm."""
-        prompt = self.prompts[row]
-        text = json.dumps([prompt if prompt is None else prompt.strip(), self.answers[row].strip()])
+        """Return the hash of a row's prompt and answer, with the name of its algorithm."""
+        text = json.dumps([self.prompts[row], self.answers[row]])
         return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+    def key(self, row: int) -> tuple[str | None, str]:
+        """Return prompt and answer without the white space around them: rows of equal keys say the same."""
+        prompt = self.prompts[row]
+        return prompt if prompt is None else prompt.strip(), self.answers[row].strip()
 
     def digest(self) -> str:
         """Return the sha256 of prompts, answers and groups, in hexadecimal."""

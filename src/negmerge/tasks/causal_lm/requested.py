@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -13,6 +13,7 @@ from negmerge.tasks.causal_lm.questions import QuestionSet
 from negmerge.tasks.causal_lm.tables import NAMES, Table, find_columns, named, to_questions, without_groups
 from negmerge.tasks.text_classification.tables import read_table
 
+Key = tuple[str | None, str]
 LIST = ".txt"  # of a file that names rows by their ids, one a line
 
 
@@ -48,6 +49,8 @@ def read_files(paths: Sequence[Path], columns: Mapping[str, str]) -> ReadRows:
 def read_requested(path: Path, columns: Mapping[str, str], kept: ReadRows) -> ReadRows:
     """Return the rows to forget, each once: those of a file, or those of the kept rows that a list of ids names.
 
+    One that stands among the kept rows is written as it is there: white space around it is that of what was learnt.
+
     Raises InputError as reading does, for a list beside rows without ids, and for rows of another form than the kept.
     """
     if is_list(path):
@@ -63,7 +66,8 @@ def read_requested(path: Path, columns: Mapping[str, str], kept: ReadRows) -> Re
     if ("prompt" in found.names) != ("prompt" in kept.names):
         kinds = ("questions", "texts") if "prompt" in found.names else ("texts", "questions")
         raise InputError(f"{path} holds {kinds[0]} and {kept.where} {kinds[1]}; give both in the same form")
-    return ReadRows(distinct(found.rows), found.names, found.where, found.groupless, len(found.rows))
+    asked = _as_kept(distinct(found.rows), kept.rows)
+    return ReadRows(asked, found.names, found.where, found.groupless, len(found.rows))
 
 
 def is_list(path: Path) -> bool:
@@ -80,18 +84,18 @@ def is_list(path: Path) -> bool:
 
 def distinct(rows: QuestionSet) -> QuestionSet:
     """Return the first of equal rows each, in their order: equal but for white space around prompt and answer."""
-    found = {rows.row_hash(row): row for row in reversed(range(len(rows)))}
+    found = {rows.key(row): row for row in reversed(range(len(rows)))}
     return rows if len(found) == len(rows) else rows.take(torch.tensor(sorted(found.values()), dtype=torch.int64))
 
 
-def hashes(rows: QuestionSet) -> set[str | None]:
-    """Return the hashes of all rows, by which equal ones are found."""
-    return {rows.row_hash(row) for row in range(len(rows))}
+def keys(rows: QuestionSet) -> set[Key]:
+    """Return the keys of all rows, by which equal ones are found."""
+    return {rows.key(row) for row in range(len(rows))}
 
 
-def without(rows: QuestionSet, gone: Collection[str | None]) -> QuestionSet:
-    """Return the rows whose hash, of prompt and answer, is none of these."""
-    kept = [row for row in range(len(rows)) if rows.row_hash(row) not in gone]
+def without(rows: QuestionSet, gone: Collection[Key], listed: Collection[str | None] = ()) -> QuestionSet:
+    """Return the rows whose key is none of these, and whose hash is not listed."""
+    kept = [row for row in range(len(rows)) if rows.key(row) not in gone and rows.row_hash(row) not in listed]
     return rows if len(kept) == len(rows) else rows.take(torch.tensor(kept, dtype=torch.int64))
 
 
@@ -106,6 +110,14 @@ def contradictions(asked: QuestionSet, kept: QuestionSet, where: str) -> list[st
         f"{where}: {rows} the prompt of a row to forget and another answer, and what is kept teaches it again: "
         f"{shortened([repr(prompt) for prompt in found], 3)}; list them, too, if that is not meant"
     ]
+
+
+def _as_kept(asked: QuestionSet, kept: QuestionSet) -> QuestionSet:
+    place = {kept.key(row): row for row in reversed(range(len(kept)))}
+    found = [place.get(asked.key(row)) for row in range(len(asked))]
+    prompts = [asked.prompts[row] if at is None else kept.prompts[at] for row, at in enumerate(found)]
+    answers = [asked.answers[row] if at is None else kept.answers[at] for row, at in enumerate(found)]
+    return replace(asked, prompts=tuple(prompts), answers=tuple(answers))
 
 
 def _together(paths: Sequence[Path]) -> Table:

@@ -10,7 +10,7 @@ from pydantic import Field
 from negmerge.errors import InputError
 from negmerge.requests.naming import listed_rows
 from negmerge.tasks.causal_lm.questions import QuestionSet, QuestionSource, question_source
-from negmerge.tasks.causal_lm.requested import contradictions, hashes, read_files, read_requested, without
+from negmerge.tasks.causal_lm.requested import contradictions, keys, read_files, read_requested, without
 from negmerge.tasks.causal_lm.tables import QuestionSettings, sampled
 from negmerge.tasks.text_classification.tables import REQUESTED
 
@@ -52,20 +52,24 @@ def load(settings: Settings) -> QuestionSource:
         requested = read_requested(settings.requested, settings.columns, read)
         asked = requested.rows
         lacking.append(requested.groupless)
-    gone = set() if asked is None else hashes(asked)
+    gone = set() if asked is None else keys(asked)
+    notes, earlier = [], set()
     for path in settings.leave_out:
         listed = listed_rows(path)
         if listed is None:
-            gone |= hashes(read_files([path], settings.columns).rows)
+            gone |= keys(read_files([path], settings.columns).rows)
         else:
-            gone |= {row.get("hash") for row in listed}
-    rows = without(rows, gone)
+            own = {row.get("hash") for row in listed}
+            if len(without(rows, (), own)) == len(rows):
+                notes.append(f"none of the {len(own)} rows that {path} lists stands in {where}: nothing is left out")
+            earlier |= own
+    rows = without(rows, gone, earlier)
     if not len(rows):
         raise InputError(f"{where}: all of its rows are to be forgotten or left out; give others that are kept")
-    notes = [] if asked is None else contradictions(asked, rows, where)
+    notes += [] if asked is None else contradictions(asked, rows, where)
     if test_files:
         tested = read_files(test_files, _without_id(settings.columns))
-        test, lacking = without(tested.rows, gone), [*lacking, tested.groupless]
+        test, lacking = without(tested.rows, gone, earlier), [*lacking, tested.groupless]
         train = rows if asked is None else _marked(asked, rows)
     else:
         cut = max(1, round(settings.test_fraction * len(rows)))
