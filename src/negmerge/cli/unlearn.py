@@ -68,17 +68,16 @@ def unlearn(
         print_plan(config, as_json)
         return
     results, place = run_shown(config, output, fresh=fresh)
-    row, unchanged = shipped_row(config.resolved(), results), False
+    row, told = shipped_row(config.resolved(), results), "Unlearned model"
     where = output / "methods" / row / "model.safetensors"
     try:
         where = export(output, output / "model", method=row, overwrite=True).path
     except SameAsBaseError:
-        unchanged = True
+        told = "The model as it was"
         print(f"note: α = 0 was chosen for {row}: the model is as it was, and nothing is exported", file=sys.stderr)
     if purge or purge_base:  # what is exported is made of what goes
         run_shown(config, output, purge=purge, purge_base=purge_base)
     if as_json:
         print_json({**results, "model_path": str(where)})
     else:
-        told = "The model as it was" if unchanged else "Unlearned model"
         print(f"{result_text(results, place)}\nConfig: {place / 'config.yaml'}\n{told}: {where}")

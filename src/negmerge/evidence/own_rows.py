@@ -9,6 +9,7 @@ from negmerge.evidence.scale import Reading, Role, read_scale
 from negmerge.evidence.subject import ROLES, Subject
 from negmerge.evidence.verdict import Own
 from negmerge.intervals import wilson
+from negmerge.tasks.task import PASSAGE
 
 NOT_MOVED = 0.9  # of the way from Retrain to the base: where the model still is as good as there
 ERASED = 0.1  # share of the base's accuracy that may be left of a class that is to be gone
@@ -30,7 +31,7 @@ def read_own_rows(subject: Subject, controls: Sequence[Subject] = ()) -> tuple[F
     text = f"Of the request's own rows {model} are right (Retrain {reference}, the base {base})."
     if not subject.counts:
         measure = subject.task.MEASURE
-        whose = "The request's own rows" if subject.task.NOUN == "passage" else "The answers to the request's own rows"
+        whose = "The request's own rows" if subject.task.NOUN == PASSAGE else "The answers to the request's own rows"
         text = f"{whose} have a mean {measure} of {model} (Retrain {reference}, the base "
         text += f"{base})."
     further = [one.known(one.kept("model"), rows) for one in controls]

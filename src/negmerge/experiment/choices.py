@@ -89,6 +89,7 @@ class ComputeConfig(Strict):
 
 Objective = Literal["retain-floor", "match-reference", "match-holdout", "lasting"]
 OF_KIND: dict[str, Objective] = {"random": "match-holdout", "rows": "match-holdout"}  # of others: retain-floor
+STOPS = "gone says where retain-floor and lasting stop: choose one of these, or leave gone out"
 
 
 class SelectionConfig(Strict):
@@ -157,7 +158,7 @@ class SelectionConfig(Strict):
         if self.match is not None and self.objective != "match-reference":
             raise ValueError("match names what match-reference compares: choose that objective, or leave match out")
         if self.gone is not None and self.objective.startswith("match"):
-            raise ValueError("gone says where retain-floor and lasting stop: choose one of these, or leave gone out")
+            raise ValueError(STOPS)
         if self.objective == "match-reference":
             if self.floor is not None or self.floor_on not in (None, "retain"):
                 raise ValueError("match-reference knows no floor: leave floor and floor_on out")
@@ -176,10 +177,7 @@ class SelectionConfig(Strict):
         if self.objective == "auto":
             found["objective"] = OF_KIND.get(kind, "retain-floor")
         if self.gone is not None and found["objective"].startswith("match"):
-            raise InputError(
-                f"selection: gone says where retain-floor and lasting stop, and rows like these are forgotten by "
-                f"{found['objective']}; leave gone out, or choose one of these"
-            )
+            raise InputError(f"selection: {STOPS}; rows like these are forgotten by {found['objective']}")
         if gone and self.gone is None and not found["objective"].startswith("match"):
             found["gone"] = gone
         return SelectionConfig(**found)

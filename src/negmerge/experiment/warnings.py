@@ -10,7 +10,7 @@ from typing import Any
 
 from negmerge.experiment.choices import SelectionConfig
 from negmerge.merging.health import UNLIKE
-from negmerge.selection import OBJECTIVES
+from negmerge.selection import OBJECTIVES, chosen_point
 
 NEAR_CHANCE = 1.5  # consensus below this multiple of the chance level says that signs hardly agree
 HARM = 5.0  # percentage points of forget accuracy below the base: a member that was trained on these rows diverged
@@ -208,7 +208,7 @@ def curve_warnings(
         return [_warning("weak-forgetting", method, text, "try smaller α (selection.step)" if broke else longer)]
     holds = floor is not None and end["retain"] >= floor
     if rule.objective == "retain-floor" and holds:
-        chosen = _chosen(row)
+        chosen = chosen_point(row)
         left = value(chosen, rule.gone_at)
         if left > LEFT * value(base):
             own = f"forget {measure} is" if left <= chosen["forget"] else f"{measure} on held-out rows of their kind is"
@@ -257,12 +257,7 @@ def row_warnings(
 def _has_forgotten(row: Mapping[str, Any], rule: SelectionConfig) -> bool:
     """Return whether what is left at the chosen α counts as no longer recognised."""
     value = OBJECTIVES["retain-floor"].value
-    return value(_chosen(row), rule.gone_at) <= LEFT * value(row["curve"][0])
-
-
-def _chosen(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = next(point for point in row["curve"] if point["alpha"] == row["alpha"])
-    return found
+    return value(chosen_point(row), rule.gone_at) <= LEFT * value(row["curve"][0])
 
 
 def _plain(row: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]]) -> list[str]:

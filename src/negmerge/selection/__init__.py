@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from negmerge.errors import InputError, nearest
-from negmerge.selection.curve import LASTING, OBJECTIVES, Curve, Evaluate, floors_of, rank_models
+from negmerge.selection.curve import LASTING, OBJECTIVES, Curve, Evaluate, chosen_point, floors_of, rank_models
 from negmerge.selection.lasting import ComesBack, Position, Tried, choose_lasting, distance_of, step_of
 from negmerge.selection.search import try_bisection, try_deeper, try_fibonacci, try_grid
 
@@ -25,6 +25,7 @@ __all__ = [
     "Selection",
     "Tried",
     "choose_alpha",
+    "chosen_point",
     "distance_of",
     "floors_of",
     "rank_models",

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from negmerge.errors import InputError
 
@@ -64,6 +65,12 @@ def floors_of(base: Scores, objective: str, floor: float, floor_on: Sequence[str
 def holds_floors(scores: Scores, floors: Mapping[str, float]) -> bool:
     """Whether every accuracy is at or above its floor."""
     return all(scores[key] >= floor - TOLERANCE for key, floor in floors.items())
+
+
+def chosen_point(row: Mapping[str, Any]) -> Mapping[str, float]:
+    """Return the point of a row's curve, as results have it, that lies at its α."""
+    found: Mapping[str, float] = next(point for point in row["curve"] if point["alpha"] == row["alpha"])
+    return found
 
 
 def rank_models(scores: Scores, objective: str, *, floors: Mapping[str, float], gone: float = 0.0) -> tuple[float, ...]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Capability = TypeVar("Capability")
 ACCURACY = "accuracy"
+PASSAGE = "passage"  # the noun of rows that are texts and answer nothing
 TESTED = ("test", "test_forget")
 
 

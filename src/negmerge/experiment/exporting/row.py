@@ -10,7 +10,7 @@ from negmerge.experiment.dependencies import WEIGHTS, ancestors
 from negmerge.experiment.rundir import read_json
 from negmerge.record.digests import digests_of
 from negmerge.record.statement import Json, fact, kind_of, read_statement
-from negmerge.selection import rank_models
+from negmerge.selection import chosen_point, rank_models
 
 RESULTS = "results.json"
 
@@ -141,9 +141,9 @@ def shipped_row(config: Mapping[str, Any], results: Json) -> str:
     rule = results["selection"]
 
     def rank(name: str) -> tuple[float, ...]:
-        row = results["methods"][name]
-        chosen = next(point for point in row["curve"] if point["alpha"] == row["alpha"])
-        return rank_models(chosen, rule["objective"], floors={}, gone=rule.get("gone", 0.0))
+        return rank_models(
+            chosen_point(results["methods"][name]), rule["objective"], floors={}, gone=rule.get("gone", 0.0)
+        )
 
     return min(names, key=rank)
 

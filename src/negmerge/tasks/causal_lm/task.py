@@ -21,7 +21,7 @@ from negmerge.tasks.causal_lm.scores import PROBABILITY, language_scores
 from negmerge.tasks.causal_lm.store import Sequences
 from negmerge.tasks.compute import Compute
 from negmerge.tasks.rows.store import BothTables, StoredRows
-from negmerge.tasks.task import Task
+from negmerge.tasks.task import PASSAGE, Task
 
 PLAIN = Compute()
 
@@ -175,4 +175,4 @@ class CausalLM(Task):
 class CausalLMOfPassages(CausalLM):
     """The same of texts alone, which answer nothing."""
 
-    NOUN: ClassVar[str] = "passage"
+    NOUN: ClassVar[str] = PASSAGE
